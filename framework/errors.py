@@ -1,0 +1,75 @@
+"""The errors a user can meet, each with the exit code of its kind and a text of one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FrameworkError(Exception):
+    """A refusal in one line: what happened, what was expected, and the nearest fix."""
+
+    kind = "usage"
+    exit_code = 2
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())
+
+
+class ConfigError(FrameworkError):
+    """A config, an override or a combination of components that cannot be run."""
+
+    kind = "config"
+    exit_code = 2
+
+
+class PluginError(FrameworkError):
+    """A plugin that cannot be found, imported or built, or that breaks its contract."""
+
+    kind = "plugin"
+    exit_code = 3
+
+
+class DataError(FrameworkError):
+    """Data that are missing, damaged or not of the promised shape."""
+
+    kind = "data"
+    exit_code = 4
+
+
+class StorageError(FrameworkError):
+    """A run folder or a checkpoint that cannot be written, read or trusted."""
+
+    kind = "storage"
+    exit_code = 5
+
+
+class NumericalError(FrameworkError):
+    """A value that is not finite where one is needed."""
+
+    kind = "numerical"
+    exit_code = 6
+
+
+class PeerError(FrameworkError):
+    """Another process of the same run that died or does not answer."""
+
+    kind = "peer"
+    exit_code = 7
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which known word is meant and which there are, as the tail of an error's line.
+
+    Args:
+      word: what was written.
+      known: what could have been written.
+
+    Returns: " Did you mean 'x'? Known: x, y." with the question left out when nothing is near.
+    """
+    names = sorted(set(known))
+    folded = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+    hint = f" Did you mean '{folded[close[0]]}'?" if close else ""
+    listed = ", ".join(names) if names else "none"
+    return f"{hint} Known: {listed}."
