@@ -34,7 +34,7 @@ Transform = Callable[[Array, Batch], Batch]
 
 
 class Model(NamedTuple):
-    """A network, or one layer of it, as two pure functions.
+    """A network, or one layer of it, as two pure functions. Its name, for messages and paths, is `layer_name(model)`.
 
     Attributes:
       init: `init(key, in_shape) -> (out_shape, params, state)`. Shapes are tuples (or pytrees of them) whose leading
@@ -95,10 +95,14 @@ class DataPipeline(Protocol):
       source: where the data came from, in words, for the run record.
     """
 
-    spec: Batch
-    steps_per_epoch: int
-    splits: tuple[str, ...]
-    source: str
+    @property
+    def spec(self) -> Batch: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+    @property
+    def source(self) -> str: ...
 
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
         """Yield batches start, start + 1, … without end."""
@@ -116,7 +120,8 @@ class Strategy(Protocol):
       devices: into how many equal parts a batch is cut.
     """
 
-    devices: int
+    @property
+    def devices(self) -> int: ...
 
     def init(self, init: Callable[[Array], TrainState], key: Array) -> TrainState:
         """Make the state, placed where the steps want it."""
@@ -184,7 +189,7 @@ class Callback:
         """Before the first step."""
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Scalars of one step, on the host, tagged `train/…`, `eval/…`, `test/…` or `perf/…`. A step comes once, in order."""
+        """Scalars of one step, on the host, by tag: `train/…`, `eval/…`, `test/…`, `perf/…`. Steps come in order."""
 
     def on_state(self, step: int, state: TrainState) -> None:
         """The state after `step` updates: every `every` steps and at the end. It is valid only during the call."""
@@ -193,12 +198,13 @@ class Callback:
         """After the last step, also when the run failed."""
 
 
-def as_model(built: object) -> Model:
+def as_model(built: object, name: str | None = None) -> Model:
     """Lift a stock `jax.example_libraries.stax` pair `(init_fun, apply_fun)` into a `Model`; a `Model` passes as it is.
 
     Args:
       built: a `Model`, or `(init_fun(key, shape) -> (shape, params), apply_fun(params, inputs, **kwargs))`. Of `rng`
         and `train`, the pair is handed those that its signature takes.
+      name: what `layer_name` tells of a lifted pair; by default the name of the function that made it.
 
     Raises: TypeError if it is neither.
     """
@@ -218,10 +224,16 @@ def as_model(built: object) -> Model:
         params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
     ) -> tuple[PyTree, PyTree]:
         options = {"rng": key, "train": train}
-        passed = {name: value for name, value in options.items() if takes_all or name in accepted}
+        passed = {option: value for option, value in options.items() if takes_all or option in accepted}
         return apply_fun(params, inputs, **passed), state
 
+    init.__qualname__ = name or getattr(init_fun, "__qualname__", type(init_fun).__name__)
     return Model(init, apply)
+
+
+def layer_name(model: Model) -> str:
+    """The factory's name, read from the qualified name of its `init`: "Conv" for `Conv.<locals>.init`."""
+    return getattr(model.init, "__qualname__", type(model.init).__name__).split(".")[0]
 
 
 def as_optimizer(built: object) -> optax.GradientTransformation:
@@ -243,16 +255,15 @@ def as_optimizer(built: object) -> optax.GradientTransformation:
     def init(params: PyTree) -> PyTree:
         return jax.numpy.zeros([], jax.numpy.int32), opt_init(params)
 
-    def update(grads: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
+    def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
         count, inner = state
-        after = opt_update(count, grads, inner)
-        updates = jax.tree.map(lambda new, old: new - old, get_params(after), get_params(inner))
-        return updates, (count + 1, after)
+        after = opt_update(count, updates, inner)
+        return jax.tree.map(lambda new, old: new - old, get_params(after), get_params(inner)), (count + 1, after)
 
     return optax.GradientTransformation(init, update)
 
 
-def as_metric(built: object) -> Metric:
+def as_metric(built: Any) -> Metric:
     """Give a plain `f(outputs, batch) -> [B]` the mean as its result; a `Metric` passes as it is.
 
     Raises: TypeError if it is neither.
@@ -261,4 +272,5 @@ def as_metric(built: object) -> Metric:
         return built
     if not callable(built):
         raise TypeError(f"expected a function (outputs, batch) -> [B] or a Metric, found {type(built).__name__}")
-    return Metric(built, lambda total, count: float(total / count))
+    values: Callable[[PyTree, Batch], Array] = built
+    return Metric(values, lambda total, count: float(total / count))

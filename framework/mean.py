@@ -14,7 +14,7 @@ class Mean(NamedTuple):
     """A mean before its division: merged by adding, divided once, at the end."""
 
     total: jax.Array  # float [...], weighted sum over examples
-    count: jax.Array  # float32 [], summed weight
+    count: jax.Array  # float32 [], summed weight # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def weighted(values: jax.Array, weights: jax.Array | None) -> Mean:
@@ -31,7 +31,9 @@ def weighted(values: jax.Array, weights: jax.Array | None) -> Mean:
     if weights is None:
         return Mean(values.sum(axis=0), jnp.full([], values.shape[0], jnp.float32))
     if values.shape[0] != weights.shape[0]:
-        raise ConfigError(f"a loss or metric returned {values.shape[0]} values for a batch of {weights.shape[0]} examples.")
+        raise ConfigError(
+            f"a loss or metric returned {values.shape[0]} values for a batch of {weights.shape[0]} examples."
+        )
     spread = weights.astype(jnp.float32).reshape(weights.shape[0], *[1] * (values.ndim - 1))
     # The inner where keeps 0 * nan out of the sum; gradients stay clean too, since it selects before multiplying.
     total = (jnp.where(spread == 0, 0, values).astype(jnp.float32) * spread).sum(axis=0)

@@ -1,0 +1,7 @@
+"""`python -m framework`."""
+
+from __future__ import annotations
+
+from framework.cli import main
+
+main()

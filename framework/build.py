@@ -1,0 +1,137 @@
+"""One component from its name and options: looked up, checked against its signature, called, and checked again."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optax
+
+from framework.api import Callback, Loss, Metric, Model, Schedule, Transform, as_metric, as_model, as_optimizer
+from framework.errors import ConfigError, FrameworkError, PluginError
+from framework.options import Option, Schema, bind, freeze, schema_of
+from framework.registry import KINDS, Plugin, Registry
+
+CONTRACTS: dict[Any, str] = {
+    Model: "layers",
+    optax.GradientTransformation: "optimizers",
+    Loss: "losses",
+    Metric: "metrics",
+    Schedule: "schedules",
+    Transform: "transforms",
+}
+"""Annotations of factory parameters that stand for a component: a config names it, the core builds it."""
+
+METHODS = {
+    "data": ("spec", "steps_per_epoch", "splits", "source", "train", "eval"),
+    "strategies": ("devices", "init", "train", "evaluate", "feed"),
+}
+
+
+class Builder:
+    """Builds components and notes which plugins were used, for the run record.
+
+    Attributes:
+      used: plugins by the config key that named them.
+      rate: the schedule that optimizers get as `learning_rate` where their options leave it out.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.used: dict[str, Plugin] = {}
+        self.rate: Schedule | None = None
+        self._builds = {
+            annotation: lambda value, key, kind=kind: self.entry(kind, value, key)
+            for annotation, kind in CONTRACTS.items()
+        }
+
+    def named(self, kind: str, config: Mapping[str, Any], key: str) -> Any:
+        """Build from a config section: a mapping of `name` and options.
+
+        Raises: ConfigError or PluginError, in one line that names the key and who registered the plugin.
+        """
+        name = config.get("name")
+        if not isinstance(name, str):
+            raise ConfigError(f"{key}.name: expected the name of a {KINDS[kind]}, found {name!r}.")
+        return self._build(kind, name, {option: value for option, value in config.items() if option != "name"}, key)
+
+    def entry(self, kind: str, value: Any, key: str) -> Any:
+        """Build from an entry of a list: `Relu`, `{Dense: 10}`, `{Conv: [16, [5, 5]]}` or `{Conv: {out_chan: 16}}`."""
+        if isinstance(value, str):
+            return self._build(kind, value, {}, key)
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            return self.named(kind, value, key)
+        if isinstance(value, Mapping) and len(value) == 1:
+            ((name, options),) = value.items()
+            return self._build(kind, str(name), {} if options is None else options, f"{key}.{name}")
+        raise ConfigError(f"{key}: expected the name of a {KINDS[kind]} or {{name: options}}, found {value!r}.")
+
+    def _build(self, kind: str, name: str, options: Any, key: str) -> Any:
+        plugin = self.registry.find(kind, name, f"{key}.name" if isinstance(options, Mapping) else key)
+        self.used[key] = plugin
+        label = f"{KINDS[kind]} '{plugin.name}' ({plugin.owner})"
+        factory = plugin.load()
+        schema = schema_of(factory)
+        positional, given = _arguments(schema, options, key, label)
+        if kind == "optimizers" and self.rate is not None and any(o.name == "learning_rate" for o in schema.options):
+            given.setdefault("learning_rate", self.rate)
+        bound = {} if positional else bind(schema, given, key, label, self._builds)
+        built = _call(factory, positional, bound, key, label)
+        return _adapt(kind, built, plugin.name, label)
+
+
+def _arguments(schema: Schema, options: Any, key: str, label: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and named arguments from `{…}`, `[…]` or one value."""
+    if isinstance(options, Mapping):
+        return (), dict(options)
+    values = options if isinstance(options, list | tuple) else [options]
+    if isinstance(options, list | tuple) and schema.options and _takes_sequence(schema.options[0]):
+        values = [options]
+    if schema.variadic and not schema.options:
+        return tuple(freeze(value) for value in values), {}
+    if len(values) > len(schema.options):
+        raise ConfigError(f"{key}: {label} takes {len(schema.options)} options, found {len(values)} values.")
+    return (), {option.name: value for option, value in zip(schema.options, values, strict=False)}
+
+
+def _takes_sequence(option: Option) -> bool:
+    origin = typing.get_origin(option.annotation)
+    return isinstance(origin, type) and issubclass(origin, Sequence)
+
+
+def _call(
+    factory: Callable[..., Any], positional: tuple[Any, ...], bound: Mapping[str, Any], key: str, label: str
+) -> Any:
+    try:
+        return factory(*positional, **bound)
+    except FrameworkError as error:
+        raise (error if str(error).startswith(key) else type(error)(f"{key}: {error}")) from error
+    except Exception as error:
+        raise PluginError(f"{key}: {label} cannot be built: {type(error).__name__}: {error}") from error
+
+
+def _adapt(kind: str, built: Any, name: str, label: str) -> Any:
+    """Lift what a factory returned to its contract.
+
+    Raises: PluginError if it is something else.
+    """
+    try:
+        if kind in ("layers", "models"):
+            return as_model(built, name)
+        if kind == "optimizers":
+            return as_optimizer(built)
+        if kind == "metrics":
+            return as_metric(built)
+    except TypeError as error:
+        raise PluginError(f"{label} breaks its contract: {error}.") from error
+    missing = [attribute for attribute in METHODS.get(kind, ()) if not hasattr(built, attribute)]
+    if missing:
+        raise PluginError(f"{label} breaks its contract: {type(built).__name__} lacks {', '.join(missing)}.")
+    if kind == "callbacks" and not isinstance(built, Callback):
+        raise PluginError(
+            f"{label} breaks its contract: expected a framework.api.Callback, found {type(built).__name__}."
+        )
+    if kind in ("losses", "schedules", "transforms") and not callable(built):
+        raise PluginError(f"{label} breaks its contract: expected a function, found {type(built).__name__}.")
+    return built

@@ -1,0 +1,92 @@
+"""The command line: a first word without `=` is a verb, everything else is Hydra's."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from framework import search
+from framework.errors import ConfigError, FrameworkError, nearest
+from framework.overrides import rewrite
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code: 0 done, 2 usage, 3 plugin, 4 data, 5 storage, 6 numerical, 7 peer."""
+    words = list(sys.argv[1:] if words is None else words)
+    with_traceback = "--traceback" in words
+    words = [word for word in words if word != "--traceback"]
+    try:
+        dispatch(words)
+    except FrameworkError as error:
+        _fail(f"error[{error.kind}]: {error}", error.exit_code, with_traceback)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130, with_traceback)
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        _fail(f"error[internal]: {text} (`--traceback` shows where)", 1, with_traceback)
+
+
+def dispatch(words: list[str]) -> None:
+    """Call the verb, `train` when none is given.
+
+    Raises: ConfigError if there is no such verb.
+    """
+    verb = words[0] if words and _is_verb(words[0]) else "train"
+    if verb not in VERBS:
+        raise ConfigError(f"no such command '{verb}'.{nearest(verb, VERBS)}")
+    VERBS[verb](words[1:] if words[:1] == [verb] else words)
+
+
+def train(words: list[str]) -> None:
+    """Compose the config and run it; `-m`, `--cfg job`, `--help`, `--config-dir` and the like are Hydra's own."""
+    search.register()
+    app = hydra.main(config_path="pkg://framework_conf", config_name="config", version_base="1.3")(_task)
+    # Hydra prints and exits on an error unless told otherwise; it reads its command line from sys.argv.
+    before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"
+    argv, sys.argv = sys.argv, [sys.argv[0], *rewrite(words)]
+    try:
+        with search.config_errors():
+            app()
+    finally:
+        sys.argv = argv
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def plugins(words: list[str]) -> None:
+    """List what is registered: everything, one kind, or one plugin with its options."""
+    from framework.listing import show
+
+    sys.stdout.write(show(words) + "\n")
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "plugins": plugins}
+
+
+def _task(config: DictConfig) -> float | None:
+    from framework.config import extended, plain, settings_of
+
+    settings_of(plain(extended(config)))  # what is wrong with the config is said before JAX is imported
+    from framework.python import experiment_name
+    from framework.runner import run
+
+    result = run(config, experiment_name(HydraConfig.get().runtime.choices))
+    return result.metrics.get("eval/loss")
+
+
+def _is_verb(word: str) -> bool:
+    return "=" not in word and not word.startswith(("-", "+", "~"))
+
+
+def _fail(line: str, code: int, with_traceback: bool) -> None:
+    if with_traceback:
+        traceback.print_exc()
+    sys.stderr.write(line + "\n")
+    sys.exit(code)

@@ -1,0 +1,155 @@
+"""The composed config as the core reads it: sections and their types are checked here, before JAX is imported."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from framework.errors import ConfigError, nearest
+from framework.options import bind, check, schema_of
+from framework.settings import Debug, NanPolicy, RunSettings, Train
+
+COMPONENTS = {
+    "model": "models",
+    "loss": "losses",
+    "optimizer": "optimizers",
+    "schedule": "schedules",
+    "data": "data",
+    "strategy": "strategies",
+}
+"""Sections that name one component each, and its kind."""
+
+MAPPINGS = {"metrics": "metrics", "callbacks": "callbacks"}
+"""Sections that hold components by tag, and their kind. A tag is the plugin's name unless `name` says otherwise."""
+
+GROUPS = COMPONENTS | MAPPINGS
+
+
+class Settings(NamedTuple):
+    """The core's own part of a config."""
+
+    seed: int
+    train: Train
+    run: RunSettings
+    debug: Debug
+    nan_policy: NanPolicy
+
+
+def share_of_steps(share: float, *, _root_: DictConfig) -> int | None:
+    """Resolve `${steps:0.1}`: that share of `train.steps`, rounded; null while unknown."""
+    steps = OmegaConf.select(_root_, "train.steps")
+    return None if steps is None else round(float(share) * steps)
+
+
+OmegaConf.register_new_resolver("steps", share_of_steps, replace=True)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Interpolations resolved, as dicts and lists.
+
+    Raises: ConfigError if an interpolation leads nowhere or a mandatory value is missing.
+    """
+    try:
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        where = getattr(error, "full_key", None) or "config"
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def extended(config: DictConfig) -> DictConfig:
+    """Apply the section `extend`: append its lists to the lists, and add its names to the mappings, of the same key.
+
+    `extend.model.layers: [Relu]` appends a layer; `extend.metrics: [perplexity, {top_k_accuracy: {k: 3}}]` adds two.
+
+    Raises: ConfigError if there is nothing to extend under a key, or it is neither a list nor a mapping.
+    """
+    config = copy.copy(config)
+    with open_dict(config):
+        additions = config.pop("extend", None) or {}
+        for key, items in _leaves(additions, ""):
+            target = OmegaConf.select(config, key)
+            if isinstance(target, ListConfig):
+                OmegaConf.update(config, key, [*target, *items])
+            elif isinstance(target, DictConfig):
+                OmegaConf.update(config, key, dict(_tagged(item, key) for item in items), merge=True)
+            else:
+                raise ConfigError(f"extend.{key}: expected a list or a mapping to extend, found {target!r}.")
+    return config
+
+
+def settings_of(config: Mapping[str, Any]) -> Settings:
+    """Check the sections of a plain config, and read the core's own.
+
+    Raises: ConfigError for an unknown section or key, or a value of the wrong type or range.
+    """
+    known = {*GROUPS, *Settings._fields}
+    for section in config:
+        if section not in known:
+            raise ConfigError(f"{section}: no such section.{nearest(section, known)}")
+    for section in GROUPS:
+        if not isinstance(config.get(section), Mapping):
+            raise ConfigError(
+                f"{section}: expected a mapping, found {config.get(section)!r}; choose one with {section}=NAME."
+            )
+    settings = Settings(
+        seed=check(config.get("seed", 0), int, "seed", {}),
+        train=Train(**_section(config, "train", Train)),
+        run=RunSettings(**_section(config, "run", RunSettings)),
+        debug=Debug(**_section(config, "debug", Debug)),
+        nan_policy=check(config.get("nan_policy", "stop"), NanPolicy, "nan_policy", {}),
+    )
+    _check_ranges(settings)
+    return settings
+
+
+def tagged(section: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
+    """A section of components by tag, each with its `name`; a tag set to null is left out.
+
+    Raises: ConfigError if an entry is not a mapping of options.
+    """
+    named = {}
+    for tag, options in section.items():
+        if options is None:
+            continue
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"{key}.{tag}: expected options such as {{}}, found {options!r}.")
+        named[str(tag)] = {"name": str(tag), **options}
+    return named
+
+
+def _section(config: Mapping[str, Any], name: str, schema: type) -> dict[str, Any]:
+    section = config.get(name, {})
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{name}: expected a mapping, found {section!r}.")
+    return bind(schema_of(schema), section, name, f"section '{name}'", {})
+
+
+def _check_ranges(settings: Settings) -> None:
+    for name, value in settings.train._asdict().items():
+        low = 1 if name in ("steps", "epochs") else 0
+        if value is not None and value < low:
+            raise ConfigError(f"train.{name}: expected at least {low}, found {value}.")
+    if settings.seed < 0:
+        raise ConfigError(f"seed: expected at least 0, found {settings.seed}.")
+
+
+def _leaves(node: Any, prefix: str) -> list[tuple[str, list[Any]]]:
+    """The lists in a nested mapping, by dotted key; a single value stands for a list of one."""
+    if isinstance(node, DictConfig):
+        return [leaf for name in node for leaf in _leaves(node[name], f"{prefix}.{name}" if prefix else str(name))]
+    return [(prefix, list(node) if isinstance(node, ListConfig) else [node])] if prefix else []
+
+
+def _tagged(item: Any, key: str) -> tuple[str, Any]:
+    if isinstance(item, str):
+        return item, {}
+    if isinstance(item, DictConfig) and len(item) == 1:
+        ((tag, options),) = item.items()
+        return str(tag), options
+    raise ConfigError(f"extend.{key}: expected a name or {{name: options}}, found {item!r}.")

@@ -1,0 +1,34 @@
+"""JAX's own debugging switches, as one context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import jax
+
+from framework.settings import Debug
+
+
+@contextmanager
+def switches(debug: Debug) -> Iterator[None]:
+    """Turn on what `debug` names, and only inside the context.
+
+    `jax_debug_nans` and `jax_debug_infs` re-run a step that made a NaN op by op, to name the operation; JAX keeps
+    donated inputs alive for it.
+    """
+    contexts = [
+        (debug.nans, lambda: jax.debug_nans(True)),
+        (debug.infs, lambda: jax.debug_infs(True)),
+        (debug.eager, lambda: jax.disable_jit()),
+        (debug.leaks, lambda: jax.checking_leaks()),
+        (debug.keys, lambda: jax.debug_key_reuse(True)),
+        (debug.transfers, lambda: jax.transfer_guard("disallow")),
+        (debug.compiles, lambda: jax.log_compiles(True)),
+        (debug.checks, lambda: jax.enable_checks(True)),
+    ]
+    with ExitStack() as stack:
+        for wanted, context in contexts:
+            if wanted:
+                stack.enter_context(context())
+        yield

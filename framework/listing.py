@@ -1,0 +1,64 @@
+"""What `python -m framework plugins` prints."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+from framework.config import GROUPS
+from framework.errors import ConfigError, PluginError, nearest
+from framework.options import REQUIRED, schema_of
+from framework.registry import KINDS, Plugin, Registry, discover
+
+
+def show(words: Sequence[str]) -> str:
+    """The listing for `plugins`, `plugins KIND` or `plugins KIND NAME`.
+
+    Raises: ConfigError for an unknown kind or name, PluginError if the named plugin is broken.
+    """
+    registry = discover()
+    if not words:
+        return "\n".join(line for kind in KINDS for line in _listing(registry, kind))
+    kind = GROUPS.get(words[0], words[0])
+    if kind not in KINDS:
+        raise ConfigError(f"no plugin kind is named '{words[0]}'.{nearest(words[0], KINDS)}")
+    if len(words) == 1:
+        return "\n".join(_listing(registry, kind, with_options=True))
+    return _details(registry.find(kind, words[1], "plugins"))
+
+
+def _listing(registry: Registry, kind: str, with_options: bool = False) -> list[str]:
+    plugins = registry.every(kind)
+    width = max((len(plugin.name) for plugin in plugins), default=0)
+    lines = [f"{kind}:"]
+    for plugin in plugins:
+        lines.append(f"  {plugin.name:<{width}}  {plugin.owner}  {_first_line(plugin)}")
+        if with_options:
+            lines += _options(plugin, " " * (width + 4))
+    return lines + [f"  BROKEN {error}" for error in registry.catalogued(kind)[1]]
+
+
+def _details(plugin: Plugin) -> str:
+    documentation = inspect.getdoc(plugin.load()) or "(no documentation)"
+    head = f"{KINDS[plugin.kind]} '{plugin.name}', from {plugin.owner} ({plugin.target})"
+    options = _options(plugin, "  ") or ["  none"]
+    return "\n".join([head, "", documentation, "", "options:", *options])
+
+
+def _options(plugin: Plugin, indent: str) -> list[str]:
+    try:
+        schema = schema_of(plugin.load())
+    except PluginError:
+        return []
+    return [
+        f"{indent}{option.name}: {option.type_name}"
+        + ("  (required)" if option.default is REQUIRED else f" = {option.default!r}")
+        for option in schema.options
+    ]
+
+
+def _first_line(plugin: Plugin) -> str:
+    try:
+        return (inspect.getdoc(plugin.load()) or "").partition("\n")[0]
+    except PluginError as error:
+        return f"BROKEN: {error}"

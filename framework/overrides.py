@@ -1,0 +1,34 @@
+"""What the command line adds to Hydra's override grammar, as a rewriting into it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_EXTEND = re.compile(r"^(?P<key>[\w.]+)\+=(?P<value>.*)$", re.DOTALL)
+_OPTION = re.compile(r"^(?P<key>\w+(\.\w+)+)=", re.DOTALL)
+
+
+def rewrite(words: Sequence[str]) -> list[str]:
+    """Turn a user's words into Hydra's overrides.
+
+    `metrics+=perplexity` and `model.layers+=[Relu,{Dense: 10}]` extend what the config holds: they become entries of
+    the section `extend`. `optimizer.b1=0.8` sets an option whether or not the YAML file mentions it (Hydra's `++`):
+    the plugin's signature is the schema, and it refuses misspelt options with a better message than Hydra can.
+    """
+    extensions: dict[str, list[str]] = {}
+    rewritten = []
+    for word in words:
+        extend = _EXTEND.match(word)
+        if extend:
+            extensions.setdefault(extend["key"], []).append(_items(extend["value"]))
+        elif _OPTION.match(word) and not word.startswith("hydra."):
+            rewritten.append(f"++{word}")
+        else:
+            rewritten.append(word)
+    return rewritten + [f"++extend.{key}=[{','.join(items)}]" for key, items in extensions.items()]
+
+
+def _items(value: str) -> str:
+    value = value.strip()
+    return value[1:-1] if value.startswith("[") and value.endswith("]") else value

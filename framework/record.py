@@ -1,0 +1,119 @@
+"""The run folder: made exclusively, with the config and the record of what ran."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from omegaconf import OmegaConf
+
+from framework.errors import StorageError
+from framework.registry import Plugin
+from framework.settings import RunSettings
+
+LOGGER = logging.getLogger("framework")
+
+
+def make_directory(settings: RunSettings, name: str) -> Path:
+    """Make `root/name/<time>-<id>`, or `run.dir`, which must not hold a run yet.
+
+    Raises: StorageError if it cannot be made or written.
+    """
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    directory = Path(settings.dir) if settings.dir else Path(settings.root) / name / stamp
+    try:
+        directory.mkdir(parents=True, exist_ok=settings.dir is not None)
+        with (directory / "run.json").open("x"):
+            pass
+    except FileExistsError as error:
+        raise StorageError(f"run.dir: {directory} holds a run already, or is a file; choose another folder.") from error
+    except OSError as error:
+        raise StorageError(f"run.dir: {directory} cannot be written: {error.strerror}.") from error
+    return directory
+
+
+def write_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """Write `config.yaml`, resolved, which can be run again with `--config-dir RUN --config-name config`."""
+    (directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+
+def write_record(directory: Path, record: Mapping[str, Any]) -> None:
+    """Replace `run.json` in one step, so that a reader never finds half of it."""
+    partial = directory / ".run.json.partial"
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.replace(directory / "run.json")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices, command and git commit: what one must know to run it again."""
+    packages = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in packages},
+        "devices": [str(device) for device in jax.local_devices()],
+        "git_commit": _git_commit(),
+        "process": os.getpid(),
+    }
+
+
+def provenance(plugins: Mapping[str, Plugin]) -> dict[str, dict[str, str]]:
+    """Which distribution each component came from, by config key."""
+    return {
+        key: {"kind": p.kind, "name": p.name, "distribution": p.distribution, "version": p.version, "target": p.target}
+        for key, p in plugins.items()
+    }
+
+
+@contextmanager
+def console() -> Iterator[None]:
+    """Show the framework's log as plain lines on stderr while a run lasts, and leave logging as it was."""
+    with _handling(logging.StreamHandler(sys.stderr), "%(message)s"):
+        level = LOGGER.level
+        LOGGER.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            LOGGER.setLevel(level)
+
+
+@contextmanager
+def run_log(directory: Path) -> Iterator[None]:
+    """Copy the framework's log into `run.log`."""
+    with _handling(logging.FileHandler(directory / "run.log"), "%(asctime)s %(levelname)s %(message)s"):
+        yield
+
+
+@contextmanager
+def _handling(handler: logging.Handler, line: str) -> Iterator[None]:
+    handler.setFormatter(logging.Formatter(line))
+    propagated, LOGGER.propagate = LOGGER.propagate, False
+    LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.propagate = propagated
+        handler.close()
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder one works in, where it is a git checkout."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

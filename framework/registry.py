@@ -1,0 +1,145 @@
+"""Entry points to factories, lazily: nothing of a plugin is imported until a run, or a listing, names it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, distributions
+from typing import Any, NamedTuple
+
+from framework.errors import ConfigError, PluginError, nearest
+
+KINDS = {
+    "layers": "layer",
+    "models": "model",
+    "losses": "loss",
+    "metrics": "metric",
+    "optimizers": "optimizer",
+    "schedules": "schedule",
+    "data": "data pipeline",
+    "transforms": "transform",
+    "strategies": "strategy",
+    "callbacks": "callback",
+}
+"""Entry-point groups (after `framework.`) of components, and what one of each is called."""
+
+
+class Plugin(NamedTuple):
+    """One registered component."""
+
+    kind: str  # a key of KINDS
+    name: str
+    distribution: str
+    version: str
+    target: str  # what is imported, such as "acme.models:wide"
+    fetch: Callable[[], Any]  # imports and returns the factory
+
+    @property
+    def owner(self) -> str:
+        """Who registered it, for messages: "acme-jax 0.3.0"."""
+        return f"{self.distribution} {self.version}"
+
+    def load(self) -> Callable[..., Any]:
+        """Import the factory.
+
+        Raises: PluginError if the import fails, whatever it raises, or what it names is not callable.
+        """
+        label = f"{KINDS[self.kind]} '{self.name}' ({self.owner}, {self.target})"
+        try:
+            factory = self.fetch()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin's import may raise anything, SystemExit too
+            raise PluginError(f"{label} cannot be imported: {type(error).__name__}: {error}") from error
+        if not callable(factory):
+            raise PluginError(f"{label} is not a factory: expected a callable, found {type(factory).__name__}.")
+        return factory
+
+
+class Registry(NamedTuple):
+    """Every entry point of the framework's groups, read once from the metadata of installed distributions."""
+
+    groups: Mapping[str, tuple[EntryPoint, ...]]  # by group name without "framework."
+
+    def named(self, kind: str) -> tuple[Plugin, ...]:
+        """The components that are registered by name; imports nothing."""
+        return tuple(_plugin(kind, entry, entry.name, entry.load) for entry in self.groups.get(kind, ()))
+
+    def catalogued(self, kind: str) -> tuple[list[Plugin], list[PluginError]]:
+        """The components that catalogues hold, beside the catalogues that could not be read."""
+        found: list[Plugin] = []
+        broken: list[PluginError] = []
+        own = {(plugin.distribution, plugin.name) for plugin in self.named(kind)}
+        for entry in self.groups.get(f"{kind}.catalogue", ()):
+            catalogue = _plugin(kind, entry, f"{entry.name} catalogue", entry.load)
+            try:
+                factories = catalogue.load()()
+            except PluginError as error:
+                broken.append(error)
+                continue
+            for name, factory in factories.items():
+                if (catalogue.distribution, name) not in own:
+                    found.append(_plugin(kind, entry, name, lambda factory=factory: factory))
+        return found, broken
+
+    def every(self, kind: str) -> list[Plugin]:
+        """All components of a kind, sorted by name."""
+        return sorted([*self.named(kind), *self.catalogued(kind)[0]], key=lambda plugin: (plugin.name, plugin.owner))
+
+    def find(self, kind: str, name: str, key: str) -> Plugin:
+        """Look a component up by its name, or by `distribution:name` where two distributions claim the name.
+
+        Args:
+          kind: a key of `KINDS`.
+          name: what the config says.
+          key: the config key that says it, for messages.
+
+        Raises:
+          ConfigError: nothing has this name, or more than one distribution claims it.
+        """
+        wanted, _, short = name.rpartition(":")
+        catalogued, broken = self.catalogued(kind)
+        known = [*self.named(kind), *catalogued]
+        found = [
+            p for p in known if p.name == short and (not wanted or normalised(p.distribution) == normalised(wanted))
+        ]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            also = "".join(f" ({error})" for error in broken)
+            raise ConfigError(
+                f"{key}: no {KINDS[kind]} is named '{name}'.{nearest(short, [p.name for p in known])}{also}"
+            )
+        choices = " or ".join(f"'{plugin.distribution}:{plugin.name}'" for plugin in found)
+        raise ConfigError(f"{key}: {len(found)} distributions register a {KINDS[kind]} '{short}'; choose {choices}.")
+
+
+def discover() -> Registry:
+    """Read the installed distributions' entry points; some milliseconds, and nothing is imported.
+
+    A distribution that stands on the path twice counts once: the first one, as for imports.
+    """
+    groups: dict[str, list[EntryPoint]] = {}
+    seen = set()
+    for distribution in distributions():
+        entries = [entry for entry in distribution.entry_points if entry.group.startswith("framework.")]
+        if not entries or (name := normalised(distribution.name)) in seen:
+            continue
+        seen.add(name)
+        for entry in entries:
+            groups.setdefault(entry.group.removeprefix("framework."), []).append(entry)
+    return Registry({group: tuple(entries) for group, entries in groups.items()})
+
+
+def normalised(distribution: str) -> str:
+    """A distribution's name as pip compares it: case and runs of -_. do not count (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _plugin(kind: str, entry: EntryPoint, name: str, fetch: Callable[[], Any]) -> Plugin:
+    version = entry.dist.version if entry.dist else "?"
+    return Plugin(kind, name, _distribution(entry), version, entry.value, fetch)
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "?"

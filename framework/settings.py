@@ -1,0 +1,39 @@
+"""The core's own sections of a config; their fields are a schema just as a factory's parameters are."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Train(NamedTuple):
+    """Section `train`: how long, and how often what happens. All periods count updates; 0 means never."""
+
+    steps: int | None = None  # updates in all; when null, `epochs` decides
+    epochs: int = 1
+    log_every: int = 50
+    eval_every: int = 500
+    checkpoint_every: int = 0
+
+
+class RunSettings(NamedTuple):
+    """Section `run`: where the run folder goes."""
+
+    root: str = "runs"
+    dir: str | None = None  # this very folder instead of a fresh one under root
+    name: str | None = None  # of the experiment; null takes the name of its config
+
+
+class Debug(NamedTuple):
+    """Section `debug`: JAX's own switches, by what they catch."""
+
+    nans: bool = False  # jax_debug_nans: stop at the first operation that makes a NaN
+    infs: bool = False  # jax_debug_infs
+    eager: bool = False  # jax_disable_jit: run op by op, so that print and pdb work
+    leaks: bool = False  # jax_check_tracer_leaks
+    keys: bool = False  # jax_debug_key_reuse
+    transfers: bool = False  # jax_transfer_guard=disallow: no implicit transfer between host and device
+    compiles: bool = False  # jax_log_compiles
+    checks: bool = False  # jax_enable_checks
+
+
+NanPolicy = Literal["stop", "ignore"]

@@ -1,0 +1,121 @@
+"""Checkpoints as plain files: one array file and one manifest in a folder named after the step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.api import PyTree
+from framework.errors import StorageError
+
+ARRAYS, MANIFEST = "arrays.npz", "manifest.json"
+
+
+def save(folder: Path, step: int, tree: PyTree) -> Path:
+    """Write a pytree of arrays to `folder/<step>`, whole or not at all.
+
+    Leaves are stored by their path in the tree, so that NamedTuples, tuples and custom nodes need no code to be read;
+    each with its sha256. The folder appears by one rename, after its files were flushed to the disk.
+
+    Raises: StorageError if it cannot be written; what stood there before is untouched then.
+    """
+    target, partial = folder / str(step), folder / f".{step}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        arrays = {path: _to_numpy(leaf) for path, leaf in leaves_by_path(tree).items()}
+        contents: dict[str, Any] = {path: _bytes(array) for path, array in arrays.items()}
+        _write(partial / ARRAYS, lambda file: np.savez(file, **contents))
+        manifest = {path: _describe(array) for path, array in arrays.items()}
+        _write(partial / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        _flush(folder)
+    except OSError as error:
+        raise StorageError(f"checkpoint {target} cannot be written: {error.strerror or error}.") from error
+    return target
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that were saved, oldest first."""
+    return sorted(
+        int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal() and (entry / MANIFEST).is_file()
+    )
+
+
+def restore(path: Path, like: PyTree) -> PyTree:
+    """Read a pytree back.
+
+    Args:
+      path: `<folder>/<step>`.
+      like: a tree of the same structure, or a part of it, whose leaves have the expected shape and dtype.
+
+    Raises: StorageError if a leaf is missing, has another shape or dtype, or its bytes are not those that were saved.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        with np.load(path / ARRAYS, allow_pickle=False) as file:
+            stored = {name: file[name] for name in leaves_by_path(like) if name in file}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise StorageError(f"checkpoint {path} cannot be read: {' '.join(str(error).split())}") from error
+    leaves = [_checked(path, name, leaf, stored, manifest) for name, leaf in leaves_by_path(like).items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def leaves_by_path(tree: PyTree) -> dict[str, Any]:
+    """Leaves by readable path, such as "params/0_Conv/W", in the tree's order."""
+    flat, _ = jax.tree.flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+
+
+def _checked(path: Path, name: str, leaf: Any, stored: dict[str, np.ndarray], manifest: dict[str, Any]) -> Any:
+    if name not in stored or name not in manifest:
+        raise StorageError(f"checkpoint {path} holds no '{name}'; was it saved with another model or optimizer?")
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    like = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
+    expected, found = f"{np.dtype(like.dtype)}{list(like.shape)}", f"{manifest[name]['dtype']}{manifest[name]['shape']}"
+    if expected != found:
+        raise StorageError(f"checkpoint {path}: '{name}' is {found}, expected {expected}.")
+    if hashlib.sha256(stored[name].tobytes()).hexdigest() != manifest[name]["sha256"]:
+        raise StorageError(f"checkpoint {path}: the bytes of '{name}' are not those that were saved.")
+    array = jax.numpy.asarray(stored[name].view(np.dtype(like.dtype)).reshape(like.shape))
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if is_key else array
+
+
+def _to_numpy(leaf: Any) -> np.ndarray:
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.ascontiguousarray(jax.device_get(leaf)).reshape(leaf.shape)
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """As bytes: NumPy's own format does not know bfloat16 and its kin."""
+    return np.frombuffer(array.tobytes(), np.uint8)
+
+
+def _describe(array: np.ndarray) -> dict[str, Any]:
+    digest = hashlib.sha256(array.tobytes()).hexdigest()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+
+
+def _write(path: Path, fill: Any) -> None:
+    with path.open("wb") as file:
+        fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    """A rename is on the disk only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

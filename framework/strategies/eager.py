@@ -1,0 +1,47 @@
+"""No compilation, so that every operation can be stepped through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple
+
+import jax
+
+from framework.api import Array, Batch, Strategy, TrainState
+
+
+class Eager(NamedTuple):
+    """Run under `jax.disable_jit`: prints, breakpoints and Python errors stand where they happen."""
+
+    devices: int = 1
+
+    def init(self, init: Callable[[Array], TrainState], key: Array) -> TrainState:
+        """Run as it is."""
+        return _uncompiled(init)(key)
+
+    def train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Run as it is."""
+        return _uncompiled(step)
+
+    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Run as it is."""
+        return _uncompiled(step)
+
+    def feed(self, batch: Batch) -> Batch:
+        """Copy to the default device."""
+        return jax.device_put(batch)
+
+
+def eager() -> Strategy:
+    """No compilation: slow, and every value can be printed or stepped through."""
+    return Eager()
+
+
+def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with jax.disable_jit():
+            return function(*args, **kwargs)
+
+    return run
