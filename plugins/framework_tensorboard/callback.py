@@ -1,0 +1,109 @@
+"""What of a run goes to TensorBoard, and when."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from framework.api import Callback, Parameter, Run, Summary
+from framework.errors import ConfigError
+from framework_tensorboard import events
+
+NOT_HYPERPARAMETERS = ("run", "callbacks", "debug", "data.root", "data.offline")
+"""Parts of the config that say where and how a run is watched, which changes no number of it."""
+
+
+def tensorboard(flush_seconds: float = 5.0) -> Callback:
+    """Scalars, config, parameter table and hyper-parameters for TensorBoard, in the run folder's `tb`.
+
+    Args:
+      flush_seconds: how long a point may wait in memory for the next one before it goes to the file; 0 for not at all.
+
+    Raises: ConfigError if flush_seconds is negative.
+    """
+    if not flush_seconds >= 0:
+        raise ConfigError(f"tensorboard: flush_seconds is {flush_seconds}, expected 0 (every write) or more.")
+    return TensorBoard(flush_seconds)
+
+
+class TensorBoard(Callback):
+    """Writes one event file for each run, which a resumed run takes over up to where it goes on."""
+
+    def __init__(self, flush_seconds: float) -> None:
+        self._flush_seconds = flush_seconds
+        self._file: events.EventFile | None = None
+
+    def on_start(self, run: Run) -> None:
+        directory = run.directory / "tb"
+        earlier = sorted(directory.glob("events.out.tfevents.*"))
+        # Not every reader of event files honours a mark that says where a run went on, and TensorBoard keeps the first
+        # status that it finds of a session. So the points that stay move to the file of this process, and the earlier
+        # files are emptied, not removed: a TensorBoard in the middle of a file that vanishes reads no further.
+        records = events.scalar_records(earlier, run.start_step) if run.start_step > 0 else []
+        self._file = events.EventFile(directory, self._flush_seconds)
+        for record in records:
+            self._file.add_record(record)
+        self._file.add(run.start_step, _header(run))
+        self._file.flush()
+        for path in earlier:
+            os.truncate(path, 0)
+
+    def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
+        if self._file:
+            self._file.add(step, [events.scalar(tag, number) for tag, number in scalars.items()])
+
+    def on_end(self, summary: Summary) -> None:
+        if self._file:
+            self._file.add(summary.step, [events.session_end(success=summary.status != "failed")])
+            self._file.close()
+            self._file = None
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """The leaves of a config that are numbers, words or lists of them, by dotted path: "optimizer.learning_rate".
+
+    Lists are written out, so that `hidden: [128, 64]` is one hyper-parameter. Nulls are left out, as are the parts of a
+    config that change no number of a run.
+    """
+    return {path: value for path, value in _leaves(config, "") if not _under(path, NOT_HYPERPARAMETERS)}
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, bool | int | float | str]]:
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}.")
+        elif isinstance(value, (bool, int, float, str)):
+            yield path, value
+        elif isinstance(value, (list, tuple)) and not any(isinstance(item, (Mapping, list, tuple)) for item in value):
+            yield path, str(list(value))
+
+
+def _under(path: str, parts: Iterable[str]) -> bool:
+    return any(path == part or path.startswith(f"{part}.") for part in parts)
+
+
+def _header(run: Run) -> list[events.Value]:
+    config = OmegaConf.to_yaml(OmegaConf.create(dict(run.config)))
+    return [
+        events.session_start(hyperparameters(run.config)),
+        events.text("run/config", f"```yaml\n{config}```"),
+        events.text("run/facts", _table(("fact", "value"), run.facts.items())),
+        events.text("run/parameters", parameter_markdown(run.parameters)),
+        events.layout(["loss", *run.config.get("metrics", {})]),
+    ]
+
+
+def parameter_markdown(parameters: Iterable[Parameter]) -> str:
+    """The parameter table with a last row for the total."""
+    rows = [(f"`{p.path}`", " × ".join(map(str, p.shape)), p.dtype, f"{p.size:,}", p.size) for p in parameters]
+    total = ("**total**", "", "", f"**{sum(row[-1] for row in rows):,}**")
+    return _table(("parameter", "shape", "dtype", "size"), [*(row[:-1] for row in rows), total])
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,162 @@
+"""TensorBoard event files written with TensorBoard's own protocol buffers and record framing, without TensorFlow.
+
+Records are framed as they come rather than in the background thread of `EventFileWriter`: the checksum is pure Python,
+so a thread would compete with the training loop for the interpreter instead of helping it, and that class loads
+TensorFlow wherever TensorFlow is installed.
+"""
+
+# The modules of protocol buffers make their classes when imported, out of pyright's sight.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, DATA_CLASS_TENSOR, Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+Value = Any
+"""A `Summary.Value`; the classes of protocol buffers are made at run time, so no type names them."""
+
+PluginData = SummaryMetadata.PluginData
+SCALAR = SummaryMetadata(plugin_data=PluginData(plugin_name="scalars"), data_class=DATA_CLASS_SCALAR)
+TEXT = SummaryMetadata(plugin_data=PluginData(plugin_name="text"), data_class=DATA_CLASS_TENSOR)
+LAYOUT = SummaryMetadata(plugin_data=PluginData(plugin_name="custom_scalars"), data_class=DATA_CLASS_TENSOR)
+
+
+class EventFile:
+    """One event file, `events.out.tfevents.<time>.<host>.<process>`, so named that names sort by time.
+
+    Args:
+      directory: made if missing. It is one run to TensorBoard.
+      flush_seconds: a write hands everything to the operating system if the last time was longer ago than this.
+    """
+
+    def __init__(self, directory: Path, flush_seconds: float) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (directory / name).open("xb")
+        self._records = RecordWriter(self._file)
+        self._flush_seconds = flush_seconds
+        self._flushed = -math.inf
+        self.add_record(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        # A TensorBoard that is looking on drops what it has read of the run's earlier files.
+        start = Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START))
+        self.add_record(start.SerializeToString())
+
+    def add_record(self, record: bytes) -> None:
+        """Write one serialized event."""
+        self._records.write(record)
+        now = time.monotonic()
+        if now - self._flushed >= self._flush_seconds:
+            self._file.flush()
+            self._flushed = now
+
+    def add(self, step: int, values: Iterable[Value]) -> None:
+        """Write values of one step as one event."""
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        self.add_record(event.SerializeToString())
+
+    def flush(self) -> None:
+        """Hand everything written so far to the operating system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close; nothing can be written afterwards."""
+        self._file.close()
+
+
+def scalar(tag: str, number: float) -> Value:
+    """A point of a curve, float32; NaN and infinities stay what they are."""
+    return Summary.Value(tag=tag, metadata=SCALAR, tensor=TensorProto(dtype=DT_FLOAT, float_val=(number,)))
+
+
+def text(tag: str, markdown: str) -> Value:
+    """A text for the TEXT tab, which renders Markdown with tables and fenced code."""
+    return _string(tag, TEXT, markdown.encode())
+
+
+def layout(names: Iterable[str]) -> Value:
+    """One chart for each name in the CUSTOM SCALARS tab, with its train, eval and test curves together."""
+    charts = [
+        layout_pb2.Chart(
+            title=name,
+            multiline=layout_pb2.MultilineChartContent(tag=[f"^(train|eval|test)/{re.escape(name)}$"]),
+        )
+        for name in names
+    ]
+    content = layout_pb2.Layout(category=[layout_pb2.Category(title="train, eval, test", chart=charts)])
+    return _string("custom_scalars__config__", LAYOUT, content.SerializeToString())
+
+
+def session_start(hparams: Mapping[str, bool | int | float | str]) -> Value:
+    """Open the session of this run in the HPARAMS tab.
+
+    No experiment is declared beside it: TensorBoard shows the declared experiment of only one of the runs that it looks
+    at, while without any it shows all hyper-parameters of all runs, and every scalar's last value as a metric.
+    """
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    for name, value in hparams.items():
+        if isinstance(value, bool):
+            info.hparams[name].bool_value = value
+        elif isinstance(value, (int, float)) and math.isfinite(value):
+            info.hparams[name].number_value = value
+        else:  # the tab drops numbers that are not finite
+            info.hparams[name].string_value = str(value)
+    return _hparams("_hparams_/session_start_info", session_start_info=info)
+
+
+def session_end(success: bool) -> Value:
+    """Close the session of this run in the HPARAMS tab."""
+    status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    return _hparams("_hparams_/session_end_info", session_end_info=info)
+
+
+def scalar_records(paths: Iterable[Path], last_step: int) -> list[bytes]:
+    """The serialized events that hold scalars of steps up to last_step, by step; what two files tell counts once."""
+    records: dict[tuple[Any, ...], bytes] = {}
+    for path in paths:
+        for record in _read(path):
+            event = Event.FromString(record)
+            values = event.summary.value
+            if event.step <= last_step and values and all(v.metadata.plugin_data == SCALAR.plugin_data for v in values):
+                records[event.step, *(value.tag for value in values)] = record
+    return [records[content] for content in sorted(records)]
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    """The records of a file up to the first one that is cut off, as the last one of a killed run may be."""
+    content = path.read_bytes()
+    start = 12  # length uint64, its checksum uint32; after the record, a checksum uint32
+    while start <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start - 12)
+        if start + length + 4 > len(content):
+            return
+        yield content[start : start + length]
+        start += length + 16
+
+
+def _string(tag: str, metadata: Any, content: bytes) -> Value:
+    return Summary.Value(tag=tag, metadata=metadata, tensor=TensorProto(dtype=DT_STRING, string_val=[content]))
+
+
+def _hparams(tag: str, **info: Any) -> Value:
+    content = plugin_data_pb2.HParamsPluginData(version=0, **info).SerializeToString()
+    metadata = SummaryMetadata(plugin_data=PluginData(plugin_name="hparams", content=content))
+    empty = TensorProto(dtype=DT_FLOAT)  # what is told stands in the metadata, yet TensorBoard wants a tensor
+    empty.tensor_shape.dim.add(size=0)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=empty)
