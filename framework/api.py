@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import optax
@@ -189,7 +189,10 @@ class Callback:
         """Before the first step."""
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Scalars of one step, on the host, by tag: `train/…`, `eval/…`, `test/…`, `perf/…`. Steps come in order."""
+        """Scalars of one step, on the host, by tag: `train/…`, `eval/…`, `test/…`, `perf/…`.
+
+        Steps come in order; the last one comes again with the tags `test/…` where there is a validation split.
+        """
 
     def on_state(self, step: int, state: TrainState) -> None:
         """The state after `step` updates: every `every` steps and at the end. It is valid only during the call."""
@@ -272,5 +275,4 @@ def as_metric(built: Any) -> Metric:
         return built
     if not callable(built):
         raise TypeError(f"expected a function (outputs, batch) -> [B] or a Metric, found {type(built).__name__}")
-    values: Callable[[PyTree, Batch], Array] = built
-    return Metric(values, lambda total, count: float(total / count))
+    return Metric(cast(Loss, built), lambda total, count: float(total / count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -54,22 +55,23 @@ class Builder:
         name = config.get("name")
         if not isinstance(name, str):
             raise ConfigError(f"{key}.name: expected the name of a {KINDS[kind]}, found {name!r}.")
-        return self._build(kind, name, {option: value for option, value in config.items() if option != "name"}, key)
+        options = {option: value for option, value in config.items() if option != "name"}
+        return self._build(self.registry.find(kind, name, f"{key}.name"), options, key)
 
     def entry(self, kind: str, value: Any, key: str) -> Any:
         """Build from an entry of a list: `Relu`, `{Dense: 10}`, `{Conv: [16, [5, 5]]}` or `{Conv: {out_chan: 16}}`."""
         if isinstance(value, str):
-            return self._build(kind, value, {}, key)
+            return self._build(self.registry.find(kind, value, key), {}, key)
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
             return self.named(kind, value, key)
         if isinstance(value, Mapping) and len(value) == 1:
             ((name, options),) = value.items()
-            return self._build(kind, str(name), {} if options is None else options, f"{key}.{name}")
+            plugin = self.registry.find(kind, str(name), key)
+            return self._build(plugin, {} if options is None else options, f"{key}.{name}")
         raise ConfigError(f"{key}: expected the name of a {KINDS[kind]} or {{name: options}}, found {value!r}.")
 
-    def _build(self, kind: str, name: str, options: Any, key: str) -> Any:
-        plugin = self.registry.find(kind, name, f"{key}.name" if isinstance(options, Mapping) else key)
-        self.used[key] = plugin
+    def _build(self, plugin: Plugin, options: Any, key: str) -> Any:
+        kind, self.used[key] = plugin.kind, plugin
         label = f"{KINDS[kind]} '{plugin.name}' ({plugin.owner})"
         factory = plugin.load()
         schema = schema_of(factory)
@@ -106,8 +108,10 @@ def _call(
     try:
         return factory(*positional, **bound)
     except FrameworkError as error:
-        raise (error if str(error).startswith(key) else type(error)(f"{key}: {error}")) from error
-    except Exception as error:
+        if not re.match(re.escape(key) + r"[.:\[]", str(error)):
+            error.args = (f"{key}: {error}",)
+        raise
+    except (Exception, SystemExit) as error:
         raise PluginError(f"{key}: {label} cannot be built: {type(error).__name__}: {error}") from error
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from framework import search
@@ -23,13 +24,11 @@ def main(words: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != "--traceback"]
     try:
         dispatch(words)
-    except FrameworkError as error:
-        _fail(f"error[{error.kind}]: {error}", error.exit_code, with_traceback)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130, with_traceback)
-    except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        _fail(f"error[internal]: {text} (`--traceback` shows where)", 1, with_traceback)
+    except (Exception, KeyboardInterrupt) as error:
+        if with_traceback:
+            traceback.print_exc()
+        sys.stderr.write(_line(error) + "\n")
+        sys.exit(_exit_code(error))
 
 
 def dispatch(words: list[str]) -> None:
@@ -44,9 +43,18 @@ def dispatch(words: list[str]) -> None:
 
 
 def train(words: list[str]) -> None:
-    """Compose the config and run it; `-m`, `--cfg job`, `--help`, `--config-dir` and the like are Hydra's own."""
+    """Compose the config and run it; `-m`, `--cfg job`, `--help`, `--config-dir` and the like are Hydra's own.
+
+    `train RUN` runs the recorded config of a run folder again.
+    """
+    if words and _is_verb(words[0]):
+        from framework.python import run
+
+        run(words[1:], recorded=words[0])
+        return
     search.register()
-    app = hydra.main(config_path="pkg://framework_conf", config_name="config", version_base="1.3")(_task)
+    failures: list[Exception] = []
+    app = hydra.main(config_path="pkg://framework_conf", config_name="config", version_base="1.3")(_task(failures))
     # Hydra prints and exits on an error unless told otherwise; it reads its command line from sys.argv.
     before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"
     argv, sys.argv = sys.argv, [sys.argv[0], *rewrite(words)]
@@ -58,6 +66,8 @@ def train(words: list[str]) -> None:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
+    if failures:
+        raise failures[0]
 
 
 def plugins(words: list[str]) -> None:
@@ -70,7 +80,22 @@ def plugins(words: list[str]) -> None:
 VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "plugins": plugins}
 
 
-def _task(config: DictConfig) -> float | None:
+def _task(failures: list[Exception]) -> Callable[[DictConfig], float | None]:
+    """One job. Its error is kept for the end: Hydra would print it, and in a sweep the other jobs shall run."""
+
+    def task(config: DictConfig) -> float | None:
+        try:
+            return _train_one(config)
+        except Exception as error:
+            failures.append(error)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                sys.stderr.write(f"{_line(error)} (job {' '.join(HydraConfig.get().overrides.task)})\n")
+            return None
+
+    return task
+
+
+def _train_one(config: DictConfig) -> float | None:
     from framework.config import extended, plain, settings_of
 
     settings_of(plain(extended(config)))  # what is wrong with the config is said before JAX is imported
@@ -85,8 +110,15 @@ def _is_verb(word: str) -> bool:
     return "=" not in word and not word.startswith(("-", "+", "~"))
 
 
-def _fail(line: str, code: int, with_traceback: bool) -> None:
-    if with_traceback:
-        traceback.print_exc()
-    sys.stderr.write(line + "\n")
-    sys.exit(code)
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, FrameworkError):
+        return error.exit_code
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, FrameworkError):
+        return f"error[{error.kind}]: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"error[internal]: {' '.join(f'{type(error).__name__}: {error}'.split())} (`--traceback` shows where)"

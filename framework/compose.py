@@ -119,7 +119,7 @@ def _watcher(builder: Builder, tag: str, options: Mapping[str, Any]) -> Watcher:
 
 
 def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, Any]]]:
-    return list(tagged(config[section], section).items())
+    return list(tagged(config.get(section), section).items())
 
 
 def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from framework.errors import ConfigError, nearest
 from framework.options import bind, check, schema_of
@@ -55,6 +55,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key}: it has no default; set it with {error.full_key}=…") from error
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or "config"
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
@@ -71,15 +73,15 @@ def extended(config: DictConfig) -> DictConfig:
     """
     config = copy.copy(config)
     with open_dict(config):
-        additions = config.pop("extend", None) or {}
+        additions = _unresolved(config.pop("extend", None) or {})
         for key, items in _leaves(additions, ""):
             target = OmegaConf.select(config, key)
             if isinstance(target, ListConfig):
-                OmegaConf.update(config, key, [*target, *items])
-            elif isinstance(target, DictConfig):
-                OmegaConf.update(config, key, dict(_tagged(item, key) for item in items), merge=True)
+                OmegaConf.update(config, key, [*_unresolved(target), *items])
+            elif isinstance(target, DictConfig) or (target is None and key in MAPPINGS):
+                OmegaConf.update(config, key, dict(_tagged(item, key) for item in items), merge=True, force_add=True)
             else:
-                raise ConfigError(f"extend.{key}: expected a list or a mapping to extend, found {target!r}.")
+                raise ConfigError(f"{key}: expected a list or a mapping to extend, found {target!r}; set it with {key}=…")
     return config
 
 
@@ -93,6 +95,8 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
         if section not in known:
             raise ConfigError(f"{section}: no such section.{nearest(section, known)}")
     for section in GROUPS:
+        if config.get(section) is None and section in MAPPINGS:
+            continue  # `metrics=[]` chooses none
         if not isinstance(config.get(section), Mapping):
             raise ConfigError(
                 f"{section}: expected a mapping, found {config.get(section)!r}; choose one with {section}=NAME."
@@ -108,13 +112,13 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def tagged(section: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
+def tagged(section: Mapping[str, Any] | None, key: str) -> dict[str, dict[str, Any]]:
     """A section of components by tag, each with its `name`; a tag set to null is left out.
 
     Raises: ConfigError if an entry is not a mapping of options.
     """
     named = {}
-    for tag, options in section.items():
+    for tag, options in (section or {}).items():
         if options is None:
             continue
         if not isinstance(options, Mapping):
@@ -139,17 +143,24 @@ def _check_ranges(settings: Settings) -> None:
         raise ConfigError(f"seed: expected at least 0, found {settings.seed}.")
 
 
+def _unresolved(node: Any) -> Any:
+    """A node as plain lists and dicts: `${train.steps}` has its value only once the data are built."""
+    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+
+
 def _leaves(node: Any, prefix: str) -> list[tuple[str, list[Any]]]:
     """The lists in a nested mapping, by dotted key; a single value stands for a list of one."""
-    if isinstance(node, DictConfig):
+    if isinstance(node, Mapping):
         return [leaf for name in node for leaf in _leaves(node[name], f"{prefix}.{name}" if prefix else str(name))]
-    return [(prefix, list(node) if isinstance(node, ListConfig) else [node])] if prefix else []
+    if not prefix:
+        raise ConfigError(f"extend: expected a mapping, found {node!r}.")
+    return [(prefix, node if isinstance(node, list) else [node])]
 
 
 def _tagged(item: Any, key: str) -> tuple[str, Any]:
     if isinstance(item, str):
         return item, {}
-    if isinstance(item, DictConfig) and len(item) == 1:
+    if isinstance(item, Mapping) and len(item) == 1:
         ((tag, options),) = item.items()
-        return str(tag), options
-    raise ConfigError(f"extend.{key}: expected a name or {{name: options}}, found {item!r}.")
+        return str(tag), {} if options is None else options
+    raise ConfigError(f"{key}: expected a name or {{name: options}} to extend it with, found {item!r}.")

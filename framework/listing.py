@@ -18,7 +18,8 @@ def show(words: Sequence[str]) -> str:
     """
     registry = discover()
     if not words:
-        return "\n".join(line for kind in KINDS for line in _listing(registry, kind))
+        lines = [line for kind in KINDS for line in _listing(registry, kind)]
+        return "\n".join([*lines, *(f"BROKEN {error}" for error in registry.broken)])
     kind = GROUPS.get(words[0], words[0])
     if kind not in KINDS:
         raise ConfigError(f"no plugin kind is named '{words[0]}'.{nearest(words[0], KINDS)}")

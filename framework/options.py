@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 import typing
@@ -94,6 +95,8 @@ def check(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build]) ->
     hint = ""
     if isinstance(value, str) and typing.get_origin(annotation) is Literal:
         hint = nearest(value, [str(choice) for choice in typing.get_args(annotation)])
+    elif isinstance(value, int | float) and str in (annotation, *typing.get_args(annotation)):
+        hint = f""" Quoted twice it is a text: {key}="'{value}'"."""
     raise ConfigError(f"{key}: expected {_describe(annotation)}, found {value!r} ({type(value).__name__}).{hint}")
 
 
@@ -146,11 +149,7 @@ def _convert_generic(value: Any, annotation: Any, key: str, builds: Mapping[Any,
         # True == 1 in Python; a config that says `true` where 1 is a choice is a mistake.
         return any(value == choice and type(value) is type(choice) for choice in arguments), value
     if origin in (Union, types.UnionType):
-        exact = sorted(
-            arguments, key=lambda argument: type(value) is not argument
-        )  # 1.0 is a float where int is allowed too
-        tried = (_convert(value, argument, key, builds) for argument in exact)
-        return next((result for result in tried if result[0]), (False, value))
+        return _convert_union(value, arguments, key, builds)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _convert_mapping(value, arguments, key, builds)
     if origin is tuple and arguments[-1:] != (...,):
@@ -162,6 +161,22 @@ def _convert_generic(value: Any, annotation: Any, key: str, builds: Mapping[Any,
         items = enumerate(value) if fits else ()
         return fits, tuple(check(item, arguments[0], f"{key}[{i}]", builds) for i, item in items)
     return (callable(value) if origin is not None else True), value
+
+
+def _convert_union(value: Any, arguments: tuple[Any, ...], key: str, builds: Mapping[Any, Build]) -> tuple[bool, Any]:
+    """What the first fitting member makes of a value; the type it has already comes first: 1.0 is no int then."""
+    refusals: list[ConfigError] = []
+    for argument in sorted(arguments, key=lambda argument: type(value) is not argument):
+        try:
+            accepted, result = _convert(value, argument, key, builds)
+        except ConfigError as error:  # about a part of the value, such as an item of a list
+            refusals.append(error)
+            continue
+        if accepted:
+            return True, result
+    if refusals:
+        raise refusals[0]
+    return False, value
 
 
 def _convert_mapping(value: Any, arguments: tuple[Any, ...], key: str, builds: Mapping[Any, Build]) -> tuple[bool, Any]:
@@ -179,11 +194,25 @@ def _is_component(annotation: Any, builds: Mapping[Any, Build]) -> bool:
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations with strings resolved; a name that cannot be resolved leaves all of them as they stand."""
-    try:
-        return typing.get_type_hints(factory)
-    except (TypeError, NameError, AttributeError):
-        return {}
+    """Annotations with strings resolved, also those of a class, a partial and a callable object."""
+    functions = (factory, getattr(factory, "__init__", None), getattr(factory, "func", None), type(factory).__call__)
+    hints: dict[str, Any] = {}
+    for function in functions:
+        try:
+            hints |= typing.get_type_hints(function)
+        except Exception:  # some name is imported for type checkers alone, or the function has no annotations
+            hints |= _resolvable(function)
+    return hints
+
+
+def _resolvable(function: Any) -> dict[str, Any]:
+    """The annotations that can be resolved, where not all can."""
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    hints = {}
+    for parameter, annotation in getattr(function, "__annotations__", {}).items():
+        with contextlib.suppress(Exception):
+            hints[parameter] = eval(annotation, dict(names)) if isinstance(annotation, str) else annotation
+    return hints
 
 
 def _describe(annotation: Any) -> str:

@@ -7,25 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
-from omegaconf import DictConfig, open_dict
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from framework import search
+from framework.errors import ConfigError
 from framework.overrides import rewrite
 from framework.runner import Result, load
 from framework.runner import run as run_config
 
-__all__ = ["compose_config", "load", "run"]
+__all__ = ["compose_config", "load", "recorded_config", "run"]
 
 
-def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Result:
+def run(
+    overrides: Sequence[str] = (), config_dir: str | Path | None = None, recorded: str | Path | None = None
+) -> Result:
     """Train, as `python -m framework …` does.
 
     Args:
       overrides: what one would type, such as `["+experiment=mnist", "seed=1"]`.
       config_dir: a folder of configs of one's own, as `--config-dir`.
+      recorded: a run folder whose `config.yaml` is run again, instead of composing one.
 
     Raises: FrameworkError.
     """
+    if recorded is not None:
+        return run_config(*recorded_config(recorded, overrides))
     return run_config(*compose_config(overrides, config_dir))
 
 
@@ -44,6 +51,26 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
         with open_dict(config):
             del config["hydra"]
     return config, name
+
+
+def recorded_config(run_folder: str | Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, str]:
+    """The config of a finished run, with overrides of single values; its groups were resolved and can't be chosen.
+
+    Raises: ConfigError if there is no readable `config.yaml`, or an override is not of a single value.
+    """
+    path = Path(run_folder) / "config.yaml"
+    with search.config_errors():
+        try:
+            config = OmegaConf.load(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+        assert isinstance(config, DictConfig)
+        for override in OverridesParser.create().parse_overrides(rewrite(overrides)):
+            if override.is_delete() or override.is_sweep_override() or "/" in override.key_or_group:
+                raise ConfigError(f"{override.input_line}: a recorded config takes key=value only.")
+            OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+    OmegaConf.update(config, "run.dir", None, force_add=True)
+    return config, str(config.run.name or path.parent.parent.name)
 
 
 def experiment_name(choices: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ def make_directory(settings: RunSettings, name: str) -> Path:
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """Write `config.yaml`, resolved, which can be run again with `--config-dir RUN --config-name config`."""
+    """Write `config.yaml`, resolved, which `python -m framework train RUN` runs again."""
     (directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
@@ -81,7 +81,7 @@ def provenance(plugins: Mapping[str, Plugin]) -> dict[str, dict[str, str]]:
 @contextmanager
 def console() -> Iterator[None]:
     """Show the framework's log as plain lines on stderr while a run lasts, and leave logging as it was."""
-    with _handling(logging.StreamHandler(sys.stderr), "%(message)s"):
+    with _handling(_Console(), "%(message)s"):
         level = LOGGER.level
         LOGGER.setLevel(logging.INFO)
         try:
@@ -95,6 +95,13 @@ def run_log(directory: Path) -> Iterator[None]:
     """Copy the framework's log into `run.log`."""
     with _handling(logging.FileHandler(directory / "run.log"), "%(asctime)s %(levelname)s %(message)s"):
         yield
+
+
+class _Console(logging.Handler):
+    """Writes to what stderr is at that moment: a live progress bar redirects it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
 
 
 @contextmanager

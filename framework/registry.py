@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, NamedTuple
 
 from framework.errors import ConfigError, PluginError, nearest
@@ -39,20 +39,24 @@ class Plugin(NamedTuple):
         """Who registered it, for messages: "acme-jax 0.3.0"."""
         return f"{self.distribution} {self.version}"
 
+    @property
+    def label(self) -> str:
+        """What it is, for messages: "model 'wide' (acme-jax 0.3.0, acme.models:wide)"."""
+        return f"{KINDS[self.kind]} '{self.name}' ({self.owner}, {self.target})"
+
     def load(self) -> Callable[..., Any]:
         """Import the factory.
 
         Raises: PluginError if the import fails, whatever it raises, or what it names is not callable.
         """
-        label = f"{KINDS[self.kind]} '{self.name}' ({self.owner}, {self.target})"
         try:
             factory = self.fetch()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin's import may raise anything, SystemExit too
-            raise PluginError(f"{label} cannot be imported: {type(error).__name__}: {error}") from error
+            raise PluginError(f"{self.label} cannot be imported: {type(error).__name__}: {error}") from error
         if not callable(factory):
-            raise PluginError(f"{label} is not a factory: expected a callable, found {type(factory).__name__}.")
+            raise PluginError(f"{self.label} is not a factory: expected a callable, found {type(factory).__name__}.")
         return factory
 
 
@@ -60,6 +64,7 @@ class Registry(NamedTuple):
     """Every entry point of the framework's groups, read once from the metadata of installed distributions."""
 
     groups: Mapping[str, tuple[EntryPoint, ...]]  # by group name without "framework."
+    broken: tuple[PluginError, ...] = ()  # distributions whose entry points cannot be read
 
     def named(self, kind: str) -> tuple[Plugin, ...]:
         """The components that are registered by name; imports nothing."""
@@ -73,7 +78,7 @@ class Registry(NamedTuple):
         for entry in self.groups.get(f"{kind}.catalogue", ()):
             catalogue = _plugin(kind, entry, f"{entry.name} catalogue", entry.load)
             try:
-                factories = catalogue.load()()
+                factories = _contents(catalogue)
             except PluginError as error:
                 broken.append(error)
                 continue
@@ -96,6 +101,7 @@ class Registry(NamedTuple):
 
         Raises:
           ConfigError: nothing has this name, or more than one distribution claims it.
+          PluginError: one distribution claims it twice.
         """
         wanted, _, short = name.rpartition(":")
         catalogued, broken = self.catalogued(kind)
@@ -106,12 +112,14 @@ class Registry(NamedTuple):
         if len(found) == 1:
             return found[0]
         if not found:
-            also = "".join(f" ({error})" for error in broken)
-            raise ConfigError(
-                f"{key}: no {KINDS[kind]} is named '{name}'.{nearest(short, [p.name for p in known])}{also}"
-            )
+            names = [f"{p.distribution}:{p.name}" if wanted else p.name for p in known]
+            also = "".join(f" ({error})" for error in (*broken, *self.broken))
+            raise ConfigError(f"{key}: no {KINDS[kind]} is named '{name}'.{nearest(name, names)}{also}")
+        if len({normalised(plugin.distribution) for plugin in found}) == 1:
+            targets = ", ".join(plugin.target for plugin in found)
+            raise PluginError(f"{key}: {found[0].owner} registers the {KINDS[kind]} '{short}' twice ({targets}).")
         choices = " or ".join(f"'{plugin.distribution}:{plugin.name}'" for plugin in found)
-        raise ConfigError(f"{key}: {len(found)} distributions register a {KINDS[kind]} '{short}'; choose {choices}.")
+        raise ConfigError(f"{key}: {len(found)} distributions register the {KINDS[kind]} '{short}'; choose {choices}.")
 
 
 def discover() -> Registry:
@@ -120,20 +128,48 @@ def discover() -> Registry:
     A distribution that stands on the path twice counts once: the first one, as for imports.
     """
     groups: dict[str, list[EntryPoint]] = {}
+    broken: list[PluginError] = []
     seen = set()
     for distribution in distributions():
-        entries = [entry for entry in distribution.entry_points if entry.group.startswith("framework.")]
+        try:
+            entries = _entries(distribution)
+        except Exception as error:  # damaged metadata raise whatever the parser meets
+            where = getattr(distribution, "_path", distribution.locate_file(""))
+            broken.append(PluginError(f"the metadata in {where} cannot be read: {type(error).__name__}: {error}"))
+            continue
         if not entries or (name := normalised(distribution.name)) in seen:
             continue
         seen.add(name)
         for entry in entries:
             groups.setdefault(entry.group.removeprefix("framework."), []).append(entry)
-    return Registry({group: tuple(entries) for group, entries in groups.items()})
+    return Registry({group: tuple(entries) for group, entries in groups.items()}, tuple(broken))
 
 
 def normalised(distribution: str) -> str:
     """A distribution's name as pip compares it: case and runs of -_. do not count (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _entries(distribution: Distribution) -> list[EntryPoint]:
+    """The framework's entry points of a distribution that has a name and a version."""
+    entries = [entry for entry in distribution.entry_points if entry.group.startswith("framework.")]
+    if entries and not (distribution.name and distribution.version):
+        raise ValueError("METADATA names no distribution or version")
+    return entries
+
+
+def _contents(catalogue: Plugin) -> dict[str, Any]:
+    """What a catalogue holds.
+
+    Raises: PluginError if it cannot be imported, raises, or returns something else than factories by name.
+    """
+    read = catalogue.load()
+    try:
+        return {str(name): factory for name, factory in read().items()}
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PluginError(f"{catalogue.label} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _plugin(kind: str, entry: EntryPoint, name: str, fetch: Callable[[], Any]) -> Plugin:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from framework import loop, record, store
 from framework.api import Model, PyTree, Run, Summary, TrainState
 from framework.build import Builder
+from framework.compilation import persistent_cache
 from framework.compose import Experiment, build
 from framework.debug import switches
 from framework.errors import FrameworkError, NumericalError, StorageError
@@ -60,7 +61,7 @@ def run(config: DictConfig, name: str) -> Result:
         experiment = build(config, discover())
         name = experiment.settings.run.name or name
         directory = record.make_directory(experiment.settings.run, name)
-        with record.run_log(directory):
+        with record.run_log(directory), persistent_cache(experiment.settings.run.compilation_cache):
             return _recorded(experiment, directory, name)
 
 
@@ -128,10 +129,7 @@ def _train(experiment: Experiment, run: Run) -> tuple[TrainState, dict[str, floa
     with switches(experiment.settings.debug), _numerical_errors():
         try:
             loop.notify(work.watchers, "on_start", run)
-            init = experiment.task.init
-            state = experiment.strategy.init(
-                lambda key: init(key, experiment.data.spec), root_key(experiment.settings.seed)
-            )
+            state = _initial_state(experiment)
             state, metrics, reason = loop.fit(work, state)
             metrics = loop.finish(work, state, metrics)
             step, status = int(state.step), "stopped" if reason else "done"
@@ -139,6 +137,13 @@ def _train(experiment: Experiment, run: Run) -> tuple[TrainState, dict[str, floa
             summary = Summary(step, metrics, status, time.perf_counter() - began)
             loop.notify(work.watchers, "on_end", summary)
     return state, metrics, reason
+
+
+def _initial_state(experiment: Experiment) -> TrainState:
+    # Making constants is a transfer: it is the loop that debug=transfers watches.
+    with jax.transfer_guard("allow"):
+        key = root_key(experiment.settings.seed)
+        return experiment.strategy.init(lambda key: experiment.task.init(key, experiment.data.spec), key)
 
 
 def _work(experiment: Experiment) -> loop.Work:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from framework.api import Array, Batch, Loss, Metric, Model, PyTree, Task, TrainState, Transform, as_metric
+from framework.errors import FrameworkError
 from framework.keys import step_key, stream
 from framework.mean import Mean, weighted
 
@@ -68,8 +69,14 @@ def supervised(
 
 
 def _measure(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch) -> dict[str, Mean]:
-    weights = batch.get("weights")
-    return {name: weighted(metric.values(outputs, batch), weights) for name, metric in metrics.items()}
+    return {name: _mean_of(name, metric, outputs, batch) for name, metric in metrics.items()}
+
+
+def _mean_of(name: str, metric: Metric, outputs: PyTree, batch: Batch) -> Mean:
+    try:
+        return weighted(metric.values(outputs, batch), batch.get("weights"))
+    except FrameworkError as error:  # it does not know by which key it was chosen
+        raise type(error)(f"{name if name == 'loss' else f'metrics.{name}'}: {error}") from error
 
 
 def _augment(transforms: Sequence[Transform], key: Array, batch: Batch) -> Batch:

@@ -1,0 +1,203 @@
+"""Whole runs in a temporary folder: the same losses under every strategy, the same bits twice, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+import framework
+from framework.errors import ConfigError, NumericalError, StorageError
+
+TINY = [
+    "data=synthetic",
+    "data.shape=[6]",
+    "data.classes=10",
+    "data.examples=64",
+    "data.noise=3",
+    "data.batch_size=16",
+    "data.eval_batch_size=16",
+    "model=mlp",
+    "model.hidden=[8]",
+    "train.steps=12",
+    "train.log_every=1",
+    "train.eval_every=5",
+]
+
+
+@pytest.fixture
+def train(tmp_path):
+    def run(*overrides):
+        return framework.run([*TINY, f"run.root={tmp_path}", *overrides])
+
+    return run
+
+
+def records(result):
+    lines = (result.directory / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def series(result, tag):
+    return np.array([record[tag] for record in records(result) if tag in record])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum", "example_adam"])
+@pytest.mark.parametrize("strategy", ["pmap", "eager"])
+def test_every_strategy_gives_the_losses_of_jit(train, strategy, optimizer):
+    reference = train("strategy=jit", f"optimizer={optimizer}")
+    result = train(f"strategy={strategy}", f"optimizer={optimizer}")
+    for tag in ("train/loss", "train/accuracy", "eval/loss", "eval/accuracy"):
+        np.testing.assert_allclose(series(result, tag), series(reference, tag), rtol=1e-5, err_msg=tag)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(train):
+    first, second, other = train("seed=1"), train("seed=1"), train("seed=2")
+    untimed = [{k: v for k, v in record.items() if not k.startswith("perf/")} for record in records(first)]
+    assert untimed == [{k: v for k, v in record.items() if not k.startswith("perf/")} for record in records(second)]
+    for left, right in zip(jax.tree.leaves(first.state.params), jax.tree.leaves(second.state.params), strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert not np.array_equal(series(first, "train/loss"), series(other, "train/loss"))
+
+
+def test_noise_differs_by_step_and_seed_but_not_by_run(train):
+    noisy = ["model.dropout=0.5"]
+    first, second, clean = train(*noisy), train(*noisy), train()
+    np.testing.assert_array_equal(series(first, "train/loss"), series(second, "train/loss"))
+    assert not np.array_equal(series(first, "train/loss"), series(clean, "train/loss"))
+
+
+@pytest.mark.parametrize("log_every", [1, 5, 7])
+def test_what_is_logged_does_not_depend_on_how_often(train, log_every):
+    reference, result = train(), train(f"train.log_every={log_every}")
+    expected = {record["step"]: record["train/loss"] for record in records(reference)}
+    logged = {record["step"]: record["train/loss"] for record in records(result)}
+    assert logged == {step: expected[step] for step in logged}
+    assert set(logged) == {step for step in range(1, 13) if step % log_every == 0 or step % 5 == 0 or step == 12}
+
+
+def test_the_run_folder_holds_what_is_promised(train):
+    result = train("seed=3")
+    assert sorted(p.name for p in result.directory.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+        "run.json",
+        "run.log",
+        "tb",
+    ]
+    record = json.loads((result.directory / "run.json").read_text())
+    assert (record["status"], record["exit_code"], record["seed"], record["total_steps"]) == ("done", 0, 3, 12)
+    assert record["plugins"]["model"]["distribution"] == "framework"
+    assert record["metrics"] == pytest.approx(dict(result.metrics))
+    assert [record["step"] for record in records(result)] == list(range(1, 13))
+    assert "run folder" in (result.directory / "run.log").read_text()
+
+
+def test_a_recorded_config_runs_again_to_the_same_result(train, tmp_path):
+    first = train("seed=4")
+    again = framework.run([f"run.root={tmp_path}/again"], recorded=first.directory)
+    np.testing.assert_array_equal(series(first, "train/loss"), series(again, "train/loss"))
+
+
+def test_a_finished_run_loads_as_a_function(train):
+    result = train()
+    loaded = framework.load(result.directory)
+    inputs = np.random.default_rng(0).normal(size=(5, *np.shape(next(iter_inputs(result)))[1:])).astype(np.float32)
+    np.testing.assert_array_equal(loaded(inputs), result.model(inputs))
+    assert loaded(inputs).shape == (5, 10)
+
+
+def iter_inputs(result):
+    described = json.loads((result.directory / "run.json").read_text())["inputs"]
+    yield np.zeros([1, *described[1:]])
+
+
+def test_loading_what_is_no_run_says_so(tmp_path):
+    with pytest.raises(StorageError, match="not a run folder"):
+        framework.load(tmp_path)
+
+
+def test_a_run_leaves_nothing_global_behind(train):
+    flags = {name: getattr(jax.config, name) for name in ("jax_debug_nans", "jax_disable_jit", "jax_log_compiles")}
+    handlers = list(logging.getLogger("framework").handlers), list(logging.getLogger().handlers)
+    train("debug=nans")
+    assert flags == {name: getattr(jax.config, name) for name in flags}
+    assert handlers == (list(logging.getLogger("framework").handlers), list(logging.getLogger().handlers))
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(train, tmp_path, strategy):
+    # A learning rate of 1e30 makes the parameters overflow at the first update; the second loss is not finite.
+    with pytest.raises(NumericalError, match=r"train/loss is (nan|inf) at step 2") as caught:
+        train("optimizer=sgd", "optimizer.learning_rate=1e38", "train.log_every=10", f"strategy={strategy}")
+    assert caught.value.exit_code == 6
+    (folder,) = (tmp_path / "default").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("failed", 6)
+    assert not list((folder / "checkpoints").glob("*"))
+
+
+def test_a_loss_that_is_not_finite_can_be_ignored(train):
+    result = train("optimizer=sgd", "optimizer.learning_rate=1e38", "nan_policy=ignore")
+    assert not math.isfinite(result.metrics["train/loss"])
+
+
+def test_debug_nans_names_the_operation(train):
+    with pytest.raises(NumericalError, match="invalid value"):
+        train("optimizer=sgd", "optimizer.learning_rate=1e38", "debug=nans")
+
+
+@pytest.mark.parametrize("debug", ["infs", "eager", "leaks", "keys", "transfers", "compiles", "checks"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_sound_run_passes_under_every_switch(train, debug):
+    reference, result = train("train.steps=3"), train("train.steps=3", f"debug={debug}")
+    np.testing.assert_allclose(series(result, "train/loss"), series(reference, "train/loss"), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "text"),
+    [
+        (["data.batch_size=15", "strategy=pmap"], ConfigError, "data.batch_size: 15 does not divide over 2 devices"),
+        (["data.eval_batch_size=15", "strategy=pmap"], ConfigError, "data.eval_batch_size: 15 does not divide"),
+        (["strategy=pmap", "strategy.devices=64"], ConfigError, "64 asked for, and there are 2"),
+        (["model=cnn", "~model.hidden"], ConfigError, "0_Conv"),
+        (["model=serial", "~model.hidden", "model.layers=[{Dense: 4}, {Conv: [2, [3, 3]]}]"], ConfigError, "1_Conv"),
+        (["loss=absolute_error"], ConfigError, "loss: outputs [16, 10] do not match targets [16]"),
+        (["train.steps=0"], ConfigError, "train.steps: expected at least 1"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_compiled(train, tmp_path, overrides, error, text):
+    with pytest.raises(error) as caught:
+        train(*overrides)
+    assert text in str(caught.value)
+    assert not any(Path(tmp_path).iterdir())
+
+
+def test_two_runs_never_share_a_folder(train, tmp_path):
+    train(f"run.dir={tmp_path}/mine")
+    with pytest.raises(StorageError, match="holds a run already"):
+        train(f"run.dir={tmp_path}/mine")
+
+
+def test_a_validation_split_is_evaluated_during_and_the_test_split_after(tmp_path):
+    result = framework.run(
+        [
+            f"run.root={tmp_path}",
+            "data=digits",
+            "data.size=8",
+            "data.validation=200",
+            "train.steps=10",
+            "train.log_every=1",
+        ]
+    )
+    assert {"eval/loss", "test/loss", "test/accuracy"} <= set(result.metrics)
+    assert "test/loss" in records(result)[-1]
+    assert [record["step"] for record in records(result)] == sorted({r["step"] for r in records(result)})
