@@ -1,0 +1,112 @@
+"""The IDX format of MNIST and its relatives: read, and checked against what the file must be.
+
+Format: two zero bytes, a type code (8 for unsigned bytes), the rank, then each dimension as a big-endian uint32, then
+the values (http://yann.lecun.com/exdb/mnist/).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from framework.errors import DataError
+
+GZIP_MAGIC = b"\x1f\x8b"
+GZIP_SLACK = 1 << 16  # bytes that gzip may add to what it cannot compress
+
+
+class IdxFile(NamedTuple):
+    """What one file must be.
+
+    Attributes:
+      name: without ".gz".
+      shape: of the array.
+      sha256: of the uncompressed file, in hex: it holds for plain, gzipped and recompressed files alike.
+      values: how many values a byte may take: 10 for the labels of ten classes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+    values: int = 256
+
+    @property
+    def size(self) -> int:
+        """Bytes of the uncompressed file."""
+        return 4 + 4 * len(self.shape) + math.prod(self.shape)
+
+
+def read_idx(path: Path, file: IdxFile) -> np.ndarray:
+    """Read a plain or gzipped file; which of them is told from its content.
+
+    Returns: uint8 of `file.shape`, read-only.
+
+    Raises: DataError if it cannot be read or is not what it must be, with what was found and what was expected.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError("found no regular file behind this name, expected one")
+        with path.open("rb") as stream:
+            return decode(stream.read(file.size + GZIP_SLACK + 1), file)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{path}: {reason}. Replace the file, or remove it to have it fetched again.") from error
+
+
+def decode(data: bytes, file: IdxFile) -> np.ndarray:
+    """Turn the content of a plain or gzipped file into its array, without a copy.
+
+    Memory is bounded by `file.size`, whatever the content claims to be.
+
+    Raises: ValueError "found …, expected …".
+    """
+    content = _inflated(data, file.size) if data.startswith(GZIP_MAGIC) else data
+    _check_header(content, file)
+    array = np.frombuffer(content, np.uint8, offset=file.size - math.prod(file.shape)).reshape(file.shape)
+    if file.values < 256 and array.max() >= file.values:
+        raise ValueError(f"found value {array.max()}, expected 0 to {file.values - 1}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != file.sha256:
+        raise ValueError(f"found sha256 {digest}, expected {file.sha256}")
+    return array
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    try:
+        # One byte more than expected shows what is too long, and makes gzip check its CRC when nothing is.
+        return gzip.GzipFile(fileobj=io.BytesIO(data)).read(size + 1)
+    except EOFError:
+        raise ValueError(f"found a gzip stream cut after {len(data)} bytes, expected a whole one") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"found a damaged gzip stream ({error}), expected an intact one") from None
+
+
+def _check_header(content: bytes, file: IdxFile) -> None:
+    rank = len(file.shape)
+    magic = bytes([0, 0, 8, rank])
+    if not content:
+        raise ValueError(f"found an empty file, expected {file.size} bytes")
+    if content.lstrip()[:1] == b"<":
+        raise ValueError("found a web page, expected an IDX file")
+    if content[:4] != magic:
+        raise ValueError(f"found magic number 0x{content[:4].hex()}, expected 0x{magic.hex()}: bytes of rank {rank}")
+    if len(content) < 4 + 4 * rank:
+        raise ValueError(f"found {len(content)} bytes, expected {file.size}")
+    shape = struct.unpack_from(f">{rank}I", content, 4)
+    if shape != file.shape:
+        raise ValueError(f"found a header for {_times(shape)} values, expected {_times(file.shape)}")
+    if len(content) != file.size:
+        found = f"more than {file.size}" if len(content) > file.size else len(content)
+        raise ValueError(f"found {found} bytes, expected {file.size}")
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))

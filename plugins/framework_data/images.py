@@ -1,0 +1,116 @@
+"""Image sets of the MNIST family: looked up on this machine, else downloaded, and verified."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from framework.api import Batch
+from framework.errors import DataError
+from framework_data.download import UnavailableError, download
+from framework_data.idx import IdxFile, read_idx
+
+
+class ImageSet(NamedTuple):
+    """One data set, as four IDX files.
+
+    Attributes:
+      name: of its folder.
+      title: as its authors write it.
+      files: training images, training labels, test images, test labels.
+      mirrors: URLs to which file names are added.
+      folders: where packages of an operating system put it.
+      mean: of the training pixels, scaled to [0, 1].
+      std: of the same.
+    """
+
+    name: str
+    title: str
+    files: tuple[IdxFile, ...]
+    mirrors: tuple[str, ...]
+    folders: tuple[str, ...]
+    mean: float
+    std: float
+
+
+def load_images(images: ImageSet, root: str | None, normalize: bool) -> tuple[Batch, Batch, str]:
+    """Find, verify and scale a data set.
+
+    Args:
+      images: which one.
+      root: the one folder to look in, or None for the usual places and a download.
+      normalize: shift and scale pixels to mean 0 and standard deviation 1, else to [0, 1].
+
+    Returns: (training split, test split, source in words); inputs are float32 [N, H, W, 1], targets int32 [N].
+
+    Raises: UnavailableError if the set cannot be had, DataError if what is there is damaged or incomplete.
+    """
+    folder = locate(images, root)
+    mean, std = (images.mean, images.std) if normalize else (0.0, 1.0)
+
+    def read(file: IdxFile) -> np.ndarray:
+        values = read_idx(find(folder, file) or folder / file.name, file)
+        if values.ndim == 1:
+            return values.astype(np.int32)
+        pixels = np.multiply(values[..., None], np.float32(1 / (255 * std)), dtype=np.float32)
+        pixels -= np.float32(mean / std)
+        return pixels
+
+    with ThreadPoolExecutor(len(images.files)) as pool:  # gzip, sha256 and NumPy let go of the interpreter lock
+        train_inputs, train_targets, test_inputs, test_targets = pool.map(read, images.files)
+    train, test = {"inputs": train_inputs, "targets": train_targets}, {"inputs": test_inputs, "targets": test_targets}
+    return train, test, f"{images.title}, {len(train_targets):,} + {len(test_targets):,} images in {folder}"
+
+
+def locate(images: ImageSet, root: str | None) -> Path:
+    """The folder that holds all files of a data set: the first among the places to look in, else the cache, filled.
+
+    Raises: DataError if a place holds only some of the files, or `root` none; UnavailableError if no mirror has them.
+    """
+    cache = cache_folder() / images.name
+    places = list(_under(root, images) if root is not None else _usual(images, cache))
+    for place in places:
+        missing = [file.name for file in images.files if find(place, file) is None]
+        if not missing:
+            return place
+        if len(missing) < len(images.files) and place != cache:
+            raise DataError(f"{place} lacks {', '.join(missing)}, expected all four files of {images.title}. Add them.")
+    looked = ", ".join(map(str, places))
+    if root is not None:
+        raise DataError(f"{images.title} is not in data.root: looked for {images.files[0].name}[.gz] in {looked}.")
+    try:
+        download(images.files, images.mirrors, cache)
+    except UnavailableError as error:
+        fix = f"Put its four files into {cache}, or name their folder as data.root."
+        raise UnavailableError(f"{images.title} is not in {looked}, nor to be downloaded ({error}). {fix}") from error
+    return cache
+
+
+def find(folder: Path, file: IdxFile) -> Path | None:
+    """The file in a folder, plain or gzipped. A dangling link is found too: it is damage, which reading reports."""
+    for path in (folder / file.name, folder / f"{file.name}.gz"):
+        if os.path.lexists(path):
+            return path
+    return None
+
+
+def cache_folder() -> Path:
+    """Where downloads go: framework/ in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "framework"
+
+
+def _under(root: str, images: ImageSet) -> Iterator[Path]:
+    yield Path(root).expanduser()
+    yield Path(root).expanduser() / images.name
+
+
+def _usual(images: ImageSet, cache: Path) -> Iterator[Path]:
+    for folder in filter(None, os.environ.get("FRAMEWORK_DATA", "").split(os.pathsep)):
+        yield Path(folder).expanduser() / images.name
+    yield cache
+    yield from map(Path, images.folders)

@@ -1,0 +1,172 @@
+"""Batches out of arrays that fit in memory, each a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+
+from framework.api import Batch, PyTree
+from framework.errors import ConfigError, DataError, nearest
+
+
+class InMemoryPipeline:
+    """Shuffled training batches and padded evaluation batches, gathered from arrays by index.
+
+    Every epoch has its own order, drawn from (seed, epoch). Its incomplete last batch is dropped, so that all batches
+    have one shape; the next order brings those examples back.
+
+    Attributes:
+      arrays: the training split, C-contiguous and read-only. `rows` says which of its examples make up a batch.
+      spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].
+      steps_per_epoch: full batches in the training split.
+      splits: names that `eval` takes.
+      source: where the data came from, in words.
+    """
+
+    def __init__(
+        self, train: Batch, evals: Mapping[str, Batch], batch_size: int, eval_batch_size: int, source: str
+    ) -> None:
+        """Take the splits as pytrees of arrays [N, ...].
+
+        Raises: DataError if leading axes, shapes or dtypes disagree or a split is too small; ConfigError if a batch
+          size is below 1.
+        """
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size < 1:
+                raise ConfigError(f"{name} is {size}, expected at least 1.")
+        count = count_examples(train, "train")
+        if count < batch_size:
+            fix = f"Set data.batch_size to {count} or less" if count else "Give it examples"
+            raise DataError(f"the training split has {count} examples, fewer than one batch of {batch_size}. {fix}.")
+        for name, split in evals.items():
+            _check_alike(train, split, name)
+        self.arrays = _frozen(train)
+        self.spec = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), self.arrays
+        )
+        self.steps_per_epoch = count // batch_size
+        self.splits = tuple(evals)
+        self.source = source
+        self._evals = {name: _frozen(split) for name, split in evals.items()}
+        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        # Two epochs, since a reader running ahead and one that asks for rows may stand on both sides of a boundary.
+        self._order = functools.lru_cache(maxsize=2)(functools.partial(epoch_order, count))
+
+    def rows(self, seed: int, step: int) -> np.ndarray:
+        """The examples of a training batch, as int32 indices [B] into `arrays`."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        first = position * self._batch_size
+        return self._order(seed, epoch)[first : first + self._batch_size]
+
+    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Yield batches start, start + 1, … without end."""
+        for step in itertools.count(start):
+            yield gather(self.arrays, self.rows(seed, step))
+
+    def eval(self, split: str) -> Iterator[Batch]:
+        """Yield every example of a split once, in order, with "weights" [B] of 1, and of 0 for padding."""
+        if split not in self._evals:
+            raise ConfigError(f"there is no split '{split}' to evaluate.{nearest(split, self.splits)}")
+        return self._padded(self._evals[split])
+
+    def _padded(self, arrays: Batch) -> Iterator[Batch]:
+        count = count_examples(arrays, "eval")
+        for first in range(0, count, self._eval_batch_size):
+            wanted = np.arange(first, first + self._eval_batch_size)
+            # Padding repeats the last example: a real one, so that it cannot bring up a NaN.
+            batch = gather(arrays, np.minimum(wanted, count - 1))
+            real = (wanted < count).astype(np.float32)
+            yield {**batch, "weights": real * batch["weights"] if "weights" in batch else real}
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of `count` examples, int32 [count], read-only; a pure function of its arguments."""
+    # NumPy's seeds must not be negative, JAX's may be.
+    order = np.random.default_rng([seed % 2**64, epoch]).permutation(count).astype(np.int32)
+    order.flags.writeable = False
+    return order
+
+
+def gather(arrays: PyTree, rows: np.ndarray) -> PyTree:
+    """The rows [B] of every array [N, ...], as fresh contiguous arrays [B, ...]."""
+    return jax.tree.map(lambda leaf: leaf.take(rows, axis=0), arrays)
+
+
+def hold_out(
+    train: Batch, test: Batch, validation: int | float = 0, train_limit: int | None = None
+) -> tuple[Batch, dict[str, Batch]]:
+    """Take a validation split from the end of the training examples, whatever the seed.
+
+    Args:
+      train: arrays [N, ...].
+      test: arrays [M, ...].
+      validation: how many examples, or their share where below 1; 0 for no such split.
+      train_limit: keep at most so many of the first remaining training examples.
+
+    Returns: (training split, evaluation splits: "validation" first, if there is one, and "test").
+
+    Raises: ConfigError if a number is out of range, DataError if no training example would be left.
+    """
+    count = count_examples(train, "train")
+    if validation < 0 or (validation >= 1 and validation != int(validation)):
+        raise ConfigError(f"validation is {validation}, expected a count of examples or a share below 1.")
+    if train_limit is not None and train_limit < 1:
+        raise ConfigError(f"train_limit is {train_limit}, expected at least 1, or null for all examples.")
+    held = int(validation) if validation >= 1 else round(count * validation)
+    if held >= count:
+        raise DataError(f"validation={validation} leaves none of {count} training examples. Take a share such as 0.1.")
+    kept = min(count - held, count if train_limit is None else train_limit)
+    evals = {"validation": jax.tree.map(lambda leaf: leaf[count - held :], train)} if validation else {}
+    return jax.tree.map(lambda leaf: leaf[:kept], train), {**evals, "test": test}
+
+
+def count_examples(batch: Batch, split: str) -> int:
+    """The common leading axis of all leaves.
+
+    Raises: DataError naming a leaf without one, or two that disagree.
+    """
+    leaves = jax.tree.leaves_with_path(batch)
+    if not leaves:
+        raise DataError(f"split '{split}' holds no arrays, expected at least 'inputs'.")
+    for path, leaf in leaves:
+        if np.ndim(leaf) == 0:
+            raise DataError(f"split '{split}': '{_name(path)}' is a single value, expected an array [examples, ...].")
+    first_path, first = leaves[0]
+    for path, leaf in leaves:
+        if len(leaf) != len(first):
+            raise DataError(
+                f"split '{split}': '{_name(first_path)}' has {len(first)} examples and '{_name(path)}' has {len(leaf)},"
+                " expected one leading axis. Give every array one entry for each example."
+            )
+    return len(first)
+
+
+def _check_alike(train: Batch, other: Batch, split: str) -> None:
+    if count_examples(other, split) == 0:
+        raise DataError(f"split '{split}' has no examples, expected at least one.")
+    expected, found = jax.tree.structure(train), jax.tree.structure(other)
+    if expected != found:
+        raise DataError(f"split '{split}' is {found}, expected the training split's {expected}.")
+    for (path, mine), theirs in zip(jax.tree.leaves_with_path(train), jax.tree.leaves(other), strict=True):
+        if (mine.shape[1:], mine.dtype) != (theirs.shape[1:], theirs.dtype):
+            raise DataError(
+                f"split '{split}': '{_name(path)}' holds {theirs.dtype}{list(theirs.shape[1:])} for each example,"
+                f" expected {mine.dtype}{list(mine.shape[1:])} as in training."
+            )
+
+
+def _frozen(batch: Batch) -> Batch:
+    def freeze(leaf: np.ndarray) -> np.ndarray:
+        view = np.ascontiguousarray(leaf).view()
+        view.flags.writeable = False
+        return view
+
+    return jax.tree.map(freeze, dict(batch))
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
