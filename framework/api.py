@@ -127,16 +127,20 @@ class Strategy(Protocol):
         """Make the state, placed where the steps want it."""
         ...
 
-    def train(self, step: Callable[..., Any]) -> Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Any]]]:
-        """Compile `step(state, batch, axis)`; the state that goes in is given up to the one that comes out."""
+    def train(self, step: Callable[..., Any], axes: Any) -> Callable[[TrainState, PyTree], tuple[TrainState, PyTree]]:
+        """Compile `step(state, feed, axis)`; the state that goes in is given up to the one that comes out.
+
+        `axes` says for each leaf of the feed, or for a whole part of it, which axis counts examples and may be cut over
+        devices: 0 for a batch; None for what every device needs whole.
+        """
         ...
 
     def evaluate(self, step: Callable[..., Any]) -> Callable[[TrainState, Batch], Mapping[str, Any]]:
         """Compile `step(state, batch, axis)`; the state stays valid."""
         ...
 
-    def feed(self, batch: Batch) -> Batch:
-        """Take a NumPy batch [B, ...] to the devices, in the layout that the steps want."""
+    def feed(self, feed: PyTree, axes: Any) -> PyTree:
+        """Take NumPy arrays to the devices, in the layout that the steps want; `axes` as for `train`."""
         ...
 
 

@@ -6,8 +6,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -52,14 +54,14 @@ def train(words: list[str]) -> None:
 
         run(words[1:], recorded=words[0])
         return
-    search.register()
+    _check_flags(words)
     failures: list[Exception] = []
     app = hydra.main(config_path="pkg://framework_conf", config_name="config", version_base="1.3")(_task(failures))
     # Hydra prints and exits on an error unless told otherwise; it reads its command line from sys.argv.
     before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"
     argv, sys.argv = sys.argv, [sys.argv[0], *rewrite(words)]
     try:
-        with search.config_errors():
+        with search.session():
             app()
     finally:
         sys.argv = argv
@@ -104,6 +106,17 @@ def _train_one(config: DictConfig) -> float | None:
 
     result = run(config, experiment_name(HydraConfig.get().runtime.choices))
     return result.metrics.get("eval/loss")
+
+
+def _check_flags(words: list[str]) -> None:
+    """Refuse in one line the flags that Hydra would answer with its whole usage."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `--help` shows how to call.")
+
+    parser.error = refuse
+    parser.parse_args(words)
 
 
 def _is_verb(word: str) -> bool:

@@ -30,8 +30,9 @@ def persistent_cache(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    settings = {**SETTINGS, "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir or str(cache_folder())}
-    before = {name: getattr(jax.config, name) for name in settings}
+    names = ("jax_compilation_cache_dir", *SETTINGS)
+    before = {name: getattr(jax.config, name) for name in names}
+    settings = {**SETTINGS, "jax_compilation_cache_dir": before["jax_compilation_cache_dir"] or str(cache_folder())}
     _apply(settings)
     try:
         yield

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from framework.errors import ConfigError, nearest
 from framework.options import bind, check, schema_of
@@ -57,6 +58,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key}: it has no default; set it with {error.full_key}=…") from error
+    except InterpolationKeyError as error:
+        found = re.search(r"'(.*)'", str(error))
+        wanted = found[1] if found else "?"
+        raise ConfigError(f"{error.full_key}: nothing sets '{wanted}', which it takes; set {wanted}=…") from error
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or "config"
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
@@ -81,7 +86,9 @@ def extended(config: DictConfig) -> DictConfig:
             elif isinstance(target, DictConfig) or (target is None and key in MAPPINGS):
                 OmegaConf.update(config, key, dict(_tagged(item, key) for item in items), merge=True, force_add=True)
             else:
-                raise ConfigError(f"{key}: expected a list or a mapping to extend, found {target!r}; set it with {key}=…")
+                raise ConfigError(
+                    f"{key}: expected a list or a mapping to extend, found {target!r}; set it with {key}=…"
+                )
     return config
 
 
@@ -93,7 +100,8 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     known = {*GROUPS, *Settings._fields}
     for section in config:
         if section not in known:
-            raise ConfigError(f"{section}: no such section.{nearest(section, known)}")
+            hint = " An experiment's file begins with '# @package _global_'." if section == "experiment" else ""
+            raise ConfigError(f"{section}: no such section.{hint or nearest(section, known)}")
     for section in GROUPS:
         if config.get(section) is None and section in MAPPINGS:
             continue  # `metrics=[]` chooses none
@@ -136,11 +144,11 @@ def _section(config: Mapping[str, Any], name: str, schema: type) -> dict[str, An
 
 def _check_ranges(settings: Settings) -> None:
     for name, value in settings.train._asdict().items():
-        low = 1 if name in ("steps", "epochs") else 0
-        if value is not None and value < low:
+        low = 1 if name in ("steps", "epochs", "steps_per_call") else 0
+        if isinstance(value, int) and value < low:
             raise ConfigError(f"train.{name}: expected at least {low}, found {value}.")
-    if settings.seed < 0:
-        raise ConfigError(f"seed: expected at least 0, found {settings.seed}.")
+    if not 0 <= settings.seed < 2**32:  # JAX folds larger seeds into these, so that two would give the same run
+        raise ConfigError(f"seed: expected 0 to {2**32 - 1}, found {settings.seed}.")
 
 
 def _unresolved(node: Any) -> Any:

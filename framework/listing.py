@@ -16,10 +16,12 @@ def show(words: Sequence[str]) -> str:
 
     Raises: ConfigError for an unknown kind or name, PluginError if the named plugin is broken.
     """
+    if len(words) > 2:
+        raise ConfigError(f"plugins: expected KIND and NAME at most, found '{' '.join(words)}'.")
     registry = discover()
     if not words:
         lines = [line for kind in KINDS for line in _listing(registry, kind)]
-        return "\n".join([*lines, *(f"BROKEN {error}" for error in registry.broken)])
+        return "\n".join([*lines, *(f"BROKEN {error}" for error in (*registry.packages()[1], *registry.broken))])
     kind = GROUPS.get(words[0], words[0])
     if kind not in KINDS:
         raise ConfigError(f"no plugin kind is named '{words[0]}'.{nearest(words[0], KINDS)}")

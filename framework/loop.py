@@ -13,10 +13,7 @@ import numpy as np
 from framework.api import Batch, Callback, DataPipeline, PyTree, StopTraining, Strategy, Task, TrainState
 from framework.errors import FrameworkError, NumericalError, PluginError
 from framework.settings import NanPolicy, Train
-
-IN_FLIGHT = 16
-"""Steps dispatched and not yet finished. Without a limit, jax 0.10 deadlocks with several CPU devices, and batches
-pile up in memory; 1 to 32 were found safe, and a queue of 16 never runs empty."""
+from framework.stepping import IN_FLIGHT, Advance, choose, stepper
 
 Scalars = dict[str, float]
 
@@ -47,7 +44,7 @@ class Window(NamedTuple):
 
     start: int
     stop: int
-    means: list[Mapping[str, Any]]  # one for each step
+    parts: list[tuple[Mapping[str, Any], int]]  # what `advance` returned
 
 
 def fit(work: Work, state: TrainState) -> tuple[TrainState, Scalars, str]:
@@ -60,13 +57,15 @@ def fit(work: Work, state: TrainState) -> tuple[TrainState, Scalars, str]:
 
     Raises: NumericalError if a loss is not finite; PluginError if a callback fails.
     """
-    advance = _advance(work, int(state.step))
+    advance = _stepper(work, state)
     evaluate = _evaluator(work)
     clock = _Clock(work.batch_size)
     last: Scalars = {}
     pending: Window | None = None
-    for stop in events(work, int(state.step)):
-        state, window = advance(state, stop)
+    start = int(state.step)
+    for stop in events(work, start):
+        state, parts = advance(state, start, stop)
+        window, start = Window(start, stop, parts), stop
         try:
             if pending is not None:
                 _log(work, pending.stop, _read(work, pending, clock), last)
@@ -126,38 +125,35 @@ def show(watchers: Iterable[Watcher], step: int, state: TrainState, final: bool)
     notify(due, "on_state", step, state)
 
 
-def _advance(work: Work, start: int) -> Callable[[TrainState, int], tuple[TrainState, Window]]:
-    step_once = work.strategy.train(work.task.train_step)
-    batches = work.data.train(work.seed, start)
-    at = start
-
-    def advance(state: TrainState, stop: int) -> tuple[TrainState, Window]:
-        nonlocal at
-        window = Window(at, stop, [])
-        for step in range(at, stop):
-            state, means = step_once(state, work.strategy.feed(next(batches)))
-            window.means.append(means)
-            if step - at >= IN_FLIGHT:
-                jax.block_until_ready(window.means[-IN_FLIGHT])
-        at = stop
-        return state, window
-
-    return advance
+def _stepper(work: Work, state: TrainState) -> Advance:
+    step = work.task.train_step
+    steps_per_call = choose(work.settings.steps_per_call, step, state, work.data.spec)
+    return stepper(step, work.strategy, work.data, work.seed, steps_per_call)
 
 
 def _read(work: Work, window: Window, clock: _Clock) -> Scalars:
     """Bring a window's metrics to the host: its last step's if that is logged; all losses must be finite."""
-    losses = jax.device_get([means["loss"] for means in window.means])
-    for step, loss in enumerate(losses, start=window.start + 1):
-        if work.nan_policy == "stop" and not np.isfinite(loss.total):
-            raise NumericalError(
-                f"train/loss is {loss.total / loss.count} at step {step}; find the operation with debug=nans, "
-                f"lower optimizer.learning_rate, or go on regardless with nan_policy=ignore."
-            )
+    if work.nan_policy == "stop":
+        _check_finite(window)
     clock.steps += window.stop - window.start
     if not _logs(work, window.stop):
         return {}
-    return _results(work.task, window.means[-1], "train") | clock.lap()
+    means, count = window.parts[-1]
+    final = jax.tree.map(lambda leaf: leaf[count - 1], jax.device_get(means)) if count else means
+    return _results(work.task, final, "train") | clock.lap()
+
+
+def _check_finite(window: Window) -> None:
+    """Every step's loss, not only those that are logged."""
+    totals = jax.device_get([means["loss"].total for means, _ in window.parts])
+    each = [total[:count] if count else total[None] for total, (_, count) in zip(totals, window.parts, strict=True)]
+    losses = np.concatenate(each)
+    if not np.isfinite(losses).all():
+        at = int(np.flatnonzero(~np.isfinite(losses))[0])
+        raise NumericalError(
+            f"train/loss is {losses[at]} at step {window.start + at + 1}; find the operation with debug=nans, "
+            f"lower optimizer.learning_rate, or go on regardless with nan_policy=ignore."
+        )
 
 
 def _evaluator(work: Work) -> Callable[[TrainState, str], Scalars]:
@@ -171,13 +167,13 @@ def _evaluator(work: Work) -> Callable[[TrainState, str], Scalars]:
 
 
 def measure(
-    step: Callable[..., Mapping[str, Any]], feed: Callable[[Batch], Batch], state: TrainState, batches: Iterable[Batch]
+    step: Callable[..., Mapping[str, Any]], feed: Callable[..., PyTree], state: TrainState, batches: Iterable[Batch]
 ) -> Mapping[str, Any]:
     """Sum totals and counts over batches; on the host in float64, so that the order of batches hardly matters."""
     waiting: deque[Any] = deque()
     sums: PyTree = None
     for batch in batches:
-        waiting.append(step(state, feed(batch)))
+        waiting.append(step(state, feed(batch, 0)))
         if len(waiting) >= IN_FLIGHT:
             sums = _add(sums, waiting.popleft())
     for means in waiting:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_EXTEND = re.compile(r"^(?P<key>[\w.]+)\+=(?P<value>.*)$", re.DOTALL)
-_OPTION = re.compile(r"^(?P<key>\w+(\.\w+)+)=", re.DOTALL)
+from framework.config import GROUPS
+
+_EXTEND = re.compile(r"^(?P<key>[\w.-]+)\+=(?P<value>.*)$", re.DOTALL)
+_OPTION = re.compile(r"^\w[\w-]*(\.[\w-]+)+=")
+_CHOICE = re.compile(rf"^(?P<group>\+?({'|'.join(GROUPS)}|debug|experiment))=(?P<name>null|nan|inf|true|false|[\d.]+)$")
 
 
 def rewrite(words: Sequence[str]) -> list[str]:
@@ -15,6 +18,7 @@ def rewrite(words: Sequence[str]) -> list[str]:
     `metrics+=perplexity` and `model.layers+=[Relu,{Dense: 10}]` extend what the config holds: they become entries of
     the section `extend`. `optimizer.b1=0.8` sets an option whether or not the YAML file mentions it (Hydra's `++`):
     the plugin's signature is the schema, and it refuses misspelt options with a better message than Hydra can.
+    `+experiment=3` chooses by name, where Hydra would see a number and refuse it.
     """
     extensions: dict[str, list[str]] = {}
     rewritten = []
@@ -24,6 +28,8 @@ def rewrite(words: Sequence[str]) -> list[str]:
             extensions.setdefault(extend["key"], []).append(_items(extend["value"]))
         elif _OPTION.match(word) and not word.startswith("hydra."):
             rewritten.append(f"++{word}")
+        elif choice := _CHOICE.match(word):
+            rewritten.append(f"{choice['group']}='{choice['name']}'")
         else:
             rewritten.append(word)
     return rewritten + [f"++extend.{key}=[{','.join(items)}]" for key, items in extensions.items()]

@@ -41,11 +41,10 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
 
     Raises: ConfigError.
     """
-    search.register()
     words = rewrite(overrides)
     if config_dir is not None:
         words.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
-    with search.config_errors(), initialize_config_module("framework_conf", version_base="1.3"):
+    with search.session(), initialize_config_module("framework_conf", version_base="1.3"):
         config = compose("config", words, return_hydra_config=True)
         name = experiment_name(config.hydra.runtime.choices)
         with open_dict(config):

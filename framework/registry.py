@@ -44,6 +44,11 @@ class Plugin(NamedTuple):
         """What it is, for messages: "model 'wide' (acme-jax 0.3.0, acme.models:wide)"."""
         return f"{KINDS[self.kind]} '{self.name}' ({self.owner}, {self.target})"
 
+    def answers_to(self, name: str) -> bool:
+        """Whether it is meant by its name, or by `distribution:name`."""
+        wanted, _, short = name.rpartition(":")
+        return self.name == short and (not wanted or normalised(self.distribution) == normalised(wanted))
+
     def load(self) -> Callable[..., Any]:
         """Import the factory.
 
@@ -87,6 +92,23 @@ class Registry(NamedTuple):
                     found.append(_plugin(kind, entry, name, lambda factory=factory: factory))
         return found, broken
 
+    def packages(self) -> tuple[list[tuple[str, str]], list[PluginError]]:
+        """Owner and name of every package of configs, ours first, beside the packages that cannot be imported."""
+        found: list[tuple[str, str]] = []
+        broken: list[PluginError] = []
+        for entry in sorted(
+            self.groups.get("conf", ()), key=lambda entry: (_owner(entry) != "framework", _owner(entry))
+        ):
+            try:
+                entry.load()
+                found.append((_owner(entry), entry.value))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                reason = f"{type(error).__name__}: {error}"
+                broken.append(PluginError(f"configs '{entry.value}' of {_owner(entry)} cannot be imported: {reason}"))
+        return found, broken
+
     def every(self, kind: str) -> list[Plugin]:
         """All components of a kind, sorted by name."""
         return sorted([*self.named(kind), *self.catalogued(kind)[0]], key=lambda plugin: (plugin.name, plugin.owner))
@@ -103,23 +125,20 @@ class Registry(NamedTuple):
           ConfigError: nothing has this name, or more than one distribution claims it.
           PluginError: one distribution claims it twice.
         """
-        wanted, _, short = name.rpartition(":")
         catalogued, broken = self.catalogued(kind)
         known = [*self.named(kind), *catalogued]
-        found = [
-            p for p in known if p.name == short and (not wanted or normalised(p.distribution) == normalised(wanted))
-        ]
+        found = [plugin for plugin in known if plugin.answers_to(name)]
         if len(found) == 1:
             return found[0]
         if not found:
-            names = [f"{p.distribution}:{p.name}" if wanted else p.name for p in known]
+            names = [f"{p.distribution}:{p.name}" if ":" in name else p.name for p in known]
             also = "".join(f" ({error})" for error in (*broken, *self.broken))
             raise ConfigError(f"{key}: no {KINDS[kind]} is named '{name}'.{nearest(name, names)}{also}")
         if len({normalised(plugin.distribution) for plugin in found}) == 1:
             targets = ", ".join(plugin.target for plugin in found)
-            raise PluginError(f"{key}: {found[0].owner} registers the {KINDS[kind]} '{short}' twice ({targets}).")
+            raise PluginError(f"{key}: {found[0].owner} registers the {KINDS[kind]} '{name}' twice ({targets}).")
         choices = " or ".join(f"'{plugin.distribution}:{plugin.name}'" for plugin in found)
-        raise ConfigError(f"{key}: {len(found)} distributions register the {KINDS[kind]} '{short}'; choose {choices}.")
+        raise ConfigError(f"{key}: {len(found)} distributions register the {KINDS[kind]} '{name}'; choose {choices}.")
 
 
 def discover() -> Registry:
@@ -174,8 +193,8 @@ def _contents(catalogue: Plugin) -> dict[str, Any]:
 
 def _plugin(kind: str, entry: EntryPoint, name: str, fetch: Callable[[], Any]) -> Plugin:
     version = entry.dist.version if entry.dist else "?"
-    return Plugin(kind, name, _distribution(entry), version, entry.value, fetch)
+    return Plugin(kind, name, _owner(entry), version, entry.value, fetch)
 
 
-def _distribution(entry: EntryPoint) -> str:
+def _owner(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist else "?"

@@ -148,12 +148,15 @@ def _initial_state(experiment: Experiment) -> TrainState:
 
 def _work(experiment: Experiment) -> loop.Work:
     settings = experiment.settings
+    train = settings.train
+    if train.steps_per_call == "auto" and (settings.debug.nans or settings.debug.infs or settings.debug.eager):
+        train = train._replace(steps_per_call=1)  # a compiled loop would hide which operation it was
     return loop.Work(
         experiment.task,
         experiment.strategy,
         experiment.data,
         experiment.watchers,
-        settings.train,
+        train,
         experiment.total_steps,
         experiment.batch_size,
         settings.seed,

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.version import VersionBase
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from framework.config import COMPONENTS, GROUPS
+from framework.config import COMPONENTS, GROUPS, Settings
 from framework.errors import ConfigError, nearest
 from framework.registry import discover
+
+SECTIONS = (*GROUPS, *Settings._fields, "experiment", "hydra")
+"""What an override may begin with."""
+
+
+_COMPOSING = ContextVar("composing", default=False)
+"""Whether it is our config that Hydra composes: a script may have one of its own, whose search path is left alone."""
 
 
 class FrameworkSearchPath(SearchPathPlugin):
@@ -24,8 +36,9 @@ class FrameworkSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append in the order of distributions' names, ours first, so that the order is the same everywhere."""
-        owners = [(entry.dist.name if entry.dist else "?", entry.value) for entry in discover().groups.get("conf", ())]
-        for owner, package in sorted(owners, key=lambda pair: (pair[0] != "framework", pair)):
+        if not _COMPOSING.get():
+            return
+        for owner, package in discover().packages()[0]:
             search_path.append(owner, f"pkg://{package}")
         search_path.append("registry", f"{RegistrySource.scheme()}://")
 
@@ -39,9 +52,9 @@ class RegistrySource(ConfigSource):
         return "registry"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """`name: wide`, or for metrics and callbacks, which are chosen by tag, `wide: {}`."""
+        """`name: wide`, or for metrics and callbacks, which are chosen by tag, `wide: {name: wide}`."""
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        content = {"name": name} if group in COMPONENTS else {name: {}}
+        content = {"name": name} if group in COMPONENTS else {name.rpartition(":")[2]: {"name": name}}
         return ConfigResult(self.provider, "registry://", OmegaConf.create(content), {"package": None})
 
     def is_group(self, config_path: str) -> bool:
@@ -49,13 +62,16 @@ class RegistrySource(ConfigSource):
         return config_path.strip("/") in GROUPS
 
     def is_config(self, config_path: str) -> bool:
-        """A registered name. Catalogues are read too, which imports their library; a YAML file is found before."""
+        """A registered name, or `distribution:name`.
+
+        Catalogues are read too, which imports their library; a YAML file is found before.
+        """
         group, _, name = config_path.removesuffix(".yaml").strip("/").rpartition("/")
         if group not in GROUPS:
             return False
         registry, kind = discover(), GROUPS[group]
-        named = any(plugin.name == name for plugin in registry.named(kind))
-        return named or any(plugin.name == name for plugin in registry.catalogued(kind)[0])
+        named = any(plugin.answers_to(name) for plugin in registry.named(kind))
+        return named or any(plugin.answers_to(name) for plugin in registry.catalogued(kind)[0])
 
     def available(self) -> bool:
         """Always."""
@@ -69,10 +85,23 @@ class RegistrySource(ConfigSource):
         return []
 
 
-def register() -> None:
-    """Make Hydra use both; safe to call again."""
+@contextmanager
+def session() -> Iterator[None]:
+    """Hydra with our configs. Afterwards it is as before, initialised by somebody else or not.
+
+    Raises: ConfigError.
+    """
     for plugin in (FrameworkSearchPath, RegistrySource):
         Plugins.instance().register(plugin)
+    before, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+    GlobalHydra.instance().clear()
+    token = _COMPOSING.set(True)
+    try:
+        with config_errors():
+            yield
+    finally:
+        _COMPOSING.reset(token)
+        GlobalHydra.instance().hydra, VersionBase.instance().version_base = before, base
 
 
 @contextmanager
@@ -84,12 +113,23 @@ def config_errors() -> Iterator[None]:
     try:
         yield
     except MissingConfigException as error:
-        wanted = error.missing_cfg_file
-        group, _, name = (wanted[0] if isinstance(wanted, list | tuple) else wanted or "").rpartition("/")
-        hint = nearest(name, error.options) if error.options else ""
-        raise ConfigError(f"{group or 'config'}={name}: no such config.{hint}" if name else str(error)) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_first_lines(error)) from error
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        known = error.options or RegistrySource("", "registry://").list(group, ObjectType.CONFIG)
+        hint = nearest(name, known) if known else ""
+        hint += "".join(f" ({broken})" for broken in discover().packages()[1])
+        raise ConfigError(f"{group or 'config'}={name}: no such config.{hint}") from error
+    except OverrideParseException as error:
+        raise ConfigError(f"{error.override.lstrip('+')}: {_first_lines(error)}") from error
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise ConfigError(_unknown_section(str(error)) or _first_lines(error)) from error
+
+
+def _unknown_section(text: str) -> str | None:
+    """What Hydra says of a misspelt section is how to add it; nearly always another one was meant."""
+    found = re.match(r"(?P<where>In '.*': )?Could not override '(?P<key>(?P<section>\w*)[^']*)'", text)
+    if found is None or found["section"] in SECTIONS:
+        return None
+    return f"{found['where'] or ''}{found['key']}: no such section.{nearest(found['section'], SECTIONS)}"
 
 
 def _first_lines(error: Exception) -> str:

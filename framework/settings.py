@@ -13,6 +13,7 @@ class Train(NamedTuple):
     log_every: int = 50
     eval_every: int = 500
     checkpoint_every: int = 0
+    steps_per_call: int | Literal["auto"] = "auto"  # steps in one compiled call
 
 
 class RunSettings(NamedTuple):

@@ -35,8 +35,7 @@ def save(folder: Path, step: int, tree: PyTree) -> Path:
         _write(partial / ARRAYS, lambda file: np.savez(file, **contents))
         manifest = {path: _describe(array) for path, array in arrays.items()}
         _write(partial / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        _swap(partial, target)
         _flush(folder)
     except OSError as error:
         raise StorageError(f"checkpoint {target} cannot be written: {error.strerror or error}.") from error
@@ -63,16 +62,41 @@ def restore(path: Path, like: PyTree) -> PyTree:
         manifest = json.loads((path / MANIFEST).read_text())
         with np.load(path / ARRAYS, allow_pickle=False) as file:
             stored = {name: file[name] for name in leaves_by_path(like) if name in file}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise StorageError(f"checkpoint {path} cannot be read: {' '.join(str(error).split())}") from error
+    except Exception as error:  # damaged archives raise errors of zipfile, struct and zlib too
+        raise StorageError(f"checkpoint {path} cannot be read: {type(error).__name__}: {error}") from error
     leaves = [_checked(path, name, leaf, stored, manifest) for name, leaf in leaves_by_path(like).items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    """Leaves by readable path, such as "params/0_Conv/W", in the tree's order."""
+    """Leaves by readable path, such as "params/0_Conv/W", in the tree's order.
+
+    Raises: StorageError if two have the same, as those of {"a": {"b": …}, "a/b": …} would.
+    """
     flat, _ = jax.tree.flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+    leaves: dict[str, Any] = {}
+    for keys, leaf in flat:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        if path in leaves:
+            raise StorageError(f"two arrays of the state have the path '{path}'; rename the key that holds a '/'.")
+        leaves[path] = leaf if hasattr(leaf, "dtype") else jax.numpy.asarray(leaf)
+    return leaves
+
+
+def _swap(partial: Path, target: Path) -> None:
+    """Put a finished folder in the place of another, which goes only once that has worked."""
+    former = partial.with_name(f"{partial.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if not target.exists():
+        partial.rename(target)
+        return
+    target.rename(former)
+    try:
+        partial.rename(target)
+    except OSError:
+        former.rename(target)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _checked(path: Path, name: str, leaf: Any, stored: dict[str, np.ndarray], manifest: dict[str, Any]) -> Any:

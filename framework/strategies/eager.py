@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from framework.api import Array, Batch, Strategy, TrainState
+from framework.api import Array, PyTree, Strategy, TrainState
 
 
 class Eager(NamedTuple):
@@ -20,7 +20,7 @@ class Eager(NamedTuple):
         """Run as it is."""
         return _uncompiled(init)(key)
 
-    def train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Run as it is."""
         return _uncompiled(step)
 
@@ -28,9 +28,9 @@ class Eager(NamedTuple):
         """Run as it is."""
         return _uncompiled(step)
 
-    def feed(self, batch: Batch) -> Batch:
+    def feed(self, feed: PyTree, axes: Any) -> PyTree:
         """Copy to the default device."""
-        return jax.device_put(batch)
+        return jax.device_put(feed)
 
 
 def eager() -> Strategy:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from framework.api import Array, Batch, Strategy, TrainState
+from framework.api import Array, PyTree, Strategy, TrainState
 
 
 class Jit(NamedTuple):
@@ -19,17 +19,17 @@ class Jit(NamedTuple):
         """Compile init as one program: made op by op, it costs more start-up time than the step does."""
         return jax.jit(init)(key)
 
-    def train(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile `step(state, batch)`."""
+    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
+        """Compile `step(state, feed)`."""
         return jax.jit(step, static_argnames="axis", donate_argnums=0)
 
     def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Compile `step(state, batch)`."""
         return jax.jit(step, static_argnames="axis")
 
-    def feed(self, batch: Batch) -> Batch:
+    def feed(self, feed: PyTree, axes: Any) -> PyTree:
         """Copy to the default device."""
-        return jax.device_put(batch)
+        return jax.device_put(feed)
 
 
 def jit() -> Strategy:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from framework.api import Array, Batch, Strategy, TrainState
+from framework.api import Array, PyTree, Strategy, TrainState
 from framework.errors import ConfigError
 
 AXIS = "batch"
@@ -29,32 +29,33 @@ class Pmap(NamedTuple):
         """Make the state once and replicate it."""
         return jax.device_put(jax.jit(init)(key), NamedSharding(self._mesh(), PartitionSpec()))
 
-    def train(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Map `step(state, batch, axis)`; the step itself sums over the axis."""
-        return self._map(step, out_axes=(None, None), donate=(0,))
+    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
+        """Map `step(state, feed, axis)`; the step itself sums over the axis."""
+        return self._map(step, _mapped(axes), out_axes=(None, None), donate=(0,))
 
     def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Map `step(state, batch, axis)`."""
-        return self._map(step, out_axes=None, donate=())
+        return self._map(step, 0, out_axes=None, donate=())
 
-    def feed(self, batch: Batch) -> Batch:
-        """Cut [B, ...] into [devices, B / devices, ...], one row to a device.
+    def feed(self, feed: PyTree, axes: Any) -> PyTree:
+        """Cut axes of B examples into [devices, …, B / devices, …], one row to a device; replicate what has none."""
+        whole = jax.tree.broadcast(axes, feed, is_leaf=lambda axis: axis is None)
+        return jax.tree.map(self._place, whole, feed, is_leaf=lambda axis: axis is None)
 
-        Raises: ConfigError if B does not divide; the loop's check of the batch sizes says so earlier.
-        """
-        return jax.device_put(jax.tree.map(self._cut, batch), NamedSharding(self._mesh(), PartitionSpec(AXIS)))
-
-    def _cut(self, leaf: np.ndarray) -> np.ndarray:
-        return leaf.reshape(self.devices, leaf.shape[0] // self.devices, *leaf.shape[1:])
+    def _place(self, axis: int | None, leaf: np.ndarray) -> jax.Array:
+        if axis is None:
+            return jax.device_put(leaf, NamedSharding(self._mesh(), PartitionSpec()))
+        cut = leaf.reshape(*leaf.shape[:axis], self.devices, leaf.shape[axis] // self.devices, *leaf.shape[axis + 1 :])
+        return jax.device_put(np.moveaxis(cut, axis, 0), NamedSharding(self._mesh(), PartitionSpec(AXIS)))
 
     def _mesh(self) -> Mesh:
         return Mesh(np.asarray(jax.local_devices()[: self.devices]), (AXIS,))
 
-    def _map(self, step: Callable[..., Any], out_axes: Any, donate: tuple[int, ...]) -> Callable[..., Any]:
+    def _map(self, step: Callable[..., Any], feed_axes: Any, *, out_axes: Any, donate: tuple[int, ...]) -> Any:
         return jax.pmap(
             partial(step, axis=AXIS),
             axis_name=AXIS,
-            in_axes=(None, 0),
+            in_axes=(None, feed_axes),
             out_axes=out_axes,
             devices=jax.local_devices()[: self.devices],
             donate_argnums=donate,
@@ -76,3 +77,8 @@ def pmap(devices: int | None = None) -> Strategy:
             f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} simulates more."
         )
     return Pmap(devices or available)
+
+
+def _mapped(axes: Any) -> Any:
+    """Where `feed` puts the devices' axis: first, for all that is cut."""
+    return jax.tree.map(lambda axis: None if axis is None else 0, axes, is_leaf=lambda axis: axis is None)

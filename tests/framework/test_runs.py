@@ -57,6 +57,23 @@ def test_every_strategy_gives_the_losses_of_jit(train, strategy, optimizer):
         np.testing.assert_allclose(series(result, tag), series(reference, tag), rtol=1e-5, err_msg=tag)
 
 
+@pytest.mark.parametrize("strategy", ["jit", "pmap", "eager"])
+def test_how_a_run_is_cut_into_chunks_changes_no_bit_and_single_steps_no_digit(train, strategy):
+    chosen = ["model.dropout=0.25", f"strategy={strategy}", "train.eval_every=0"]
+    single = train(*chosen, "train.steps_per_call=1")
+    reference = train(*chosen, "train.steps_per_call=12")
+    np.testing.assert_allclose(series(reference, "train/loss"), series(single, "train/loss"), rtol=1e-5)
+    for cut in (
+        ["train.steps_per_call=5"],
+        ["train.steps_per_call=12", "train.log_every=5", "callbacks.checkpoint.every=4"],
+    ):
+        result = train(*chosen, *cut)
+        for left, right in zip(
+            jax.tree.leaves(result.state.params), jax.tree.leaves(reference.state.params), strict=True
+        ):
+            np.testing.assert_array_equal(left, right)
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(train):
     first, second, other = train("seed=1"), train("seed=1"), train("seed=2")
     untimed = [{k: v for k, v in record.items() if not k.startswith("perf/")} for record in records(first)]
