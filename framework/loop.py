@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from framework.api import Batch, Callback, DataPipeline, PyTree, StopTraining, Strategy, Task, TrainState
-from framework.errors import FrameworkError, NumericalError, PluginError
+from framework.errors import FrameworkError, NumericalError, PluginError, StorageError
 from framework.settings import NanPolicy, Train
 from framework.stepping import IN_FLIGHT, Advance, choose, stepper
 
@@ -47,20 +47,32 @@ class Window(NamedTuple):
     parts: list[tuple[Mapping[str, Any], int]]  # what `advance` returned
 
 
-def fit(work: Work, state: TrainState) -> tuple[TrainState, Scalars, str]:
+class Journal:
+    """How far a run came, whatever ends it.
+
+    Attributes:
+      step: the last one that was logged.
+      scalars: the last value of every tag.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.scalars: Scalars = {}
+
+
+def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, str]:
     """Train from the state's step to the last.
 
     Metrics are read one window late, so that the devices never wait for the host; windows that end with an evaluation
     or a look at the state are read at once.
 
-    Returns: the final state, the last value of every tag, and the reason if a callback ended the run early.
+    Returns: the final state, and the reason if a callback ended the run early.
 
     Raises: NumericalError if a loss is not finite; PluginError if a callback fails.
     """
     advance = _stepper(work, state)
     evaluate = _evaluator(work)
     clock = _Clock(work.batch_size)
-    last: Scalars = {}
     pending: Window | None = None
     start = int(state.step)
     for stop in events(work, start):
@@ -68,25 +80,24 @@ def fit(work: Work, state: TrainState) -> tuple[TrainState, Scalars, str]:
         window, start = Window(start, stop, parts), stop
         try:
             if pending is not None:
-                _log(work, pending.stop, _read(work, pending, clock), last)
+                _log(work, pending.stop, _read(work, pending, clock), journal)
             pending = window
             if _synchronous(work, stop):
                 scalars, pending = _read(work, window, clock), None
                 scalars |= evaluate(state, "eval") if _evaluates(work, stop) else {}
-                _log(work, stop, scalars, last)
+                _log(work, stop, scalars, journal)
                 show(work.watchers, stop, state, final=False)
                 clock.restart()
         except StopTraining as request:
-            return state, last, str(request)
-    return state, last, ""
+            return state, str(request)
+    return state, ""
 
 
-def finish(work: Work, state: TrainState, last: Scalars) -> Scalars:
+def finish(work: Work, state: TrainState, journal: Journal) -> None:
     """What follows the last step: the state is shown to every callback, and the splits not seen are evaluated."""
     if "test" in work.data.splits[1:]:
-        _log(work, int(state.step), _evaluator(work)(state, "test"), last)
+        _log(work, int(state.step), _evaluator(work)(state, "test"), journal)
     show(work.watchers, int(state.step), state, final=True)
-    return last
 
 
 def events(work: Work, start: int) -> Iterator[int]:
@@ -102,7 +113,7 @@ def events(work: Work, start: int) -> Iterator[int]:
 def notify(watchers: Iterable[Watcher], hook: str, *args: Any) -> None:
     """Call one hook of every callback.
 
-    Raises: PluginError naming the callback that failed; the framework's own errors pass as they are; StopTraining once
+    Raises: PluginError, or StorageError, naming the callback that failed; the framework's own errors pass; StopTraining once
       all were called, so that every logger has the record that ended the run.
     """
     request = None
@@ -113,6 +124,8 @@ def notify(watchers: Iterable[Watcher], hook: str, *args: Any) -> None:
             request = stop
         except FrameworkError:
             raise
+        except OSError as error:
+            raise StorageError(f"{label} failed in {hook}: {error}") from error
         except Exception as error:
             raise PluginError(f"{label} failed in {hook}: {type(error).__name__}: {error}") from error
     if request is not None:
@@ -198,9 +211,10 @@ def _results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
     return scalars
 
 
-def _log(work: Work, step: int, scalars: Scalars, last: Scalars) -> None:
+def _log(work: Work, step: int, scalars: Scalars, journal: Journal) -> None:
     if scalars:
-        last |= scalars
+        journal.step = step
+        journal.scalars |= scalars
         notify(work.watchers, "on_log", step, scalars)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,20 +123,22 @@ def _recorded(experiment: Experiment, directory: Path, name: str) -> Result:
 
 
 def _train(experiment: Experiment, run: Run) -> tuple[TrainState, dict[str, float], str]:
-    """Initialise, fit, and tell every callback how it ended, also when it failed."""
-    began, step, metrics, status = time.perf_counter(), run.start_step, {}, "failed"
+    """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
+    began, journal, status = time.perf_counter(), loop.Journal(run.start_step), "failed"
     work = _work(experiment)
-    with switches(experiment.settings.debug), _numerical_errors():
-        try:
-            loop.notify(work.watchers, "on_start", run)
-            state = _initial_state(experiment)
-            state, metrics, reason = loop.fit(work, state)
-            metrics = loop.finish(work, state, metrics)
-            step, status = int(state.step), "stopped" if reason else "done"
-        finally:
-            summary = Summary(step, metrics, status, time.perf_counter() - began)
-            loop.notify(work.watchers, "on_end", summary)
-    return state, metrics, reason
+    with switches(experiment.settings.debug), _numerical_errors(), ExitStack() as started:
+        for watcher in work.watchers:
+            loop.notify([watcher], "on_start", run)
+            # Callbacks end in the reverse order; each does, even if another one fails in doing so.
+            started.callback(lambda watcher=watcher: loop.notify([watcher], "on_end", _summary(journal, status, began)))
+        state, reason = loop.fit(work, _initial_state(experiment), journal)
+        loop.finish(work, state, journal)
+        status = "stopped" if reason else "done"
+    return state, journal.scalars, reason
+
+
+def _summary(journal: loop.Journal, status: str, began: float) -> Summary:
+    return Summary(journal.step, journal.scalars, status, time.perf_counter() - began)
 
 
 def _initial_state(experiment: Experiment) -> TrainState:

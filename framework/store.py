@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ def restore(path: Path, like: PyTree) -> PyTree:
     Raises: StorageError if a leaf is missing, has another shape or dtype, or its bytes are not those that were saved.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        with np.load(path / ARRAYS, allow_pickle=False) as file:
+        entries = json.loads((path / MANIFEST).read_text()).items()
+        manifest = {name: (f"{entry['dtype']}{entry['shape']}", entry["sha256"]) for name, entry in entries}
+        with (path / ARRAYS).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             stored = {name: file[name] for name in leaves_by_path(like) if name in file}
     except Exception as error:  # damaged archives raise errors of zipfile, struct and zlib too
         raise StorageError(f"checkpoint {path} cannot be read: {type(error).__name__}: {error}") from error
@@ -99,18 +101,28 @@ def _swap(partial: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _checked(path: Path, name: str, leaf: Any, stored: dict[str, np.ndarray], manifest: dict[str, Any]) -> Any:
+def _checked(
+    path: Path, name: str, leaf: Any, stored: Mapping[str, np.ndarray], manifest: Mapping[str, tuple[str, str]]
+) -> Any:
+    """A stored leaf as the array that `leaf` asks for; `manifest` has the description and the sha256 of each."""
     if name not in stored or name not in manifest:
         raise StorageError(f"checkpoint {path} holds no '{name}'; was it saved with another model or optimizer?")
     is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     like = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
-    expected, found = f"{np.dtype(like.dtype)}{list(like.shape)}", f"{manifest[name]['dtype']}{manifest[name]['shape']}"
+    expected, (found, digest) = f"{np.dtype(like.dtype)}{list(like.shape)}", manifest[name]
     if expected != found:
         raise StorageError(f"checkpoint {path}: '{name}' is {found}, expected {expected}.")
-    if hashlib.sha256(stored[name].tobytes()).hexdigest() != manifest[name]["sha256"]:
+    if hashlib.sha256(stored[name].tobytes()).hexdigest() != digest:
         raise StorageError(f"checkpoint {path}: the bytes of '{name}' are not those that were saved.")
     array = jax.numpy.asarray(stored[name].view(np.dtype(like.dtype)).reshape(like.shape))
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if is_key else array
+    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if is_key else array
+
+
+def _key_impl(leaf: Any) -> str:
+    """The kind of a key, also of one that is only a shape and a dtype, which `jax.random.key_impl` refuses."""
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
+    return found[0]
 
 
 def _to_numpy(leaf: Any) -> np.ndarray:

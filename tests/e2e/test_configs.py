@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import framework_conf
 import numpy as np
 import pytest
 
 import framework
-import framework_conf
 import framework_data.mnist
 
 ROOT = Path(framework_conf.__file__).parent
@@ -21,7 +21,12 @@ CHOICES = [
 ]
 NEEDS = {
     # What a config cannot do without, or what makes it fit the digits.
-    ("loss", "binary_cross_entropy"): ["data=arrays", "data.train={folder}/binary.npz", "model.classes=1", "metrics=[]"],
+    ("loss", "binary_cross_entropy"): [
+        "data=arrays",
+        "data.train={folder}/binary.npz",
+        "model.classes=1",
+        "metrics=[]",
+    ],
     ("loss", "squared_error"): ["data=arrays", "data.train={folder}/regression.npz", "metrics=[]"],
     ("loss", "absolute_error"): ["data=arrays", "data.train={folder}/regression.npz", "metrics=[]"],
     ("loss", "huber"): ["data=arrays", "data.train={folder}/regression.npz", "metrics=[]"],

@@ -1,4 +1,4 @@
-"""Whole runs in a temporary folder: the same losses under every strategy, the same bits twice, and what is left behind."""
+"""Whole runs in a temporary folder: the same losses under every strategy, the same bits twice, what is left behind."""
 
 from __future__ import annotations
 
@@ -196,6 +196,12 @@ def test_what_cannot_run_is_refused_before_anything_is_compiled(train, tmp_path,
         train(*overrides)
     assert text in str(caught.value)
     assert not any(Path(tmp_path).iterdir())
+
+
+def test_a_callback_that_cannot_start_is_named_and_only_those_that_started_are_ended(train, tmp_path):
+    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(StorageError, match="callback 'metrics_log'.* failed in on_start: .*metrics.jsonl"):
+        train(f"run.dir={tmp_path}/run")
 
 
 def test_two_runs_never_share_a_folder(train, tmp_path):
