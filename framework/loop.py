@@ -113,8 +113,8 @@ def events(work: Work, start: int) -> Iterator[int]:
 def notify(watchers: Iterable[Watcher], hook: str, *args: Any) -> None:
     """Call one hook of every callback.
 
-    Raises: PluginError or StorageError naming the callback that failed; the framework's own errors pass; StopTraining once
-      all were called, so that every logger has the record that ended the run.
+    Raises: PluginError or StorageError naming the callback that failed; the framework's own errors pass; StopTraining
+      once all were called, so that every logger has the record that ended the run.
     """
     request = None
     for label, callback in watchers:
