@@ -1,0 +1,101 @@
+"""Losses, one value per example. Positions after the batch axis, such as those of a sequence, are averaged."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from framework.api import Array, Batch, Loss
+from framework.errors import ConfigError
+from framework_losses.shapes import aligned, as_float, class_targets, per_example
+
+
+def softmax_cross_entropy(smoothing: float = 0.0, from_log_probabilities: bool = False) -> Loss:
+    """Cross-entropy of a softmax over the last axis, in nats.
+
+    Outputs are [B, ..., K]; targets either class numbers [B, ...], of which one outside 0 … K-1 gives NaN, or a
+    distribution over the classes [B, ..., K], such as one-hot rows.
+
+    Args:
+      smoothing: share of each target that is spread evenly over all K classes (Szegedy et al. 2016).
+      from_log_probabilities: whether outputs are log-probabilities already, as after a LogSoftmax layer, not logits.
+
+    Raises: ConfigError if smoothing is not in [0, 1), or, when called, if shapes do not match.
+    """
+    if not 0 <= smoothing < 1:
+        raise ConfigError(f"softmax_cross_entropy: smoothing should be at least 0 and below 1, found {smoothing}.")
+
+    def loss(outputs: Array, batch: Batch) -> Array:
+        targets = class_targets(outputs, batch["targets"])
+        scores = as_float(outputs)
+        log_probabilities = scores if from_log_probabilities else jax.nn.log_softmax(scores)
+        values = _cross_entropy(log_probabilities, targets)
+        if smoothing:
+            values = (1 - smoothing) * values - smoothing * log_probabilities.mean(axis=-1)
+        return per_example(values)
+
+    return loss
+
+
+def binary_cross_entropy() -> Loss:
+    """Cross-entropy of a sigmoid, in nats: outputs are logits [B, ...], targets of the same shape lie in [0, 1].
+
+    Outputs [B, 1] go with targets [B] too.
+    """
+
+    def loss(outputs: Array, batch: Batch) -> Array:
+        logits, targets = aligned(outputs, batch["targets"])
+        # Both logarithms, for 1 - sigmoid(x) would lose all digits of a probability near 1.
+        return per_example(-targets * jax.nn.log_sigmoid(logits) - (1 - targets) * jax.nn.log_sigmoid(-logits))
+
+    return loss
+
+
+def squared_error() -> Loss:
+    """Squared difference, not halved: outputs and targets are [B, ...] of one shape; outputs [B, 1] go with [B] too."""
+
+    def loss(outputs: Array, batch: Batch) -> Array:
+        predicted, targets = aligned(outputs, batch["targets"])
+        return per_example(jnp.square(predicted - targets))
+
+    return loss
+
+
+def absolute_error() -> Loss:
+    """Absolute difference: outputs and targets are [B, ...] of one shape; outputs [B, 1] go with [B] too."""
+
+    def loss(outputs: Array, batch: Batch) -> Array:
+        predicted, targets = aligned(outputs, batch["targets"])
+        return per_example(jnp.abs(predicted - targets))
+
+    return loss
+
+
+def huber(delta: float = 1.0) -> Loss:
+    """Half the squared difference near 0, linear beyond delta (Huber 1964); shapes are those of squared_error.
+
+    Args:
+      delta: where the two meet, in units of the targets.
+
+    Raises: ConfigError if delta is not positive.
+    """
+    if not delta > 0:
+        raise ConfigError(f"huber: delta should be positive, found {delta}.")
+
+    def loss(outputs: Array, batch: Batch) -> Array:
+        predicted, targets = aligned(outputs, batch["targets"])
+        distance = jnp.abs(predicted - targets)
+        near = jnp.minimum(distance, delta)
+        return per_example(near * (distance - near / 2))
+
+    return loss
+
+
+def _cross_entropy(log_probabilities: Array, targets: Array) -> Array:
+    """[..., K] and class numbers [...] or distributions [..., K] to [...]."""
+    if targets.ndim < log_probabilities.ndim:
+        picked = jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]  # NaN beyond K - 1
+        return jnp.where(targets < 0, jnp.nan, -picked)
+    share = as_float(targets)
+    # A class without share does not count, though its log-probability be -inf.
+    return -jnp.where(share == 0, 0, share * log_probabilities).sum(axis=-1)

@@ -1,0 +1,46 @@
+"""Choosing parameters by the pattern of their path."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+
+import jax
+
+from framework.api import PyTree
+from framework.errors import ConfigError
+
+
+def mask_by_path(patterns: str | Sequence[str]) -> Callable[[PyTree], PyTree]:
+    """A function from parameters to a tree of booleans, as optax's masks want it.
+
+    Args:
+      patterns: shell patterns over paths such as "0_Dense/W", where `*` also spans slashes: "*/W" is every W below the
+        top. A parameter is chosen if it matches one of them and none that begins with "!"; patterns that all begin
+        with "!" choose from everything.
+
+    Returns: a function that raises ConfigError if a pattern matches no parameter at all, since it must be a mistake.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    dropped = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    kept = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
+
+    def mask(params: PyTree) -> PyTree:
+        paths = jax.tree.map_with_path(lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params)
+        _check(patterns, jax.tree.leaves(paths))
+        return jax.tree.map(lambda path: _matches(path, kept) and not _matches(path, dropped), paths)
+
+    return mask
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _check(patterns: Sequence[str], paths: Sequence[str]) -> None:
+    for pattern in patterns:
+        plain = pattern.removeprefix("!")
+        if not any(fnmatchcase(path, plain) for path in paths):
+            near = ", ".join(difflib.get_close_matches(plain, paths, n=3, cutoff=0)) or "none: there are no parameters"
+            raise ConfigError(f"mask '{pattern}' matches no parameter; the nearest paths are {near}.")

@@ -1,0 +1,178 @@
+"""Every optimizer and gradient transformation of optax by its own name, found in the library, and chains of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from framework.api import Schedule
+from framework.errors import ConfigError, nearest
+from framework_optax.injection import Build, inject
+from framework_optax.masks import mask_by_path
+from framework_optax.signatures import Parameters, complete, documented, is_dtype, is_mask, is_number, parameters_of
+
+UNFIT = {
+    "lbfgs": "evaluates the loss within its update",
+    "scale_by_backtracking_linesearch": "evaluates the loss within its update",
+    "scale_by_zoom_linesearch": "evaluates the loss within its update",
+    "sophia": "evaluates the loss within its update",
+    "hutchinson_estimator_diag_hessian": "evaluates the loss within its update",
+    "polyak_sgd": "takes the value of the loss",
+    "scale_by_polyak": "takes the value of the loss",
+    "momo": "takes the value of the loss",
+    "momo_adam": "takes the value of the loss",
+    "reduce_on_plateau": "takes the value of the loss",
+    "dpsgd": "takes one gradient per example",
+    "differentially_private_aggregate": "takes one gradient per example",
+    "schedule_free_adamw": "evaluates at other parameters than it trains",
+    "schedule_free_sgd": "evaluates at other parameters than it trains",
+    "scale_by_muon": "takes a tree of dimension numbers; muon makes it",
+    "optimistic_adam": "is deprecated; optimistic_adam_v2 replaces it",
+}
+"""What of optax is left out, since a train step hands over the mean gradient and no more; and why."""
+
+FIXED = {("scale_by_sm3", "b2")}
+"""Numbers that optax compares in Python, so that they can be neither traced nor scheduled."""
+
+
+class Part(NamedTuple):
+    """A transformation that is not built yet."""
+
+    name: str
+    numbers: Mapping[str, Any]  # its hyper-parameters
+    build: Build
+    shares_rate: bool = False  # takes the learning rate of its chain
+
+
+class Found(NamedTuple):
+    """A function of optax that makes a transformation."""
+
+    name: str
+    function: Callable[..., optax.GradientTransformation]
+    parameters: Parameters
+
+    def part(self, options: Mapping[str, Any], shares_rate: bool = False) -> Part:
+        """Check the options and tell numbers, which go through the state, from what is fixed."""
+        values = complete(f"optimizer '{self.name}'", self.parameters, options)
+        numbers, fixed = {}, {}
+        for name, value in values.items():
+            if is_mask(name) or is_dtype(name):
+                # None leaves optax's own default, which is not always None
+                fixed |= {} if value is None else {name: mask_by_path(value) if is_mask(name) else _dtype(name, value)}
+            elif value is not None and is_number(self.parameters[name].annotation) and (self.name, name) not in FIXED:
+                numbers[name] = value
+            else:
+                fixed[name] = value
+        return Part(self.name, numbers, lambda given: self.function(**given, **fixed), shares_rate)
+
+
+def catalogue() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Factories by name, with optax's arguments and defaults; masks are patterns of paths, dtypes are names."""
+    return {name: _factory(found) for name, found in _search().items()}
+
+
+def chain(
+    learning_rate: float | Schedule | None = None, transforms: Sequence[Any] = ()
+) -> optax.GradientTransformation:
+    """Optax transformations, one after the other.
+
+    Args:
+      learning_rate: handed to each transform that takes one and is not given its own.
+      transforms: each a name, `{name: {option: value}}`, or an `optax.GradientTransformation`.
+
+    Returns: a transformation whose hyper-parameters in the state are "learning_rate" for the shared one and, for the
+      others, such as "clip_by_global_norm__max_norm", or "clip_2__max_delta" where a name stands twice.
+
+    Raises: ConfigError for an unknown transform or option, none at all, or a learning rate that none takes.
+    """
+    if not transforms:
+        raise ConfigError("chain: transforms is empty; expected at least one, such as scale_by_learning_rate.")
+    known = _search()
+    parts = [_part(entry, known, learning_rate) for entry in transforms]
+    if learning_rate is not None and not any(part.shares_rate for part in parts):
+        raise ConfigError(
+            "chain: no transform takes the learning rate; end with scale_by_learning_rate or an optimizer."
+        )
+    keys = _keys(parts)
+
+    def build(values: Mapping[str, Any]) -> optax.GradientTransformation:
+        own = [{option: values[key] for option, key in names.items()} for names in keys]
+        return optax.chain(*(part.build(numbers) for part, numbers in zip(parts, own, strict=True)))
+
+    pairs = zip(parts, keys, strict=True)
+    return inject(
+        "chain", build, {names[option]: value for part, names in pairs for option, value in part.numbers.items()}
+    )
+
+
+def _search() -> dict[str, Found]:
+    """What optax and optax.contrib offer; where both do, optax's."""
+    functions = vars(optax.contrib) | vars(optax)
+    found = {}
+    for name, function in sorted(functions.items()):
+        if name.startswith("_") or name in UNFIT or not (inspect.isfunction(function) or isinstance(function, partial)):
+            continue
+        parameters = parameters_of(function)
+        if parameters is not None and _makes_transformation(function):
+            found[name] = Found(name, function, parameters)
+    return found
+
+
+def _makes_transformation(function: Callable[..., Any]) -> bool:
+    """By its annotation, or where it has none and needs no argument, by calling it."""
+    signature = inspect.signature(function)
+    result = signature.return_annotation
+    if result is not signature.empty:
+        return isinstance(result, type) and issubclass(result, optax.GradientTransformation)
+    required = any(parameter.default is parameter.empty for parameter in signature.parameters.values())
+    return not required and isinstance(function(), optax.GradientTransformation)
+
+
+def _factory(found: Found) -> Callable[..., optax.GradientTransformation]:
+    def make(*args: Any, **options: Any) -> optax.GradientTransformation:
+        part = found.part(inspect.signature(make).bind_partial(*args).arguments | options)
+        return inject(f"optimizer '{part.name}'", part.build, part.numbers)
+
+    return documented(make, found.name, found.function, found.parameters)
+
+
+def _part(entry: Any, known: Mapping[str, Found], learning_rate: float | Schedule | None) -> Part:
+    """Read one entry of a chain."""
+    if isinstance(entry, optax.GradientTransformation):
+        return Part("given", {}, lambda _: entry, shares_rate=True)  # it may well scale by the rate on its own
+    named = {entry: {}} if isinstance(entry, str) else entry
+    if not isinstance(named, Mapping) or len(named) != 1:
+        raise ConfigError(f"chain: expected a name or {{name: {{option: value}}}} as a transform, found {entry!r}.")
+    name, options = next(iter(named.items()))
+    if name not in known:
+        raise ConfigError(f"chain: optax has no transform '{name}'.{nearest(str(name), known)}")
+    if not isinstance(options, Mapping | None):
+        raise ConfigError(f"chain: expected {{option: value}} for '{name}', found {options!r}.")
+    options = dict(options or {})
+    shares = learning_rate is not None and "learning_rate" in known[name].parameters and "learning_rate" not in options
+    return known[name].part(options | {"learning_rate": learning_rate} if shares else options, shares)
+
+
+def _keys(parts: Sequence[Part]) -> list[dict[str, str]]:
+    """For each part of a chain, what each of its hyper-parameters is called in the state."""
+    names = [part.name for part in parts]
+    labels = [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
+    return [
+        {
+            option: option if part.shares_rate and option == "learning_rate" else f"{label}__{option}"
+            for option in part.numbers
+        }
+        for part, label in zip(parts, labels, strict=True)
+    ]
+
+
+def _dtype(name: str, value: str) -> jnp.dtype:
+    try:
+        return jnp.dtype(value)
+    except TypeError as error:
+        raise ConfigError(f"{name}: '{value}' is no dtype; expected one such as 'bfloat16' or 'float32'.") from error

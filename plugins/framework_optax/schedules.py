@@ -1,0 +1,88 @@
+"""Every schedule of optax by its own name, with and without the suffix, found in the library."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from framework.api import Array, Schedule
+from framework.errors import ConfigError
+from framework_optax.signatures import Parameters, complete, documented, parameters_of
+
+CONTAINERS = {
+    "boundaries_and_scales": Mapping[Any, float] | Sequence[Any] | None,
+    "cosine_kwargs": Sequence[Mapping[str, Any]],
+    "schedules": Sequence[Schedule],
+    "boundaries": Sequence[int],
+}
+"""What a config holds for optax's arguments that are containers."""
+
+
+def catalogue() -> dict[str, Callable[..., Schedule]]:
+    """Factories by name: "cosine_decay_schedule" and "cosine_decay" are the same one.
+
+    Arguments are optax's. `boundaries_and_scales` may be a mapping, or pairs [boundary, scale] as a config needs them
+    when boundaries are computed; pairs of one boundary multiply.
+    """
+    factories = {}
+    for name, function in vars(optax.schedules).items():
+        if inspect.isfunction(function) and inspect.signature(function).return_annotation == optax.Schedule:
+            parameters = parameters_of(function, CONTAINERS)
+            if parameters is not None:
+                factory = _factory(name, function, parameters)
+                factories |= {name: factory, name.removesuffix("_schedule").removesuffix("_schedules"): factory}
+    return factories
+
+
+def _factory(name: str, function: Callable[..., Schedule], parameters: Parameters) -> Callable[..., Schedule]:
+    label = f"schedule '{name}'"
+
+    def make(*args: Any, **options: Any) -> Schedule:
+        values = complete(label, parameters, inspect.signature(make).bind_partial(*args).arguments | options)
+        if values.get("boundaries_and_scales") is not None:
+            values["boundaries_and_scales"] = _scales(label, values["boundaries_and_scales"])
+        try:
+            return _strict(TRACEABLE.get(name, function)(**values))
+        except ValueError as error:  # how optax refuses a value
+            raise ConfigError(f"{label}: {error}") from error
+
+    return documented(make, name, function, parameters)
+
+
+def _warmup_cosine_decay(
+    init_value: float, peak_value: float, warmup_steps: int, decay_steps: int, end_value: float, exponent: float
+) -> optax.Schedule:
+    """As optax's, but for a comparison of the peak in Python, so that the peak may be traced and swept."""
+    share = end_value / jnp.where(peak_value == 0, 1.0, peak_value)
+    warmup = optax.schedules.linear_schedule(init_value, peak_value, warmup_steps)
+    decay = optax.schedules.cosine_decay_schedule(peak_value, decay_steps - warmup_steps, share, exponent)
+    return optax.schedules.join_schedules([warmup, decay], [warmup_steps])
+
+
+TRACEABLE = {"warmup_cosine_decay_schedule": _warmup_cosine_decay}
+
+
+def _strict(schedule: Callable[..., Any]) -> Schedule:
+    """The schedule with strong floats as its values; optax's code leans on implicit promotion, allowed within."""
+
+    def rate(step: Array) -> Array:
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.asarray(schedule(step), jnp.result_type(float))
+
+    return rate
+
+
+def _scales(label: str, given: Mapping[Any, float] | Sequence[Any]) -> dict[int, float]:
+    """Scales by boundary, from a mapping (whose keys may be strings) or from pairs."""
+    scales: dict[int, float] = {}
+    try:
+        for boundary, scale in given.items() if isinstance(given, Mapping) else given:
+            scales[int(boundary)] = scales.get(int(boundary), 1.0) * float(scale)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{label}: expected {{step: scale}} or pairs [step, scale], found {given!r}.") from error
+    return scales

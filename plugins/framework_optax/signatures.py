@@ -1,0 +1,161 @@
+"""Optax's own signatures, told in the types that a config can hold."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Union
+
+import jax.numpy as jnp
+
+from framework.api import Schedule
+from framework.errors import ConfigError, nearest
+
+Parameters = Mapping[str, inspect.Parameter]
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+def parameters_of(function: Callable[..., Any], annotations: Mapping[str, Any] | None = None) -> Parameters | None:
+    """A function's parameters with simple annotations; optional ones that no config can express are left out.
+
+    Args:
+      function: one of optax's.
+      annotations: by parameter, what is to stand in for optax's own.
+
+    Returns: None if the function cannot be called without a parameter that no config can express.
+    """
+    known = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        replaced = (annotations or {}).get(name)
+        simple = parameter.replace(annotation=replaced) if replaced is not None else simplify(parameter)
+        if simple is not None:
+            known[name] = simple
+        elif parameter.default is parameter.empty:
+            return None
+    return known
+
+
+def simplify(parameter: inspect.Parameter) -> inspect.Parameter | None:
+    """The parameter with a simple annotation and default, or None where its values are functions, trees or keys."""
+    name, default = parameter.name, parameter.default
+    required = default is parameter.empty
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name == "seed":
+        return None  # optax's `seed` is the deprecated twin of `key`
+    if name == "key":
+        return parameter.replace(annotation=int, default=0 if default is None else default)
+    if is_mask(name):
+        patterns = str | Sequence[str]
+        return parameter.replace(
+            annotation=patterns if required else patterns | None, default=default if required else None
+        )
+    if is_dtype(name):
+        return parameter.replace(annotation=str | None, default=None if default is None else str(jnp.dtype(default)))
+    annotation = _plain(parameter) or _tuple(parameter) or _number(parameter)
+    return annotation and parameter.replace(annotation=annotation)
+
+
+def is_mask(name: str) -> bool:
+    """Whether optax wants a tree of booleans here, or a function that makes one."""
+    return name.endswith("mask")
+
+
+def is_dtype(name: str) -> bool:
+    """Whether optax wants a dtype here."""
+    return "dtype" in name
+
+
+def is_number(annotation: Any) -> bool:
+    """Whether values are real numbers that may be traced: what belongs into the optimizer's state."""
+    return float in members(annotation)
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation alone."""
+    if typing.get_origin(annotation) not in (Union, types.UnionType):
+        return (annotation,)
+    return tuple(inner for member in typing.get_args(annotation) for inner in members(member))
+
+
+def documented(
+    make: Callable[..., Any], name: str, source: Callable[..., Any], parameters: Parameters
+) -> Callable[..., Any]:
+    """Give `make(**options)` a name, the docstring of the function it stands for, and these parameters."""
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = inspect.getdoc(source)
+    order = sorted(parameters.values(), key=lambda parameter: parameter.kind)
+    make.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]
+    make.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    return make
+
+
+def complete(label: str, parameters: Parameters, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill options up with defaults and check them.
+
+    Raises: ConfigError for an unknown, missing or mistyped option.
+    """
+    for name, value in given.items():
+        if name not in parameters:
+            raise ConfigError(f"{label} has no option '{name}'.{nearest(str(name), parameters)}")
+        if not _accepts(parameters[name].annotation, value):
+            expected = inspect.formatannotation(parameters[name].annotation)
+            raise ConfigError(f"{label}: {name} should be {expected}, found {value!r} ({type(value).__name__}).")
+    values = {name: parameter.default for name, parameter in parameters.items()} | dict(given)
+    missing = [name for name, value in values.items() if value is inspect.Parameter.empty]
+    if missing:
+        raise ConfigError(f"{label} needs {' and '.join(missing)}, and nothing sets it.")
+    whole = {name for name, value in values.items() if type(value) is int and is_number(parameters[name].annotation)}
+    return {name: float(value) if name in whole else value for name, value in values.items()}
+
+
+def _plain(parameter: inspect.Parameter) -> Any:
+    """The annotation itself, if it is made of plain types only."""
+    parts = members(parameter.annotation)
+    simple = all(part in PLAIN or typing.get_origin(part) in (tuple, Literal) for part in parts)
+    nested = [inner for part in parts if typing.get_origin(part) is tuple for inner in typing.get_args(part)]
+    return parameter.annotation if simple and all(inner in (*PLAIN, ...) for inner in nested) else None
+
+
+def _tuple(parameter: inspect.Parameter) -> Any:
+    """A tuple's type by its default: optax writes several unions of tuples of array-likes."""
+    if not isinstance(parameter.default, tuple):
+        return None
+    floats = all(isinstance(item, float) for item in parameter.default)
+    return tuple[float, ...] if floats else tuple[Any, ...]
+
+
+def _number(parameter: inspect.Parameter) -> Any:
+    """`int` where the default is one; else float, with None and a schedule where optax takes them.
+
+    Any learning rate takes a schedule, since hyper-parameters are injected anew at every update.
+    """
+    parts = members(parameter.annotation)
+    is_tree = any(typing.get_origin(part) in (Iterable, Mapping) for part in parts)
+    if is_tree or (float not in parts and not isinstance(parameter.default, float)):
+        return None
+    if type(parameter.default) is int:
+        return int
+    annotation: Any = float
+    if parameter.name == "learning_rate" or any(typing.get_origin(part) is Callable for part in parts):
+        annotation = float | Schedule
+    return annotation | None if type(None) in parts else annotation
+
+
+def _accepts(annotation: Any, value: Any) -> bool:
+    for part in members(annotation):
+        origin = typing.get_origin(part)
+        if origin is Literal:
+            fits = value in typing.get_args(part)
+        elif part is float:
+            fits = (isinstance(value, int | float) and not isinstance(value, bool)) or hasattr(value, "dtype")
+        elif part is int:
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        elif origin in (tuple, Sequence):
+            fits = isinstance(value, list | tuple)
+        else:
+            fits = callable(value) if part == Schedule else isinstance(value, origin or part)
+        if fits:
+            return True
+    return False
