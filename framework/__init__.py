@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framework.python import load as load
+    from framework.python import resume as resume
     from framework.python import run as run
     from framework.runner import Result as Result
-    from framework.runner import Trained as Trained
+    from framework.trained import Trained as Trained
 
 _HOMES = {
     "run": "framework.python",
+    "resume": "framework.python",
     "load": "framework.python",
     "Result": "framework.runner",
-    "Trained": "framework.runner",
+    "Trained": "framework.trained",
 }
 
 

@@ -195,7 +195,7 @@ class Callback:
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Scalars of one step, on the host, by tag: `train/…`, `eval/…`, `test/…`, `perf/…`.
 
-        Steps come in order; the last one comes again with the tags `test/…` where there is a validation split.
+        Steps come in order. One step may come more than once, with other tags: first `train/…`, then `eval/…`.
         """
 
     def on_state(self, step: int, state: TrainState) -> None:
@@ -247,7 +247,7 @@ def as_optimizer(built: object) -> optax.GradientTransformation:
     """Adapt the triple `(opt_init, opt_update, get_params)` of `jax.example_libraries.optimizers` to optax's contract.
 
     The triple keeps the parameters in its own state; the adapter returns the difference to them as the update, so that
-    parameters equal the triple's to within one rounding. An `optax.GradientTransformation` passes as it is.
+    parameters follow the triple's to rounding errors. An `optax.GradientTransformation` passes as it is.
 
     Raises: TypeError if it is neither.
     """
@@ -260,11 +260,13 @@ def as_optimizer(built: object) -> optax.GradientTransformation:
     opt_init, opt_update, get_params = built
 
     def init(params: PyTree) -> PyTree:
-        return jax.numpy.zeros([], jax.numpy.int32), opt_init(params)
+        with jax.numpy_dtype_promotion("standard"):  # the library's own triples lean on it
+            return jax.numpy.zeros([], jax.numpy.int32), opt_init(params)
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
         count, inner = state
-        after = opt_update(count, updates, inner)
+        with jax.numpy_dtype_promotion("standard"):
+            after = opt_update(count, updates, inner)
         return jax.tree.map(lambda new, old: new - old, get_params(after), get_params(inner)), (count + 1, after)
 
     return optax.GradientTransformation(init, update)

@@ -72,6 +72,20 @@ def train(words: list[str]) -> None:
         raise failures[0]
 
 
+def resume(words: list[str]) -> None:
+    """`resume RUN [overrides] [--force]`: go on with a stopped run.
+
+    Raises: ConfigError if no run folder is named.
+    """
+    force = "--force" in words
+    words = [word for word in words if word != "--force"]
+    if not words or not _is_verb(words[0]):
+        raise ConfigError("resume: expected a run folder, such as `resume runs/mnist/20260101-120000-1a2b`.")
+    from framework.python import resume as resume_run
+
+    resume_run(words[0], words[1:], force)
+
+
 def plugins(words: list[str]) -> None:
     """List what is registered: everything, one kind, or one plugin with its options."""
     from framework.listing import show
@@ -79,7 +93,7 @@ def plugins(words: list[str]) -> None:
     sys.stdout.write(show(words) + "\n")
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "plugins": plugins}
+VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "resume": resume, "plugins": plugins}
 
 
 def _task(failures: list[Exception]) -> Callable[[DictConfig], float | None]:

@@ -58,6 +58,20 @@ class PeerError(FrameworkError):
     exit_code = 7
 
 
+class InterruptError(FrameworkError):
+    """A run that a signal stopped, after its state was saved."""
+
+    kind = "interrupted"
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+LISTED = 16
+"""Names that an error lists; a line with more is not read."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say which known word is meant and which there are, as the tail of an error's line.
 
@@ -65,11 +79,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
       word: what was written.
       known: what could have been written.
 
-    Returns: " Did you mean 'x'? Known: x, y." with the question left out when nothing is near.
+    Returns: " Did you mean 'x'? Known: x, y." with the question left out when nothing is near, and of more than
+      `LISTED` names those that are nearest.
     """
     names = sorted(set(known))
     folded = {name.lower(): name for name in names}
     close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
     hint = f" Did you mean '{folded[close[0]]}'?" if close else ""
-    listed = ", ".join(names) if names else "none"
-    return f"{hint} Known: {listed}."
+    if len(names) <= LISTED:
+        return f"{hint} Known: {', '.join(names) or 'none'}."
+    near = difflib.get_close_matches(word.lower(), folded, n=LISTED, cutoff=0.0)
+    return f"{hint} Known: {', '.join(sorted(folded[name] for name in near))}, … ({len(names)} in all)."

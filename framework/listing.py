@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from framework.config import GROUPS
 from framework.errors import ConfigError, PluginError, nearest
@@ -53,11 +54,15 @@ def _options(plugin: Plugin, indent: str) -> list[str]:
         schema = schema_of(plugin.load())
     except PluginError:
         return []
-    return [
-        f"{indent}{option.name}: {option.type_name}"
-        + ("  (required)" if option.default is REQUIRED else f" = {option.default!r}")
-        for option in schema.options
-    ]
+    lines = [f"{option.name}: {option.type_name}{_default(option.default)}" for option in schema.options]
+    lines += ["values of any number, in order"] * schema.variadic + ["options of any name"] * schema.open
+    return [indent + line for line in lines]
+
+
+def _default(value: Any) -> str:
+    if value is REQUIRED:
+        return "  (required)"
+    return f" = {value.__name__ if inspect.isroutine(value) or isinstance(value, type) else repr(value)}"
 
 
 def _first_line(plugin: Plugin) -> str:

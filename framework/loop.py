@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
-from framework.api import Batch, Callback, DataPipeline, PyTree, StopTraining, Strategy, Task, TrainState
-from framework.errors import FrameworkError, NumericalError, PluginError, StorageError
+from framework.api import Callback, DataPipeline, StopTraining, Strategy, Task, TrainState
+from framework.errors import FrameworkError, PluginError, StorageError
+from framework.measuring import Clock, Scalars, check_finite, last_of, measure, results
 from framework.settings import NanPolicy, Train
-from framework.stepping import IN_FLIGHT, Advance, choose, stepper
-
-Scalars = dict[str, float]
+from framework.stepping import Advance, Feed, Parts, choose, count_steps, stepper
 
 
 class Watcher(NamedTuple):
@@ -37,6 +32,7 @@ class Work(NamedTuple):
     batch_size: int
     seed: int
     nan_policy: NanPolicy
+    stopping: Callable[[], signal.Signals | None]  # tells whether the run was asked to stop
 
 
 class Window(NamedTuple):
@@ -44,7 +40,7 @@ class Window(NamedTuple):
 
     start: int
     stop: int
-    parts: list[tuple[Mapping[str, Any], int]]  # what `advance` returned
+    parts: Parts
 
 
 class Journal:
@@ -66,30 +62,35 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
     Metrics are read one window late, so that the devices never wait for the host; windows that end with an evaluation
     or a look at the state are read at once.
 
-    Returns: the final state, and the reason if a callback ended the run early.
+    Returns: the final state, and the reason if a callback or a signal ended the run early.
 
     Raises: NumericalError if a loss is not finite; PluginError if a callback fails.
     """
     advance = _stepper(work, state)
     evaluate = _evaluator(work)
-    clock = _Clock(work.batch_size)
+    clock = Clock(work.batch_size)
     pending: Window | None = None
-    start = int(state.step)
-    for stop in events(work, start):
-        state, parts = advance(state, start, stop)
-        window, start = Window(start, stop, parts), stop
+    at = int(state.step)
+    for event in events(work, at):
+        state, parts = advance(state, at, event)
+        window = Window(at, at + count_steps(parts), parts)
+        at, request = window.stop, work.stopping()
         try:
             if pending is not None:
                 _log(work, pending.stop, _read(work, pending, clock), journal)
             pending = window
-            if _synchronous(work, stop):
-                scalars, pending = _read(work, window, clock), None
-                scalars |= evaluate(state, "eval") if _evaluates(work, stop) else {}
-                _log(work, stop, scalars, journal)
-                show(work.watchers, stop, state, final=False)
-                clock.restart()
-        except StopTraining as request:
-            return state, str(request)
+            if _synchronous(work, at) or request is not None:
+                _log(work, at, _read(work, window, clock), journal)
+                pending = None
+            if _evaluates(work, at):
+                _log(work, at, evaluate(state, "eval"), journal)
+            if request is not None:
+                return state, request.name
+            show(work.watchers, at, state, final=False)
+        except StopTraining as stop:
+            return state, str(stop)
+        if pending is None:
+            clock.restart()
     return state, ""
 
 
@@ -141,32 +142,18 @@ def show(watchers: Iterable[Watcher], step: int, state: TrainState, final: bool)
 def _stepper(work: Work, state: TrainState) -> Advance:
     step = work.task.train_step
     steps_per_call = choose(work.settings.steps_per_call, step, state, work.data.spec)
-    return stepper(step, work.strategy, work.data, work.seed, steps_per_call)
+    stopping = work.stopping
+    return stepper(Feed(work.strategy, work.data, work.seed), step, steps_per_call, lambda: stopping() is not None)
 
 
-def _read(work: Work, window: Window, clock: _Clock) -> Scalars:
+def _read(work: Work, window: Window, clock: Clock) -> Scalars:
     """Bring a window's metrics to the host: its last step's if that is logged; all losses must be finite."""
     if work.nan_policy == "stop":
-        _check_finite(window)
+        check_finite(window.parts, window.start)
     clock.steps += window.stop - window.start
     if not _logs(work, window.stop):
         return {}
-    means, count = window.parts[-1]
-    final = jax.tree.map(lambda leaf: leaf[count - 1], jax.device_get(means)) if count else means
-    return _results(work.task, final, "train") | clock.lap()
-
-
-def _check_finite(window: Window) -> None:
-    """Every step's loss, not only those that are logged."""
-    totals = jax.device_get([means["loss"].total for means, _ in window.parts])
-    each = [total[:count] if count else total[None] for total, (_, count) in zip(totals, window.parts, strict=True)]
-    losses = np.concatenate(each)
-    if not np.isfinite(losses).all():
-        at = int(np.flatnonzero(~np.isfinite(losses))[0])
-        raise NumericalError(
-            f"train/loss is {losses[at]} at step {window.start + at + 1}; find the operation with debug=nans, "
-            f"lower optimizer.learning_rate, or go on regardless with nan_policy=ignore."
-        )
+    return results(work.task, last_of(window.parts), "train") | clock.lap()
 
 
 def _evaluator(work: Work) -> Callable[[TrainState, str], Scalars]:
@@ -174,41 +161,9 @@ def _evaluator(work: Work) -> Callable[[TrainState, str], Scalars]:
 
     def evaluate(state: TrainState, tag: str) -> Scalars:
         split = work.data.splits[0] if tag == "eval" else tag
-        return _results(work.task, measure(step, work.strategy.feed, state, work.data.eval(split)), tag)
+        return results(work.task, measure(step, work.strategy.feed, state, work.data.eval(split)), tag)
 
     return evaluate
-
-
-def measure(
-    step: Callable[..., Mapping[str, Any]], feed: Callable[..., PyTree], state: TrainState, batches: Iterable[Batch]
-) -> Mapping[str, Any]:
-    """Sum totals and counts over batches; on the host in float64, so that the order of batches hardly matters."""
-    waiting: deque[Any] = deque()
-    sums: PyTree = None
-    for batch in batches:
-        waiting.append(step(state, feed(batch, 0)))
-        if len(waiting) >= IN_FLIGHT:
-            sums = _add(sums, waiting.popleft())
-    for means in waiting:
-        sums = _add(sums, means)
-    return sums
-
-
-def _add(sums: PyTree, means: PyTree) -> PyTree:
-    host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(means))
-    return host if sums is None else jax.tree.map(np.add, sums, host)
-
-
-def _results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
-    """Numbers by tag: a metric that gives several has its own suffix on each."""
-    scalars: Scalars = {}
-    for name, (total, count) in jax.device_get(dict(means)).items():
-        result = task.results[name](np.asarray(total, np.float64), float(count))
-        if isinstance(result, Mapping):
-            scalars |= {f"{tag}/{name}/{suffix}": float(value) for suffix, value in result.items()}
-        else:
-            scalars[f"{tag}/{name}"] = float(result)
-    return scalars
 
 
 def _log(work: Work, step: int, scalars: Scalars, journal: Journal) -> None:
@@ -231,21 +186,3 @@ def _evaluates(work: Work, step: int) -> bool:
 def _synchronous(work: Work, step: int) -> bool:
     periods = [work.settings.eval_every, *(watcher.callback.every for watcher in work.watchers)]
     return step == work.total_steps or any(period > 0 and step % period == 0 for period in periods)
-
-
-class _Clock:
-    """Examples per second between two readings; the steps before the first one, which compile, are not counted."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.steps = 0
-        self.since: float | None = None
-
-    def lap(self) -> Scalars:
-        examples = self.steps * self.batch_size
-        elapsed = None if self.since is None else time.perf_counter() - self.since
-        self.restart()
-        return {} if elapsed is None else {"perf/examples_per_second": examples / elapsed}
-
-    def restart(self) -> None:
-        self.steps, self.since = 0, time.perf_counter()

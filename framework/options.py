@@ -221,7 +221,9 @@ def _describe(annotation: Any) -> str:
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
     if typing.get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(_describe(argument) for argument in typing.get_args(annotation))
+        return " or ".join(dict.fromkeys(_describe(argument) for argument in typing.get_args(annotation)))
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
-        return "null" if annotation is type(None) else annotation.__name__
+        return "null" if annotation is type(None) else annotation.__name__.rpartition(".")[2]
+    if typing.get_origin(annotation) is Callable:
+        return "function"
     return str(annotation).replace("typing.", "").replace("collections.abc.", "")

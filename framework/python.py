@@ -13,10 +13,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from framework import search
 from framework.errors import ConfigError
 from framework.overrides import rewrite
-from framework.runner import Result, load
+from framework.resuming import read
+from framework.runner import Result
+from framework.runner import resume as resume_config
 from framework.runner import run as run_config
+from framework.trained import load
 
-__all__ = ["compose_config", "load", "recorded_config", "run"]
+__all__ = ["compose_config", "load", "recorded_config", "resume", "run"]
 
 
 def run(
@@ -34,6 +37,21 @@ def run(
     if recorded is not None:
         return run_config(*recorded_config(recorded, overrides))
     return run_config(*compose_config(overrides, config_dir))
+
+
+def resume(run_folder: str | Path, overrides: Sequence[str] = (), force: bool = False) -> Result:
+    """Go on with a stopped run, bit for bit as if it had not stopped; a finished one is left as it is.
+
+    Args:
+      run_folder: of the run.
+      overrides: such as `["train.steps=2000"]`.
+      force: allow overrides that change what the run computes.
+
+    Raises: FrameworkError.
+    """
+    recorded = read(Path(run_folder))
+    config, _ = recorded_config(run_folder, overrides)
+    return resume_config(recorded, config, force)
 
 
 def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> tuple[DictConfig, str]:

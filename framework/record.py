@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -42,6 +43,24 @@ def make_directory(settings: RunSettings, name: str) -> Path:
     except OSError as error:
         raise StorageError(f"run.dir: {directory} cannot be written: {error.strerror}.") from error
     return directory
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Own a run folder. The lock is the kernel's, so that it ends with its process, however that ends.
+
+    Raises: StorageError naming the process that owns the folder.
+    """
+    with (directory / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise StorageError(f"run.dir: {directory} is in use by {file.read().strip() or 'another run'}.") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from omegaconf import DictConfig
 
-from framework import loop, record, store
-from framework.api import Model, PyTree, Run, Summary, TrainState
-from framework.build import Builder
+from framework import loop, record, resuming, signals
+from framework.api import Run, Summary, TrainState
 from framework.compilation import persistent_cache
 from framework.compose import Experiment, build
+from framework.config import extended, plain, settings_of
 from framework.debug import switches
-from framework.errors import FrameworkError, NumericalError, StorageError
+from framework.errors import FrameworkError, InterruptError, NumericalError
 from framework.keys import root_key
 from framework.registry import discover
-from framework.steps import predictor
-
-
-class Trained(NamedTuple):
-    """A trained model; calling it maps inputs [B, ...] to outputs."""
-
-    model: Model
-    params: PyTree
-    model_state: PyTree
-    config: Mapping[str, Any]
-    predict: Callable[[PyTree], PyTree]
-
-    def __call__(self, inputs: PyTree) -> PyTree:
-        """Apply the model in evaluation mode; compiled once for each shape of inputs."""
-        return self.predict(inputs)
+from framework.trained import Trained, trained_model
 
 
 class Result(NamedTuple):
@@ -49,7 +35,7 @@ class Result(NamedTuple):
 
 
 def run(config: DictConfig, name: str) -> Result:
-    """Build, train, evaluate and record one experiment.
+    """Build, train, evaluate and record one experiment; with `run.resume=auto`, go on with the one in `run.dir`.
 
     Args:
       config: as composed by Hydra, without its own section.
@@ -57,81 +43,84 @@ def run(config: DictConfig, name: str) -> Result:
 
     Raises: FrameworkError, in one line, with the exit code of its kind.
     """
+    settings = settings_of(plain(extended(config)))
+    directory = Path(settings.run.dir) if settings.run.dir else None
+    if settings.run.resume == "auto" and directory is not None and (directory / "run.json").exists():
+        return resume(resuming.read(directory), config, force=False)
     with record.console():
         experiment = build(config, discover())
         name = experiment.settings.run.name or name
         directory = record.make_directory(experiment.settings.run, name)
-        with record.run_log(directory), persistent_cache(experiment.settings.run.compilation_cache):
-            return _recorded(experiment, directory, name)
+        with record.locked(directory), record.run_log(directory):
+            record.write_config(directory, experiment.config)
+            return _recorded(experiment, directory, _entry(experiment, name), None)
 
 
-def load(path: str | Path, step: int | None = None) -> Trained:
-    """Read a trained model back from its run folder; the data it was trained on are not needed.
+def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Result:
+    """Go on with a run from its newest sound checkpoint, in its own folder, as if it had never stopped.
 
     Args:
-      path: the run folder.
-      step: which checkpoint; null takes the newest.
+      recorded: the run folder.
+      config: the recorded config, perhaps with overrides.
+      force: allow overrides that change what the run computes.
 
-    Raises: StorageError if the folder holds no run or no such checkpoint; ConfigError or PluginError if the model's
-      plugin is missing or has other options.
+    Raises: ConfigError naming such overrides otherwise; StorageError if the folder is in use, and as `run`.
     """
-    directory = Path(path)
-    try:
-        described = json.loads((directory / "run.json").read_text())
-        inputs, config = described["inputs"], described["config"]
-    except (OSError, ValueError, KeyError) as error:
-        raise StorageError(f"{directory} is not a run folder: its run.json cannot be read ({error}).") from error
-    saved = store.steps(directory / "checkpoints")
-    if not saved or (step is not None and step not in saved):
-        raise StorageError(
-            f"{directory} holds no checkpoint{'' if step is None else f' of step {step}'}; found {saved}."
-        )
-    model: Model = Builder(discover()).named("models", config["model"], "model")
-    in_shape = jax.tree.map(tuple, inputs, is_leaf=lambda node: isinstance(node, list))
-    _, params, model_state = jax.eval_shape(lambda key: model.init(key, in_shape)[0:3], root_key(0))
-    like = {"params": params, "model_state": model_state}
-    restored = store.restore(directory / "checkpoints" / str(saved[-1] if step is None else step), like)
-    return _trained(model, restored["params"], restored["model_state"], config)
+    with record.console(), record.locked(recorded.directory), record.run_log(recorded.directory):
+        experiment = build(config, discover())
+        resuming.check_unchanged(recorded.entry["config"], experiment.config, force)
+        resuming.warn_of_versions(recorded.entry)
+        state = resuming.newest_state(recorded.directory, experiment.shapes)
+        step = 0 if state is None else int(state.step)
+        if state is not None and step >= experiment.total_steps:
+            record.LOGGER.info(f"{recorded.directory} is done: it has {step} of {experiment.total_steps} steps.")
+            return _result(experiment, recorded.directory, recorded.entry.get("metrics", {}), state)
+        record.LOGGER.info(f"resuming {recorded.directory} at step {step} of {experiment.total_steps}")
+        record.write_config(recorded.directory, experiment.config)
+        entry = {**_entry(experiment, recorded.entry["name"]), "started": recorded.entry["started"]}
+        entry["resumed"] = [*recorded.entry.get("resumed", []), step]
+        return _recorded(experiment, recorded.directory, entry, state)
 
 
-def _recorded(experiment: Experiment, directory: Path, name: str) -> Result:
-    """Run, and write into run.json how it ended, whatever happens."""
-    record.write_config(directory, experiment.config)
-    entry = _entry(experiment, name)
+def _recorded(experiment: Experiment, directory: Path, entry: dict[str, Any], state: TrainState | None) -> Result:
+    """Run, from a state or from the start, and write into run.json how it ended, whatever happens."""
     record.write_record(directory, {**entry, "status": "running"})
     began = time.perf_counter()
     outcome: dict[str, Any] = {"status": "failed", "exit_code": 1}
     try:
-        state, metrics, reason = _train(experiment, _run_facts(experiment, directory, name))
+        with persistent_cache(experiment.settings.run.compilation_cache):
+            state, metrics, reason = _train(experiment, _run_facts(experiment, directory, entry["name"], state), state)
         outcome = {"status": "stopped" if reason else "done", "exit_code": 0, "reason": reason, "metrics": metrics}
+        if reason in signals.NAMES:
+            code = outcome["exit_code"] = signals.exit_code(signals.NAMES[reason])
+            raise InterruptError(f"{reason} at step {int(state.step)}; `resume {directory}` goes on from there.", code)
     except FrameworkError as error:
         outcome |= {"exit_code": error.exit_code, "reason": str(error)}
         raise
-    except KeyboardInterrupt:
-        outcome |= {"status": "stopped", "exit_code": 130, "reason": "interrupted"}
-        raise
     except Exception as error:
         outcome |= {"reason": f"{type(error).__name__}: {error}"}
-        record.LOGGER.debug("the run failed", exc_info=True)
         raise
     finally:
         record.write_record(directory, {**entry, **outcome, "seconds": round(time.perf_counter() - began, 3)})
     _summarise(metrics, directory, reason)
-    return Result(
-        metrics, state, _trained(experiment.model, state.params, state.model_state, experiment.config), directory
-    )
+    return _result(experiment, directory, metrics, state)
 
 
-def _train(experiment: Experiment, run: Run) -> tuple[TrainState, dict[str, float], str]:
+def _train(experiment: Experiment, run: Run, state: TrainState | None) -> tuple[TrainState, dict[str, float], str]:
     """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
     began, journal, status = time.perf_counter(), loop.Journal(run.start_step), "failed"
-    work = _work(experiment)
-    with switches(experiment.settings.debug), _numerical_errors(), ExitStack() as started:
+    with (
+        switches(experiment.settings.debug),
+        _numerical_errors(),
+        signals.stop_requests() as stopping,
+        ExitStack() as up,
+    ):
+        work = _work(experiment, stopping)
         for watcher in work.watchers:
             loop.notify([watcher], "on_start", run)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
-            started.callback(lambda watcher=watcher: loop.notify([watcher], "on_end", _summary(journal, status, began)))
-        state, reason = loop.fit(work, _initial_state(experiment), journal)
+            up.callback(lambda watcher=watcher: loop.notify([watcher], "on_end", _summary(journal, status, began)))
+        state, reason = loop.fit(work, _initial_state(experiment, state), journal)
         loop.finish(work, state, journal)
         status = "stopped" if reason else "done"
     return state, journal.scalars, reason
@@ -141,14 +130,16 @@ def _summary(journal: loop.Journal, status: str, began: float) -> Summary:
     return Summary(journal.step, journal.scalars, status, time.perf_counter() - began)
 
 
-def _initial_state(experiment: Experiment) -> TrainState:
+def _initial_state(experiment: Experiment, saved: TrainState | None) -> TrainState:
     # Making constants is a transfer: it is the loop that debug=transfers watches.
     with jax.transfer_guard("allow"):
+        if saved is not None:
+            return experiment.strategy.feed(saved, None)
         key = root_key(experiment.settings.seed)
         return experiment.strategy.init(lambda key: experiment.task.init(key, experiment.data.spec), key)
 
 
-def _work(experiment: Experiment) -> loop.Work:
+def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loop.Work:
     settings = experiment.settings
     train = settings.train
     if train.steps_per_call == "auto" and (settings.debug.nans or settings.debug.infs or settings.debug.eager):
@@ -163,16 +154,17 @@ def _work(experiment: Experiment) -> loop.Work:
         experiment.batch_size,
         settings.seed,
         settings.nan_policy,
+        stopping,
     )
 
 
-def _run_facts(experiment: Experiment, directory: Path, name: str) -> Run:
+def _run_facts(experiment: Experiment, directory: Path, name: str, state: TrainState | None) -> Run:
     devices = jax.local_devices()
     return Run(
         directory=directory,
         name=name,
         config=experiment.config,
-        start_step=0,
+        start_step=0 if state is None else int(state.step),
         total_steps=experiment.total_steps,
         steps_per_epoch=experiment.data.steps_per_epoch,
         batch_size=experiment.batch_size,
@@ -201,8 +193,9 @@ def _entry(experiment: Experiment, name: str) -> dict[str, Any]:
     }
 
 
-def _trained(model: Model, params: PyTree, model_state: PyTree, config: Mapping[str, Any]) -> Trained:
-    return Trained(model, params, model_state, config, predictor(model, params, model_state))
+def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float], state: TrainState) -> Result:
+    trained = trained_model(experiment.model, state.params, state.model_state, experiment.config)
+    return Result(metrics, state, trained, directory)
 
 
 def _summarise(metrics: Mapping[str, float], directory: Path, reason: str) -> None:

@@ -22,6 +22,7 @@ class RunSettings(NamedTuple):
     root: str = "runs"
     dir: str | None = None  # this very folder instead of a fresh one under root
     name: str | None = None  # of the experiment; null takes the name of its config
+    resume: Literal["auto"] | None = None  # auto: go on with the run in `dir` if there is one
     compilation_cache: bool = True  # keep compiled programs in the user's cache folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.extend.core
@@ -47,13 +47,25 @@ class Indexed(Protocol):
     def rows(self, seed: int, step: int) -> np.ndarray: ...
 
 
-def stepper(step: Step, strategy: Strategy, data: DataPipeline, seed: int, steps_per_call: int) -> Advance:
-    """Single steps for `steps_per_call` 1, else chunks of up to so many."""
+class Feed(NamedTuple):
+    """Where batches come from and go to."""
+
+    strategy: Strategy
+    data: DataPipeline
+    seed: int
+
+
+def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[], bool]) -> Advance:
+    """Single steps for `steps_per_call` 1, else chunks of up to so many; `stopping` is asked after each call."""
     if steps_per_call == 1:
-        return _single(step, strategy, data, seed)
-    if _is_resident(data):
-        return _resident(step, strategy, data, seed, steps_per_call)  # pyright: ignore[reportArgumentType]
-    return _stacked(step, strategy, data, seed, steps_per_call)
+        return _single(feed, step, stopping)
+    table = _resident(feed, steps_per_call) if _is_resident(feed.data) else _stacked(feed, steps_per_call)
+    return _chunks(feed, step, table, steps_per_call, stopping)
+
+
+def count_steps(parts: Parts) -> int:
+    """How many steps were run."""
+    return sum(max(count, 1) for _, count in parts)
 
 
 def choose(wanted: int | str, step: Step, state: TrainState, spec: Batch) -> int:
@@ -104,16 +116,16 @@ def _batch(feed: Mapping[str, Any], index: Array | int) -> Batch:
     return jax.tree.map(lambda leaf: leaf[index], feed["batches"])
 
 
-def _single(step: Step, strategy: Strategy, data: DataPipeline, seed: int) -> Advance:
-    call = strategy.train(step, 0)
+def _single(feed: Feed, step: Step, stopping: Callable[[], bool]) -> Advance:
+    call = feed.strategy.train(step, 0)
     batches: Iterator[Batch] | None = None
 
     def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
         nonlocal batches
-        batches = data.train(seed, start) if batches is None else batches
+        batches = feed.data.train(feed.seed, start) if batches is None else batches
         done: Parts = []
-        for _ in range(start, stop):
-            state, means = call(state, strategy.feed(next(batches), 0))
+        while start + len(done) < stop and not (done and stopping()):
+            state, means = call(state, feed.strategy.feed(next(batches), 0))
             done.append((means, 0))
             if len(done) > IN_FLIGHT:
                 jax.block_until_ready(done[-IN_FLIGHT])
@@ -122,43 +134,53 @@ def _single(step: Step, strategy: Strategy, data: DataPipeline, seed: int) -> Ad
     return advance
 
 
-def _resident(step: Step, strategy: Strategy, data: Indexed, seed: int, capacity: int) -> Advance:
+class _Table(NamedTuple):
+    """What feeds a chunk: a function from a range of steps, and which axis of it counts examples."""
+
+    of: Callable[[int, int], Mapping[str, Any]]
+    axes: Mapping[str, int | None]
+
+
+def _resident(feed: Feed, capacity: int) -> _Table:
+    data = cast(Indexed, feed.data)
     axes = {"rows": 1, "count": None}
-    call = strategy.train(chunked(step, capacity), {"arrays": None, **axes})
-    arrays = strategy.feed(data.arrays, None)
+    arrays = feed.strategy.feed(data.arrays, None)
 
-    def feed(start: int, stop: int) -> Mapping[str, Any]:
-        rows = [data.rows(seed, step) for step in range(start, stop)]
+    def of(start: int, stop: int) -> Mapping[str, Any]:
+        rows = [data.rows(feed.seed, step) for step in range(start, stop)]
         table = np.stack(rows + rows[:1] * (capacity - len(rows)))
-        return {"arrays": arrays, **strategy.feed({"rows": table, "count": np.int32(stop - start)}, axes)}
+        return {"arrays": arrays, **feed.strategy.feed({"rows": table, "count": np.int32(stop - start)}, axes)}
 
-    return _chunks(call, feed, capacity)
+    return _Table(of, {"arrays": None, **axes})
 
 
-def _stacked(step: Step, strategy: Strategy, data: DataPipeline, seed: int, capacity: int) -> Advance:
+def _stacked(feed: Feed, capacity: int) -> _Table:
     axes = {"batches": 1, "count": None}
-    call = strategy.train(chunked(step, capacity), axes)
     batches: Iterator[Batch] | None = None
 
-    def feed(start: int, stop: int) -> Mapping[str, Any]:
+    def of(start: int, stop: int) -> Mapping[str, Any]:
         nonlocal batches
-        batches = data.train(seed, start) if batches is None else batches
+        batches = feed.data.train(feed.seed, start) if batches is None else batches
         taken = [next(batches) for _ in range(start, stop)]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *taken, *taken[:1] * (capacity - len(taken)))
-        return strategy.feed({"batches": stacked, "count": np.int32(stop - start)}, axes)
+        return feed.strategy.feed({"batches": stacked, "count": np.int32(stop - start)}, axes)
 
-    return _chunks(call, feed, capacity)
+    return _Table(of, axes)
 
 
-def _chunks(call: Callable[..., Any], feed: Callable[[int, int], Mapping[str, Any]], capacity: int) -> Advance:
+def _chunks(feed: Feed, step: Step, table: _Table, capacity: int, stopping: Callable[[], bool]) -> Advance:
+    call = feed.strategy.train(chunked(step, capacity), table.axes)
+
     def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
         done: Parts = []
         for at in range(start, stop, capacity):
             until = min(at + capacity, stop)
-            state, means = call(state, feed(at, until))
+            state, means = call(state, table.of(at, until))
             done.append((means, until - at))
             if len(done) > 1:
                 jax.block_until_ready(done[-2])
+            if stopping():
+                break
         return state, done
 
     return advance

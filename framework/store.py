@@ -16,6 +16,11 @@ import numpy as np
 from framework.api import PyTree
 from framework.errors import StorageError
 
+
+class MismatchError(StorageError):
+    """A sound checkpoint of another tree than the one asked for."""
+
+
 ARRAYS, MANIFEST = "arrays.npz", "manifest.json"
 
 
@@ -34,7 +39,7 @@ def save(folder: Path, step: int, tree: PyTree) -> Path:
         arrays = {path: _to_numpy(leaf) for path, leaf in leaves_by_path(tree).items()}
         contents: dict[str, Any] = {path: _bytes(array) for path, array in arrays.items()}
         _write(partial / ARRAYS, lambda file: np.savez(file, **contents))
-        manifest = {path: _describe(array) for path, array in arrays.items()}
+        manifest = _sealed({path: _describe(array) for path, array in arrays.items()})
         _write(partial / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
         _swap(partial, target)
         _flush(folder)
@@ -50,6 +55,27 @@ def steps(folder: Path) -> list[int]:
     )
 
 
+def remove(path: Path) -> None:
+    """Delete a checkpoint: first its name, by which it would be found, then its files."""
+    trash = path.with_name(f".{path.name}.trash")
+    shutil.rmtree(trash, ignore_errors=True)
+    path.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint so that it is not found again; it is kept for whoever wants to look at it."""
+    target = path.with_name(f"{path.name}.damaged")
+    shutil.rmtree(target, ignore_errors=True)
+    path.rename(target)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed process left half written or half deleted."""
+    for leftover in [*folder.glob(".*.partial"), *folder.glob(".*.trash"), *folder.glob(".*.former")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def restore(path: Path, like: PyTree) -> PyTree:
     """Read a pytree back.
 
@@ -57,11 +83,10 @@ def restore(path: Path, like: PyTree) -> PyTree:
       path: `<folder>/<step>`.
       like: a tree of the same structure, or a part of it, whose leaves have the expected shape and dtype.
 
-    Raises: StorageError if a leaf is missing, has another shape or dtype, or its bytes are not those that were saved.
+    Raises: MismatchError if a leaf is missing or has another shape or dtype; StorageError if the files are damaged.
     """
     try:
-        entries = json.loads((path / MANIFEST).read_text()).items()
-        manifest = {name: (f"{entry['dtype']}{entry['shape']}", entry["sha256"]) for name, entry in entries}
+        manifest = _read_manifest(path)
         with (path / ARRAYS).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             stored = {name: file[name] for name in leaves_by_path(like) if name in file}
     except Exception as error:  # damaged archives raise errors of zipfile, struct and zlib too
@@ -101,17 +126,33 @@ def _swap(partial: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
+def _sealed(leaves: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with its own sha256, so that a damaged one is not taken for that of another model."""
+    return {"leaves": leaves, "sha256": hashlib.sha256(json.dumps(leaves).encode()).hexdigest()}
+
+
+def _read_manifest(path: Path) -> dict[str, tuple[str, str]]:
+    """For each leaf, what it is and its sha256.
+
+    Raises: ValueError if these are not the bytes that were written, and whatever JSON raises.
+    """
+    manifest = json.loads((path / MANIFEST).read_text())
+    if _sealed(manifest["leaves"]) != manifest:
+        raise ValueError("the manifest's sha256 does not match")
+    return {name: (f"{entry['dtype']}{entry['shape']}", entry["sha256"]) for name, entry in manifest["leaves"].items()}
+
+
 def _checked(
     path: Path, name: str, leaf: Any, stored: Mapping[str, np.ndarray], manifest: Mapping[str, tuple[str, str]]
 ) -> Any:
     """A stored leaf as the array that `leaf` asks for; `manifest` has the description and the sha256 of each."""
     if name not in stored or name not in manifest:
-        raise StorageError(f"checkpoint {path} holds no '{name}'; was it saved with another model or optimizer?")
+        raise MismatchError(f"checkpoint {path} holds no '{name}'; was it saved with another model or optimizer?")
     is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     like = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
     expected, (found, digest) = f"{np.dtype(like.dtype)}{list(like.shape)}", manifest[name]
     if expected != found:
-        raise StorageError(f"checkpoint {path}: '{name}' is {found}, expected {expected}.")
+        raise MismatchError(f"checkpoint {path}: '{name}' is {found}, expected {expected}.")
     if hashlib.sha256(stored[name].tobytes()).hexdigest() != digest:
         raise StorageError(f"checkpoint {path}: the bytes of '{name}' are not those that were saved.")
     array = jax.numpy.asarray(stored[name].view(np.dtype(like.dtype)).reshape(like.shape))

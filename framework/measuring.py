@@ -1,0 +1,91 @@
+"""Metrics from the devices to numbers by tag."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.api import Batch, PyTree, Task, TrainState
+from framework.errors import NumericalError
+from framework.stepping import IN_FLIGHT, Parts
+
+Scalars = dict[str, float]
+
+
+def results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
+    """Numbers by tag; a metric that gives several has its own suffix on each."""
+    scalars: Scalars = {}
+    for name, (total, count) in jax.device_get(dict(means)).items():
+        result = task.results[name](np.asarray(total, np.float64), float(count))
+        if isinstance(result, Mapping):
+            scalars |= {f"{tag}/{name}/{suffix}": float(value) for suffix, value in result.items()}
+        else:
+            scalars[f"{tag}/{name}"] = float(result)
+    return scalars
+
+
+def last_of(parts: Parts) -> Mapping[str, Any]:
+    """The means of the last step of a window."""
+    means, count = parts[-1]
+    return jax.tree.map(lambda leaf: leaf[count - 1], jax.device_get(means)) if count else means
+
+
+def check_finite(parts: Parts, start: int) -> None:
+    """Look at the loss of every step of a window that began after `start` updates, not only of those that are logged.
+
+    Raises: NumericalError naming the first step whose loss is not finite.
+    """
+    totals = jax.device_get([means["loss"].total for means, _ in parts])
+    each = [total[:count] if count else total[None] for total, (_, count) in zip(totals, parts, strict=True)]
+    losses = np.concatenate(each)
+    if not np.isfinite(losses).all():
+        at = int(np.flatnonzero(~np.isfinite(losses))[0])
+        raise NumericalError(
+            f"train/loss is {losses[at]} at step {start + at + 1}; find the operation with debug=nans, "
+            f"lower optimizer.learning_rate, or go on regardless with nan_policy=ignore."
+        )
+
+
+def measure(
+    step: Callable[..., Mapping[str, Any]], feed: Callable[..., PyTree], state: TrainState, batches: Iterable[Batch]
+) -> Mapping[str, Any]:
+    """Sum totals and counts over batches; on the host in float64, so that the order of batches hardly matters."""
+    waiting: deque[Any] = deque()
+    sums: PyTree = None
+    for batch in batches:
+        waiting.append(step(state, feed(batch, 0)))
+        if len(waiting) >= IN_FLIGHT:
+            sums = _add(sums, waiting.popleft())
+    for means in waiting:
+        sums = _add(sums, means)
+    return sums
+
+
+def _add(sums: PyTree, means: PyTree) -> PyTree:
+    host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(means))
+    return host if sums is None else jax.tree.map(np.add, sums, host)
+
+
+class Clock:
+    """Examples per second between two readings; the steps before the first one, which compile, are not counted."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.steps = 0
+        self.since: float | None = None
+
+    def lap(self) -> Scalars:
+        """The speed since the last reading, if there was one."""
+        examples = self.steps * self.batch_size
+        elapsed = None if self.since is None else time.perf_counter() - self.since
+        self.restart()
+        return {} if elapsed is None else {"perf/examples_per_second": examples / elapsed}
+
+    def restart(self) -> None:
+        """Leave out what passed until here."""
+        self.steps, self.since = 0, time.perf_counter()

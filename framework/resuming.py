@@ -1,0 +1,96 @@
+"""What a run folder holds that a run can go on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from framework import store
+from framework.api import TrainState
+from framework.errors import ConfigError, StorageError
+
+LOGGER = logging.getLogger("framework")
+
+FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.")
+"""Sections that may differ after a resume: they say how long and how a run runs, not what it computes."""
+
+
+class Recorded(NamedTuple):
+    """A run folder and its `run.json`."""
+
+    directory: Path
+    entry: Mapping[str, Any]
+
+
+def read(directory: Path) -> Recorded:
+    """Read a run's record.
+
+    Raises: StorageError if the folder holds none.
+    """
+    try:
+        entry = json.loads((directory / "run.json").read_text())
+        if not isinstance(entry, dict) or "config" not in entry:
+            raise ValueError("it is not complete")
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{directory} is not a run folder: its run.json cannot be read ({error}).") from error
+    return Recorded(directory, entry)
+
+
+def newest_state(directory: Path, shapes: TrainState) -> TrainState | None:
+    """The newest state that can be trusted; damaged ones are set aside as `<step>.damaged`, and said to be.
+
+    Args:
+      directory: the run folder.
+      shapes: the state that the run's config leads to, as `jax.ShapeDtypeStruct` leaves.
+
+    Returns: None if there is none.
+
+    Raises: store.MismatchError if a sound one is of another model or optimizer.
+    """
+    folder = directory / "checkpoints"
+    for step in reversed(store.steps(folder)):
+        try:
+            return store.restore(folder / str(step), shapes)
+        except store.MismatchError:
+            raise
+        except StorageError as error:
+            LOGGER.warning(f"{error} It is set aside; an older one is tried.")
+            store.set_aside(folder / str(step))
+    return None
+
+
+def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: bool) -> None:
+    """Compare the recorded config with the one to go on with.
+
+    Raises: ConfigError naming the keys that would make it another run, unless forced.
+    """
+    old, new = _flat(before, ""), _flat(after, "")
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not key.startswith(FREE))
+    if changed and not force:
+        listed = ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
+        raise ConfigError(f"resume would change what the run computes: {listed}; add --force if that is meant.")
+
+
+def warn_of_versions(entry: Mapping[str, Any]) -> None:
+    """Say which packages are not those that the run began with: its bits may differ from here on."""
+    recorded = entry.get("versions", {})
+    changed = [f"{name} {then} is {now}" for name, then in recorded.items() if (now := _installed(name)) != then]
+    if changed:
+        LOGGER.warning(f"versions differ from the run record: {', '.join(changed)}; numbers may differ slightly.")
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _flat(node: Any, prefix: str) -> dict[str, Any]:
+    if isinstance(node, Mapping):
+        return {key: value for name in node for key, value in _flat(node[name], f"{prefix}{name}.").items()}
+    return {prefix.removesuffix("."): node}

@@ -1,0 +1,53 @@
+"""SIGTERM, SIGINT and SLURM's SIGUSR2 as a request to stop in good order; a second one stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+NAMES = {number.name: number for number in CAUGHT}
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
+    """Catch the signals inside the context; what is yielded tells the first that came, or None.
+
+    The first is only noted: the loop looks for it between steps. Python runs its handlers between bytecodes, which
+    never come while XLA compiles, so it is a thread reading the wake-up pipe that ends the process at the second one.
+    Outside the main thread signals cannot be caught, and nothing is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    seen: list[signal.Signals] = []
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in CAUGHT}
+    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reading, seen), daemon=True).start()
+    try:
+        yield lambda: seen[0] if seen else None
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(writing)  # ends the thread, which closes the other end
+
+
+def _watch(reading: int, seen: list[signal.Signals]) -> None:
+    """Note the first signal; at the second, leave: what is on the disk is whole at any moment."""
+    while byte := os.read(reading, 1):
+        if byte[0] in CAUGHT:
+            seen.append(signal.Signals(byte[0]))
+            if len(seen) > 1:
+                os._exit(exit_code(seen[-1]))
+    os.close(reading)
+
+
+def exit_code(number: signal.Signals) -> int:
+    """130 after SIGINT; 143 after SIGTERM, and after the SIGUSR2 by which SLURM announces it."""
+    return 130 if number == signal.SIGINT else 143

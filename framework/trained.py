@@ -1,0 +1,62 @@
+"""A finished run, back as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from framework import resuming, store
+from framework.api import Model, PyTree
+from framework.build import Builder
+from framework.errors import StorageError
+from framework.keys import root_key
+from framework.registry import discover
+from framework.steps import predictor
+
+
+class Trained(NamedTuple):
+    """A trained model; calling it maps inputs [B, ...] to outputs."""
+
+    model: Model
+    params: PyTree
+    model_state: PyTree
+    config: Mapping[str, Any]
+    predict: Callable[[PyTree], PyTree]
+
+    def __call__(self, inputs: PyTree) -> PyTree:
+        """Apply the model in evaluation mode; compiled once for each shape of inputs."""
+        return self.predict(inputs)
+
+
+def load(path: str | Path, step: int | None = None) -> Trained:
+    """Read a trained model back from its run folder; the data it was trained on are not needed.
+
+    Args:
+      path: the run folder.
+      step: which checkpoint; null takes the newest.
+
+    Raises: StorageError if the folder holds no run or no such checkpoint; ConfigError or PluginError if the model's
+      plugin is missing or has other options.
+    """
+    directory = Path(path)
+    entry = resuming.read(directory).entry
+    inputs, config = entry["inputs"], entry["config"]
+    saved = store.steps(directory / "checkpoints")
+    if not saved or (step is not None and step not in saved):
+        raise StorageError(
+            f"{directory} holds no checkpoint{'' if step is None else f' of step {step}'}; found {saved}."
+        )
+    model: Model = Builder(discover()).named("models", config["model"], "model")
+    in_shape = jax.tree.map(tuple, inputs, is_leaf=lambda node: isinstance(node, list))
+    _, params, model_state = jax.eval_shape(lambda key: model.init(key, in_shape)[0:3], root_key(0))
+    like = {"params": params, "model_state": model_state}
+    restored = store.restore(directory / "checkpoints" / str(saved[-1] if step is None else step), like)
+    return trained_model(model, restored["params"], restored["model_state"], config)
+
+
+def trained_model(model: Model, params: PyTree, model_state: PyTree, config: Mapping[str, Any]) -> Trained:
+    """Put a model and its parameters together."""
+    return Trained(model, params, model_state, config, predictor(model, params, model_state))

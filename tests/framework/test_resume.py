@@ -1,0 +1,195 @@
+"""A resumed run is, bit for bit, the run that never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import framework
+from framework.errors import ConfigError, StorageError
+
+TINY = [
+    "data=synthetic",
+    "data.shape=[6]",
+    "data.examples=64",
+    "data.noise=3",
+    "data.batch_size=16",
+    "data.eval_batch_size=16",
+    "model=mlp",
+    "model.hidden=[8]",
+    "model.dropout=0.25",
+    "train.log_every=2",
+    "train.eval_every=6",
+    "callbacks.checkpoint.keep=0",
+]
+
+
+def train(folder, *overrides):
+    return framework.run([*TINY, f"run.dir={folder}", *overrides])
+
+
+def lines(folder):
+    """The metric log without what a clock has a part in."""
+    text = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/")} for line in text]
+
+
+def assert_equal_states(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Twenty steps without a stop: five epochs of four batches."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    return train(folder, "train.steps=20")
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 5, 6, 12, 19])
+def test_a_resumed_run_equals_one_that_never_stopped(straight, tmp_path, stop):
+    # Stopping where a checkpoint is written is what a kill after it comes to: later lines of the log are dropped.
+    train(tmp_path / "run", "train.steps=20", f"train.checkpoint_every={stop}")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for folder in checkpoints.iterdir():
+        if int(folder.name) > stop:
+            folder.rename(checkpoints / f"{folder.name}.damaged")
+    resumed = framework.resume(tmp_path / "run")
+    assert_equal_states(resumed.state, straight.state)
+    assert lines(tmp_path / "run") == lines(straight.directory)
+    assert resumed.metrics["eval/loss"] == straight.metrics["eval/loss"]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["resumed"] == [stop]
+
+
+def test_a_finished_run_is_left_as_it_is(straight):
+    before = {
+        path: path.stat().st_mtime_ns for path in straight.directory.rglob("*") if path.name not in ("run.log", "lock")
+    }
+    again = framework.resume(straight.directory)
+    assert_equal_states(again.state, straight.state)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_finished_run_can_be_extended(straight, tmp_path):
+    train(tmp_path / "run", "train.steps=12")
+    extended = framework.resume(tmp_path / "run", ["train.steps=20"])
+    assert_equal_states(extended.state, straight.state)
+
+
+@pytest.mark.parametrize("override", ["optimizer.learning_rate=0.1", "data.batch_size=8", "seed=1", "model.hidden=[9]"])
+def test_an_override_that_makes_it_another_run_needs_force(tmp_path, override):
+    train(tmp_path / "run", "train.steps=2")
+    with pytest.raises(ConfigError, match=f"{override.split('=')[0]}.*--force"):
+        framework.resume(tmp_path / "run", [override, "train.steps=4"])
+
+
+def test_a_checkpoint_of_another_model_is_refused_and_kept(tmp_path):
+    train(tmp_path / "run", "train.steps=2")
+    with pytest.raises(StorageError, match=r"1_Dense/W' is float32\[6, 8\], expected float32\[6, 9\]"):
+        framework.resume(tmp_path / "run", ["model.hidden=[9]", "train.steps=4"], force=True)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
+
+
+@pytest.mark.parametrize("file", ["arrays.npz", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_used(straight, tmp_path, file, damage, capfd):
+    train(tmp_path / "run", "train.steps=20", "train.checkpoint_every=8")
+    path = tmp_path / "run" / "checkpoints" / "20" / file
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+    resumed = framework.resume(tmp_path / "run")
+    assert_equal_states(resumed.state, straight.state)
+    kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert {"8", "16", "20"} <= kept
+    if (file, damage) != ("manifest.json", "delete"):  # without a manifest it was never a saved step
+        assert "20.damaged" in kept
+        assert "/20" in capfd.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_starts_again(straight, tmp_path):
+    train(tmp_path / "run", "train.steps=20")
+    (tmp_path / "run" / "checkpoints" / "20").rename(tmp_path / "gone")
+    assert_equal_states(framework.resume(tmp_path / "run").state, straight.state)
+
+
+def test_auto_starts_and_then_goes_on(straight, tmp_path):
+    auto = [*TINY, f"run.dir={tmp_path}/run", "run.resume=auto"]
+    framework.run([*auto, "train.steps=7"])
+    assert_equal_states(framework.run([*auto, "train.steps=20"]).state, straight.state)
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (["keep=0"], {"2", "4", "6", "8", "10", "12"}),
+        (["keep=2"], {"10", "12"}),
+        (["keep=1", "keep_every=4"], {"4", "8", "12"}),
+        (["keep=1", "best=eval/loss", "mode=max"], {"2", "12"}),
+        (["keep=1", "best=eval/loss", "mode=min", "keep_best=2"], {"10", "12"}),
+    ],
+)
+def test_what_is_kept(tmp_path, options, kept):
+    chosen = [f"callbacks.checkpoint.{option}" for option in options]
+    train(
+        tmp_path / "run", "train.steps=12", "train.checkpoint_every=2", "train.eval_every=2", "data.noise=0.5", *chosen
+    )
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == kept
+
+
+def start(folder, *overrides):
+    """A run in a process of its own, and its output once the first line of its log is there."""
+    words = [*TINY, f"run.dir={folder}", "train.steps=1000000", "train.log_every=10", *overrides]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "framework", *words], stderr=subprocess.PIPE, text=True, cwd=folder.parent
+    )
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").stat().st_size:
+        assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR2, 143)])
+def test_a_signal_saves_and_stops(tmp_path, number, code):
+    process = start(tmp_path / "run")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == code, errors
+    assert errors.splitlines()[-1].startswith(f"error[interrupted]: {signal.Signals(number).name} at step ")
+    assert "Traceback" not in errors
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    (saved,) = (int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert record["exit_code"] == code and f"at step {saved};" in record["reason"]
+    reference = train(tmp_path / "straight", f"train.steps={saved + 5}", "train.log_every=10")
+    resumed = framework.resume(tmp_path / "run", [f"train.steps={saved + 5}"])
+    assert_equal_states(resumed.state, reference.state)
+    assert lines(tmp_path / "run") == lines(tmp_path / "straight")
+
+
+def test_two_processes_never_share_a_folder(tmp_path):
+    process = start(tmp_path / "run")
+    try:
+        with pytest.raises(StorageError, match=f"in use by process {process.pid} on"):
+            framework.resume(tmp_path / "run")
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    framework.resume(tmp_path / "run", ["train.steps=3"])
