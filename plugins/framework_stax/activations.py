@@ -1,0 +1,72 @@
+"""The activation functions of jax.nn as layers, found rather than listed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from framework.api import Array, Model, Shape, as_model
+from framework.errors import ConfigError, nearest
+
+Activation = Callable[..., Array]
+
+
+def activations() -> dict[str, Activation]:
+    """The functions of `jax.nn` that need one array and keep its rank, by name: relu, gelu, glu, softmax, …"""
+    return {name: value for name, value in vars(jax.nn).items() if name[0] != "_" and _is_activation(value)}
+
+
+def activation_layer(name: str) -> Model:
+    """An activation by the name it has in `jax.nn`, such as "relu".
+
+    Raises: ConfigError if there is none of that name.
+    """
+    known = activations()
+    if name not in known:
+        raise ConfigError(f"no activation is named '{name}'.{nearest(name, known)}")
+    return lift(known[name], camel_case(name))
+
+
+def lift(function: Activation, name: str) -> Model:
+    """Make a function of one array [B, ...] a layer without parameters."""
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, tuple[()]]:
+        one = jax.ShapeDtypeStruct((1, *in_shape[1:]), jnp.float32)
+        return (in_shape[0], *jax.eval_shape(function, one).shape[1:]), ()
+
+    def apply(params: tuple[()], inputs: Array) -> Array:
+        return function(inputs)
+
+    return as_model((init, apply), name)
+
+
+def options_of(function: Activation) -> list[inspect.Parameter]:
+    """What may be chosen besides the array: flags, numbers and the axis."""
+    kept = [p for p in inspect.signature(function).parameters.values() if isinstance(p.default, bool | int | float)]
+    return [inspect.Parameter(p.name, p.POSITIONAL_OR_KEYWORD, default=p.default, annotation=_type_of(p)) for p in kept]
+
+
+def camel_case(name: str) -> str:
+    """ "leaky_relu" to "LeakyRelu", as stax writes layers."""
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+
+
+def _is_activation(value: object) -> bool:
+    try:
+        first, *others = inspect.signature(value).parameters.values()  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return False
+    return (
+        first.name == "x"
+        and all(p.default is not p.empty for p in others)
+        and not any(p.name == "keepdims" for p in others)  # a reduction, such as logmeanexp
+    )
+
+
+def _type_of(parameter: inspect.Parameter) -> type:
+    if isinstance(parameter.default, bool):
+        return bool
+    return int if parameter.name == "axis" else float

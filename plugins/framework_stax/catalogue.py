@@ -1,0 +1,102 @@
+"""Every stock layer of `jax.example_libraries.stax`, and every activation of `jax.nn`, under a name for YAML."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from jax.example_libraries import stax
+
+from framework.api import Model, as_model
+from framework_stax import layers as own_layers
+from framework_stax.activations import activations, camel_case, lift, options_of
+from framework_stax.initializers import Initializer, initializer
+
+Factory = Callable[..., Model]
+Ints = tuple[int, ...]
+
+STOCK_TYPES: Mapping[str, Any] = {
+    "out_dim": int,
+    "out_chan": int,
+    "num": int,
+    "filter_shape": Ints,
+    "window_shape": Ints,
+    "strides": Ints | None,
+    "epsilon": float,
+    "center": bool,
+    "scale": bool,
+    "rate": float,
+    "mode": Literal["train", "test"],
+}
+"""What stock factories take, by parameter name, for they do not say it themselves."""
+
+CAUTIONS: Mapping[str, str] = {
+    "BatchNorm": "It keeps no running averages: evaluation too depends on its batch.",
+    "Dropout": "`rate` is the share that is kept, and `mode` is fixed: it needs a key in evaluation too.",
+    "MaxPool": "`strides` are 1 unless given.",
+    "AvgPool": "`strides` are 1 unless given.",
+    "SumPool": "`strides` are 1 unless given.",
+}
+
+
+def layers() -> dict[str, Factory]:
+    """All layers that are found rather than written here.
+
+    Returns: factories. "stax.Conv" is a layer as stock stax has it; "Conv" is the same, left out where this package has
+      its own; "Gelu" is an activation of `jax.nn`, with its options.
+    """
+    stock = {name: _stock(name, value) for name, value in vars(stax).items() if name[0].isupper()}
+    prefixed = {f"stax.{name}": factory for name, factory in stock.items()}
+    plain = {name: factory for name, factory in stock.items() if not hasattr(own_layers, name)}
+    lifted = {camel_case(name): _activation(name, function) for name, function in activations().items()}
+    return {**prefixed, **plain, **lifted}
+
+
+def _stock(name: str, value: Any) -> Factory:
+    """The factory of a stock layer; a constant, such as Relu, gets one without options."""
+    if not callable(value):
+        return _factory(name, f"Stock layer stax.{name}; it takes no options.", [], lambda: value)
+    made_by = value.func if isinstance(value, functools.partial) else value
+    parameters = [_parameter(p) for p in inspect.signature(value).parameters.values()]
+    first = (inspect.getdoc(made_by) or f"Stock layer stax.{name}.").splitlines()[0]
+    return _factory(name, f"{first}\n\n{CAUTIONS.get(name, '')}".strip(), parameters, value)
+
+
+def _activation(name: str, function: Callable[..., Any]) -> Factory:
+    first = (inspect.getdoc(function) or "Activation function.").splitlines()[0]
+
+    def build(**options: Any) -> Model:
+        return lift(functools.partial(function, **options), camel_case(name))
+
+    return _factory(camel_case(name), f"{first.rstrip('.')} (jax.nn.{name}).", options_of(function), build)
+
+
+def _factory(name: str, doc: str, parameters: Sequence[inspect.Parameter], build: Callable[..., Any]) -> Factory:
+    """A factory with the signature, name and docstring that a listing shows."""
+    signature = inspect.Signature(list(parameters), return_annotation=Model)
+
+    def factory(*args: Any, **options: Any) -> Model:
+        given = signature.bind(*args, **options).arguments
+        return as_model(build(**{key: _value(key, value) for key, value in given.items()}), name)
+
+    factory.__name__ = factory.__qualname__ = name
+    factory.__doc__ = doc
+    factory.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    factory.__annotations__ = {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
+    return factory
+
+
+def _parameter(stock: inspect.Parameter) -> inspect.Parameter:
+    """A stock parameter with its type. Initializers are given by name; null leaves the stock one."""
+    if stock.name.endswith("_init"):
+        return stock.replace(annotation=Initializer | None, default=None)
+    return stock.replace(annotation=STOCK_TYPES.get(stock.name, stock.annotation))
+
+
+def _value(name: str, value: Any) -> Any:
+    """What stock layers expect: tuples, for lists break them, and initializers as functions."""
+    if name.endswith("_init"):
+        return initializer(value)
+    return tuple(_value("", each) for each in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,115 @@
+"""One layer of a stack: its name, its key, and its share of the blame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.example_libraries import stax
+
+from framework.api import Array, Model, PyTree, Shape, layer_name
+from framework.errors import ConfigError
+
+MISFITS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ZeroDivisionError, ConfigError)
+"""What layers raise on inputs that do not fit. Not among them: FloatingPointError, which `jax_debug_nans` raises."""
+
+
+class LayerError(ConfigError):
+    """A layer that cannot take its inputs.
+
+    Attributes:
+      path: position and name of the layer, and of the stacks around it, such as "1_serial/0_Conv".
+      shape: of the layer's inputs.
+      cause: what it said, in one line.
+    """
+
+    path: str = ""
+    shape: Shape = ()
+    cause: str = ""
+
+
+class Entry(NamedTuple):
+    """A layer at its place."""
+
+    position: int
+    name: str  # such as "0_Conv"
+    model: Model
+
+    def init(self, key: Array, shape: Shape) -> tuple[Shape, PyTree, PyTree]:
+        """Make the layer, with a key of its own folded from the stack's.
+
+        Raises: LayerError if the layer cannot take this shape, or leaves nothing of it.
+        """
+        shape = _plain(shape)
+        with _blame(self.name, shape):
+            out_shape, params, state = self.model.init(jax.random.fold_in(key, self.position), shape)
+            out_shape = _plain(out_shape)
+            if 0 in jax.tree.leaves(out_shape):
+                raise ConfigError(f"its outputs would be empty, of shape {out_shape}.")
+        return out_shape, params, state
+
+    def apply(
+        self, params: PyTree, state: PyTree, inputs: PyTree, key: Array | None, train: bool
+    ) -> tuple[PyTree, PyTree]:
+        """Apply the layer to inputs, given the parameters, state and key of the whole stack.
+
+        Raises: LayerError if the layer cannot take these inputs.
+        """
+        with _blame(self.name, jax.tree.map(np.shape, inputs)):
+            own = None if key is None else jax.random.fold_in(key, self.position)
+            return self.model.apply(params[self.position], state[self.position], inputs, key=own, train=train)
+
+
+def name_of(layer: Any) -> str:
+    """The name of a layer's factory, such as "Conv"; of a stock constant, such as "Relu"; or else "Layer".
+
+    Args:
+      layer: a `Model` or a stax pair.
+    """
+    if isinstance(layer, Model):
+        name = layer_name(layer)
+    else:
+        constants = (name for name, value in vars(stax).items() if value is layer)
+        # The innermost function around the pair: "PoolingLayer" for stock MaxPool, "GeneralConv" for stock Conv.
+        around = getattr(layer[0], "__qualname__", "").split(".<locals>")[:-1]
+        name = next(constants, around[-1].strip(".") if around else "")
+    return name if name.isidentifier() and name not in ("init", "init_fun") else "Layer"
+
+
+def _plain(shape: Shape) -> Shape:
+    """A shape, or a pytree of shapes, in Python's integers and with -1 for the batch.
+
+    Stock layers mix in NumPy's integers, and stock pools turn a batch of -1 into 0.
+    """
+
+    def plain(one: Any) -> tuple[int, ...]:
+        first, *others = map(int, one)
+        return (first or -1, *others)
+
+    return jax.tree.map(plain, shape, is_leaf=_is_shape)
+
+
+def _is_shape(node: Any) -> bool:
+    return isinstance(node, tuple) and len(node) > 0 and all(isinstance(size, int | np.integer) for size in node)
+
+
+@contextmanager
+def _blame(name: str, shape: Shape) -> Iterator[None]:
+    """Say which layer an error comes from, and which inputs it had."""
+    try:
+        yield
+    except LayerError as error:
+        raise _layer_error(f"{name}/{error.path}", error.shape, error.cause) from error.__cause__
+    except MISFITS as error:
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        lines = str(error).strip().splitlines() or ["no message"]
+        raise _layer_error(name, shape, f"{kind}{lines[0]}") from error
+
+
+def _layer_error(path: str, shape: Shape, cause: str) -> LayerError:
+    error = LayerError(f"layer {path} cannot take inputs of shape {shape}: {cause}")
+    error.path, error.shape, error.cause = path, shape, cause
+    return error

@@ -1,0 +1,213 @@
+"""Layers that stax lacks, or has with a trap: images are [B, H, W, C], kernels [H, W, in, out]."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from framework.api import Array, Model, Shape, as_model
+from framework.errors import ConfigError
+from framework_stax.initializers import Initializer, initializer
+from framework_stax.moments import Moments, batch_moments
+from framework_stax.windows import count_windows, reduce_windows
+
+Padding = Literal["VALID", "SAME"]
+
+
+class Linear(NamedTuple):
+    """The parameters of a linear map, in the order that stock stax layers have them."""
+
+    W: Array
+    b: Array
+
+
+class Affine(NamedTuple):
+    """Shift and scale after a normalization, in the order that stock stax has them; `()` for one that is not there."""
+
+    beta: Any
+    gamma: Any
+
+
+def Dense(
+    out_dim: int,
+    W_init: Initializer = "glorot_normal",  # noqa: N803
+    b_init: Initializer = "zeros",
+) -> Model:
+    """A linear map of the last axis, with bias.
+
+    Args:
+      out_dim: features of the outputs: [..., in_dim] to [..., out_dim].
+      W_init: initial weights [in_dim, out_dim], a name of `jax.nn.initializers`.
+      b_init: initial bias [out_dim], likewise.
+    """
+    make_W, make_b = initializer(W_init), initializer(b_init)
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, Linear]:
+        W_key, b_key = jax.random.split(key)
+        return (*in_shape[:-1], out_dim), Linear(make_W(W_key, (in_shape[-1], out_dim)), make_b(b_key, (out_dim,)))
+
+    def apply(params: Linear, inputs: Array) -> Array:
+        W, b = params
+        return jnp.dot(inputs, W) + b
+
+    return as_model((init, apply), "Dense")
+
+
+def Conv(
+    out_chan: int,
+    filter_shape: tuple[int, ...],
+    strides: tuple[int, ...] = (1, 1),
+    padding: Padding = "VALID",
+    W_init: Initializer = "glorot_normal",  # noqa: N803
+    b_init: Initializer = "zeros",
+) -> Model:
+    """A convolution over images [B, H, W, C], with bias.
+
+    Args:
+      out_chan: channels of the outputs.
+      filter_shape: height and width of the kernel.
+      strides: steps between two positions, down and across.
+      padding: "VALID" for positions where the kernel lies inside, "SAME" to keep height and width at stride 1.
+      W_init: initial weights [height, width, in, out], a name of `jax.nn.initializers`.
+      b_init: initial bias [out], likewise.
+    """
+    make_W, make_b = initializer(W_init), initializer(b_init)
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, Linear]:
+        positions = count_windows(in_shape, filter_shape, strides, padding, "Conv")
+        W_key, b_key = jax.random.split(key)
+        W = make_W(W_key, (*filter_shape, in_shape[-1], out_chan))
+        return (in_shape[0], *positions, out_chan), Linear(W, make_b(b_key, (out_chan,)))
+
+    def apply(params: Linear, inputs: Array) -> Array:
+        W, b = params
+        return lax.conv_general_dilated(inputs, W, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")) + b
+
+    return as_model((init, apply), "Conv")
+
+
+def MaxPool(
+    window_shape: tuple[int, ...] = (2, 2), strides: tuple[int, ...] | None = None, padding: Padding = "VALID"
+) -> Model:
+    """The maximum of each window of [B, *spatial, C], side by side unless strides are given.
+
+    Args:
+      window_shape: extent along each spatial axis.
+      strides: steps between two windows; null takes the window's extent. (Stock stax takes 1.)
+      padding: "VALID" for windows that lie inside, "SAME" for windows that cover all.
+    """
+    steps = window_shape if strides is None else strides
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, tuple[()]]:
+        return (in_shape[0], *count_windows(in_shape, window_shape, steps, padding, "MaxPool"), in_shape[-1]), ()
+
+    def apply(params: tuple[()], inputs: Array) -> Array:
+        return reduce_windows(inputs, lax.max, -jnp.inf, window_shape, steps, padding)
+
+    return as_model((init, apply), "MaxPool")
+
+
+def AvgPool(
+    window_shape: tuple[int, ...] = (2, 2), strides: tuple[int, ...] | None = None, padding: Padding = "VALID"
+) -> Model:
+    """The mean of each window of [B, *spatial, C], side by side unless strides are given; padding does not count.
+
+    Args:
+      window_shape: extent along each spatial axis.
+      strides: steps between two windows; null takes the window's extent. (Stock stax takes 1.)
+      padding: "VALID" for windows that lie inside, "SAME" for windows that cover all.
+    """
+    steps = window_shape if strides is None else strides
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, tuple[()]]:
+        return (in_shape[0], *count_windows(in_shape, window_shape, steps, padding, "AvgPool"), in_shape[-1]), ()
+
+    def apply(params: tuple[()], inputs: Array) -> Array:
+        ones = jnp.ones((1, *inputs.shape[1:-1], 1), inputs.dtype)
+        total, count = (reduce_windows(x, lax.add, 0, window_shape, steps, padding) for x in (inputs, ones))
+        return total / count
+
+    return as_model((init, apply), "AvgPool")
+
+
+def Dropout(rate: float) -> Model:
+    """In training, sets a share of the values to 0 and scales the others up; in evaluation, does nothing.
+
+    Srivastava et al. 2014, with the scaling moved from evaluation to training. (Stock stax keeps the share `rate`.)
+
+    Args:
+      rate: the share that is dropped, in [0, 1).
+
+    Raises: ConfigError if the rate is not in [0, 1), or if no key is given in training.
+    """
+    if not 0 <= rate < 1:
+        raise ConfigError(f"Dropout expects a rate in [0, 1), the share that is dropped, found {rate}.")
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, tuple[()]]:
+        return in_shape, ()
+
+    def apply(params: tuple[()], inputs: Array, rng: Array | None, train: bool) -> Array:
+        if not train or rate == 0:
+            return inputs
+        if rng is None:
+            raise ConfigError("Dropout draws noise in training and was given no key; pass key=… or train=False.")
+        return jnp.where(jax.random.bernoulli(rng, 1 - rate, inputs.shape), inputs / (1 - rate), 0)
+
+    return as_model((init, apply), "Dropout")
+
+
+def BatchNorm(
+    axis: tuple[int, ...] | None = None,
+    momentum: float = 0.99,
+    epsilon: float = 1e-5,
+    center: bool = True,
+    scale: bool = True,
+) -> Model:
+    """Batch normalization: by the batch's moments in training, by their running averages in evaluation.
+
+    Where a strategy maps over parts of the batch (an axis named "batch"), the moments are those of the whole batch, so
+    outputs, gradients and running averages are those of one device. Ioffe and Szegedy 2015, arXiv:1502.03167.
+
+    Args:
+      axis: the axes that moments are taken over, the batch's 0 among them; null takes all but the last.
+      momentum: share of the running averages that stays at each step.
+      epsilon: added to the variance.
+      center: whether to add a learned beta, at first 0.
+      scale: whether to multiply by a learned gamma, at first 1.
+
+    Raises: ConfigError if momentum is not in [0, 1), epsilon not positive, or an axis not one of the inputs'.
+    """
+    if not 0 <= momentum < 1 or epsilon <= 0:
+        raise ConfigError(f"BatchNorm expects 0 <= momentum < 1 and epsilon > 0, found {momentum} and {epsilon}.")
+
+    def axes_of(rank: int) -> tuple[int, ...]:
+        axes = tuple(range(rank - 1)) if axis is None else axis
+        if 0 not in axes or not set(axes) <= set(range(rank)):
+            raise ConfigError(f"BatchNorm expects axes from 0 to {rank - 1}, with 0 among them, found {axes}.")
+        return axes
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, Affine, Moments]:
+        axes = axes_of(len(in_shape))
+        features = tuple(size for i, size in enumerate(in_shape) if i not in axes)
+        affine = Affine(jnp.zeros(features) if center else (), jnp.ones(features) if scale else ())
+        # Arrays of their own: a step that is given its state to overwrite takes no buffer twice.
+        return in_shape, affine, Moments(jnp.zeros(features), jnp.ones(features))
+
+    def apply(
+        params: Affine, state: Moments, inputs: Array, *, key: Array | None = None, train: bool = False
+    ) -> tuple[Array, Moments]:
+        axes = axes_of(inputs.ndim)
+        values = inputs.astype(state.mean.dtype)  # moments of bfloat16 values need the sums of float32
+        moments = batch_moments(values, axes) if train else state
+        mean, variance, beta, gamma = jax.tree.map(lambda x: jnp.expand_dims(x, axes), (*moments, *params))
+        values = (values - mean) * lax.rsqrt(variance + epsilon)
+        values = values * gamma if scale else values
+        values = values + beta if center else values
+        if train:
+            state = jax.tree.map(lambda old, new: momentum * old + (1 - momentum) * new, state, moments)
+        return values.astype(inputs.dtype), state
+
+    return Model(init, apply)

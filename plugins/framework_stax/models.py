@@ -1,0 +1,70 @@
+"""Models for classification, and stacks given as a list of layers. All return logits [B, classes]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jax.example_libraries import stax
+
+from framework.api import Model
+from framework.errors import ConfigError
+from framework_stax import stack
+from framework_stax.activations import activation_layer
+from framework_stax.layers import Conv, Dense, Dropout, MaxPool
+
+
+def mlp(hidden: tuple[int, ...] = (512,), classes: int = 10, activation: str = "relu", dropout: float = 0.0) -> Model:
+    """A multilayer perceptron on flattened inputs.
+
+    Args:
+      hidden: width of each hidden layer.
+      classes: number of logits.
+      activation: after each hidden layer; a name of `jax.nn`.
+      dropout: share of each hidden layer's values that is dropped in training.
+    """
+    # Dropout stands there also at rate 0, so that parameters have the same paths at every rate.
+    blocks = [[Dense(width), activation_layer(activation), Dropout(dropout)] for width in hidden]
+    return stack.serial(stax.Flatten, *(layer for block in blocks for layer in block), Dense(classes))
+
+
+def cnn(
+    channels: tuple[int, ...] = (16, 32), kernel: int = 5, hidden: int = 128, classes: int = 10, dropout: float = 0.0
+) -> Model:
+    """A convolutional network in the manner of LeNet, on images [B, H, W, C].
+
+    For each number of channels a convolution, a 2×2 maximum pool and a relu; then two dense layers. Relu after the pool
+    is the same function as before it, on a quarter of the values. LeCun et al. 1998, "Gradient-based learning applied
+    to document recognition".
+
+    Args:
+      channels: outputs of each convolution.
+      kernel: height and width of the kernels, which stay inside the image.
+      hidden: width of the hidden dense layer.
+      classes: number of logits.
+      dropout: share of the hidden dense layer's values that is dropped in training.
+    """
+    blocks = [[Conv(width, (kernel, kernel)), MaxPool((2, 2)), stax.Relu] for width in channels]
+    head = [stax.Flatten, Dense(hidden), stax.Relu, Dropout(dropout), Dense(classes)]
+    return stack.serial(*(layer for block in blocks for layer in block), *head)
+
+
+def logistic_regression(classes: int = 10) -> Model:
+    """A linear map of flattened inputs to logits.
+
+    Args:
+      classes: number of logits.
+    """
+    return stack.serial(stax.Flatten, Dense(classes))
+
+
+def serial(layers: Sequence[Model]) -> Model:
+    """A stack of layers by name, one after the other.
+
+    Args:
+      layers: a list such as `[{Conv: {out_chan: 16, filter_shape: [5, 5]}}, Relu, Flatten, {Dense: 10}]`.
+
+    Raises: ConfigError if the list is empty.
+    """
+    if not layers:
+        raise ConfigError("model 'serial' was given no layers; list one at least.")
+    return stack.serial(*layers)

@@ -1,0 +1,146 @@
+"""Stacks of layers, as in stax, whose parameters know the names of the layers that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.api import Array, Model, PyTree, Shape, as_model
+from framework.errors import ConfigError
+from framework_stax.entry import Entry, name_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack(Sequence[Any]):
+    """What belongs to the layers of a stack: a sequence with a name for each entry, and a pytree.
+
+    Attributes:
+      names: one for each entry, such as "0_Conv"; paths begin with them, so a leaf is found as "0_Conv/W".
+      entries: the parameters, or the state, of each layer.
+    """
+
+    names: tuple[str, ...]
+    entries: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The entry at a position, or of a name; the entries of a slice."""
+        return self.entries[self.names.index(index) if isinstance(index, str) else index]
+
+
+jax.tree_util.register_pytree_with_keys(
+    Stack,
+    lambda stack: (zip(map(jax.tree_util.DictKey, stack.names), stack.entries, strict=True), stack.names),
+    lambda names, entries: Stack(names, tuple(entries)),
+    lambda stack: (stack.entries, stack.names),
+)
+
+
+def serial(*layers: Any, names: Sequence[str] | None = None) -> Model:
+    """Compose layers one after the other.
+
+    Args:
+      *layers: each a `Model` or a stax pair `(init_fun, apply_fun)`.
+      names: one for each layer; by default those of the functions that made them.
+
+    Returns: a `Model` whose parameters and state are each a `Stack`. Every layer has a key of its own. A layer that
+      cannot take its inputs raises a ConfigError that names it, its position and the shape.
+
+    Raises: ConfigError if the names are not one for each layer.
+    """
+    chain = _enter(layers, names)
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, Stack, Stack]:
+        shape, params, states = in_shape, [], []
+        for layer in chain:
+            shape, param, state = layer.init(key, shape)
+            params.append(param)
+            states.append(state)
+        return shape, _stack(chain, params), _stack(chain, states)
+
+    def apply(
+        params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
+    ) -> tuple[PyTree, Stack]:
+        states = []
+        for layer in chain:
+            inputs, after = layer.apply(params, state, inputs, key, train)
+            states.append(after)
+        return inputs, _stack(chain, states)
+
+    return Model(init, apply)
+
+
+def parallel(*layers: Any, names: Sequence[str] | None = None) -> Model:
+    """Compose layers side by side: a list of inputs, one for each layer, to a list of outputs.
+
+    `FanOut` makes such a list; `FanInSum` and `FanInConcat` take one.
+
+    Args:
+      *layers: each a `Model` or a stax pair `(init_fun, apply_fun)`.
+      names: one for each layer; by default those of the functions that made them.
+
+    Returns: a `Model`, as `serial` does.
+
+    Raises: ConfigError if the names are not one for each layer.
+    """
+    branches = _enter(layers, names)
+
+    def init(key: Array, in_shape: Shape) -> tuple[list[Shape], Stack, Stack]:
+        shapes = _one_each(in_shape, branches)
+        made = [branch.init(key, shape) for branch, shape in zip(branches, shapes, strict=True)]
+        out_shapes, params, states = ([one[i] for one in made] for i in range(3))
+        return out_shapes, _stack(branches, params), _stack(branches, states)
+
+    def apply(
+        params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
+    ) -> tuple[list[PyTree], Stack]:
+        pairs = zip(branches, _one_each(inputs, branches), strict=True)
+        done = [branch.apply(params, state, each, key, train) for branch, each in pairs]
+        return [outputs for outputs, _ in done], _stack(branches, [after for _, after in done])
+
+    return Model(init, apply)
+
+
+def named_serial(layers: Sequence[Model]) -> Model:
+    """Layers one after the other.
+
+    Args:
+      layers: a list of layers by name, such as `[{Conv: [16, [5, 5]]}, Relu]`.
+    """
+    return serial(*layers)
+
+
+def named_parallel(layers: Sequence[Model]) -> Model:
+    """Layers side by side, each with its own of the inputs: between `FanOut` and `FanInSum` or `FanInConcat`.
+
+    Args:
+      layers: a list of layers by name.
+    """
+    return parallel(*layers)
+
+
+def _enter(layers: Sequence[Any], names: Sequence[str] | None) -> list[Entry]:
+    models = [as_model(layer) for layer in layers]
+    chosen = [name_of(layer) for layer in layers] if names is None else names
+    if len(chosen) != len(models):
+        raise ConfigError(f"a stack of {len(models)} layers was given {len(chosen)} names; give one for each layer.")
+    return [Entry(i, f"{i}_{name}", model) for i, (name, model) in enumerate(zip(chosen, models, strict=True))]
+
+
+def _stack(layers: Sequence[Entry], entries: Iterable[Any]) -> Stack:
+    return Stack(tuple(layer.name for layer in layers), tuple(entries))
+
+
+def _one_each(inputs: Any, branches: Sequence[Entry]) -> Sequence[Any]:
+    """Inputs, or their shapes, that are one for each branch; a single shape is a sequence too, of integers."""
+    single = not isinstance(inputs, list | tuple) or any(isinstance(each, int | np.integer) for each in inputs)
+    if single or len(inputs) != len(branches):
+        found = "one array" if single else f"{len(inputs)} inputs"
+        raise ConfigError(f"parallel has {len(branches)} layers, found {found}; put FanOut: {len(branches)} before it.")
+    return inputs
