@@ -1,0 +1,325 @@
+"""Checkpoints: what goes in comes out, whole or not at all, and damage is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from framework.api import TrainState
+from framework.errors import StorageError
+from framework.store import leaves_by_path, restore, save, steps
+
+
+class Row(NamedTuple):
+    """A NamedTuple with children of its own."""
+
+    weights: jax.Array
+    inner: dict
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Node:
+    """A custom node of a pytree."""
+
+    def __init__(self, left, right):
+        self.left, self.right = left, right
+
+    def tree_flatten_with_keys(self):
+        keys = (jax.tree_util.GetAttrKey("left"), jax.tree_util.GetAttrKey("right"))
+        return tuple(zip(keys, (self.left, self.right), strict=True)), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def train_state():
+    params = [{"W": jnp.arange(6.0).reshape(2, 3), "b": jnp.zeros(3)}, ()]
+    optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.1)
+    return TrainState(jnp.int32(7), params, ((), jnp.ones(3)), optimizer.init(params), jax.random.key(3))
+
+
+TREES = {
+    "one array": lambda: jnp.arange(4.0),
+    "a dict": lambda: {"W": jnp.ones([2, 3]), "b": jnp.zeros(3)},
+    "a list and a tuple": lambda: [jnp.ones(2), (jnp.zeros(1), [jnp.arange(3)])],
+    "a NamedTuple": lambda: Row(jnp.ones(2), {"a": jnp.zeros(1)}),
+    "a custom node": lambda: {"node": Node(jnp.ones(2), [Node(jnp.zeros(1), jnp.arange(2))])},
+    "an optimizer's state": lambda: optax.adam(0.1).init({"W": jnp.ones(2)}),
+    "a train state": train_state,
+    "nothing": lambda: (),
+    "nothing in something": lambda: {"a": (), "b": [{}, None], "c": jnp.ones(1)},
+    "scalars": lambda: (jnp.float32(1.5), jnp.int32(-2), jnp.bool_(True)),
+    "scalars of Python": lambda: (1.5, -2, True),
+    "empty arrays": lambda: {"a": jnp.zeros([0]), "b": jnp.zeros([3, 0, 2], jnp.int8)},
+    "NumPy arrays": lambda: {"a": np.arange(3, dtype=np.int16), "b": np.float32(2.0)},
+    "a transposed array": lambda: np.arange(6, dtype=np.float32).reshape(2, 3).T,
+    "not finite": lambda: jnp.array([jnp.nan, jnp.inf, -jnp.inf, -0.0]),
+    "a key": lambda: jax.random.key(5),
+    "keys": lambda: {"keys": jax.random.split(jax.random.key(5), (2, 3))},
+    "a key of another kind": lambda: jax.random.key(5, impl="rbg"),
+    "names with dots and spaces": lambda: {"a.b": jnp.ones(1), "c d": {"é": jnp.zeros(1)}, "x.npy": jnp.ones(2)},
+}
+
+DTYPES = ["bfloat16", "float16", "float32", "int8", "uint8", "int16", "int32", "uint32", "bool", "complex64"]
+DTYPES += ["float8_e4m3fn", "float8_e5m2", "int4"]
+
+
+def data(leaf):
+    is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert one.dtype == jnp.asarray(other).dtype
+        assert data(one).shape == data(other).shape
+        assert data(one).tobytes() == data(jnp.asarray(other)).tobytes()
+
+
+def message(raised):
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_tree_comes_back_bit_for_bit(tmp_path, name):
+    tree = TREES[name]()
+    path = save(tmp_path, 3, tree)
+    assert path == tmp_path / "3"
+    assert_same(restore(path, tree), tree)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_shapes_and_types_suffice_to_read_a_tree(tmp_path, name):
+    tree = TREES[name]()
+    assert_same(restore(save(tmp_path, 0, tree), jax.eval_shape(lambda: TREES[name]())), tree)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 1, 3)])
+def test_every_dtype_comes_back_bit_for_bit(tmp_path, dtype, shape):
+    tree = {"a": jnp.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape), dtype)}
+    assert_same(restore(save(tmp_path, 1, tree), tree), tree)
+
+
+def test_a_part_of_a_tree_can_be_read(tmp_path):
+    state = train_state()
+    path = save(tmp_path, 7, state)
+    part = {"params": state.params, "model_state": state.model_state}
+    assert_same(restore(path, part), part)
+    assert_same(restore(path, {"params": [{"b": state.params[0]["b"]}]}), {"params": [{"b": state.params[0]["b"]}]})
+
+
+def test_steps_are_those_that_were_saved_whole_in_order(tmp_path):
+    for step in (10, 9, 100):
+        save(tmp_path, step, {"a": jnp.ones(1)})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "11").mkdir()
+    (tmp_path / ".12.partial").mkdir()
+    (tmp_path / "13").write_text("")
+    assert steps(tmp_path) == [9, 10, 100]
+    assert steps(tmp_path / "nowhere") == []
+
+
+def test_only_the_step_is_left_in_the_folder(tmp_path):
+    for _ in range(2):
+        save(tmp_path, 1, train_state())
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert files == ["1", "1/arrays.npz", "1/manifest.json"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    save(tmp_path, 1, {"a": jnp.zeros(2), "b": jnp.zeros(1)})
+    path = save(tmp_path, 1, {"a": jnp.ones(2)})
+    assert_same(restore(path, {"a": jnp.zeros(2)}), {"a": jnp.ones(2)})
+    with pytest.raises(StorageError, match="holds no 'b'"):
+        restore(path, {"b": jnp.zeros(1)})
+
+
+def test_no_pickle_is_written_and_none_is_read(tmp_path):
+    path = save(tmp_path, 1, train_state())
+    with np.load(path / "arrays.npz", allow_pickle=False) as file:
+        assert {file[name].dtype for name in file} == {np.dtype(np.uint8)}
+    np.savez(path / "arrays.npz", step=np.array([object()], dtype=object))
+    with pytest.raises(StorageError, match="allow_pickle"):
+        restore(path, {"step": jnp.int32(0)})
+
+
+def test_the_manifest_describes_every_leaf_by_its_path(tmp_path):
+    manifest = json.loads((save(tmp_path, 1, train_state()) / "manifest.json").read_text())
+    assert list(manifest["leaves"]) == list(leaves_by_path(train_state()))
+    assert manifest["leaves"]["params/0/W"]["shape"] == [2, 3]
+    assert manifest["leaves"]["params/0/W"]["dtype"] == "float32"
+    assert len(manifest["leaves"]["params/0/W"]["sha256"]) == 64
+
+
+class Failing:
+    """An array whose values cannot be had."""
+
+    dtype, shape = np.dtype(np.float32), (2,)
+
+    def __array__(self, *args, **kwargs):
+        raise RuntimeError("the device is gone")
+
+
+def delete(tree):
+    jax.tree.leaves(tree)[0].delete()
+    return tree
+
+
+FAILURES = {
+    "a leaf that raises": (lambda: {"a": jnp.ones(2), "z": Failing()}, RuntimeError),
+    "a deleted array": (lambda: delete({"a": jnp.ones(2)}), RuntimeError),
+    "two leaves of one path": (lambda: {"a": {"b": jnp.ones(2)}, "a/b": jnp.zeros(2)}, StorageError),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_save_that_fails_half_way_leaves_the_former_steps(tmp_path, case, step):
+    tree = {"a": jnp.arange(2.0)}
+    save(tmp_path, 1, tree)
+    make, error = FAILURES[case]
+    with pytest.raises(error):
+        save(tmp_path, step, make())
+    assert steps(tmp_path) == [1]
+    assert_same(restore(tmp_path / "1", tree), tree)
+    save(tmp_path, step, tree)
+    assert steps(tmp_path) == sorted({1, step})
+
+
+def test_a_step_that_cannot_be_put_in_place_leaves_the_former_one(tmp_path, monkeypatch):
+    tree = {"a": jnp.arange(2.0)}
+    save(tmp_path, 1, tree)
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self.name == ".1.partial":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(StorageError, match=r"checkpoint .*/1 cannot be written: No space left on device\."):
+        save(tmp_path, 1, {"a": jnp.ones(2)})
+    assert steps(tmp_path) == [1]
+    assert_same(restore(tmp_path / "1", tree), tree)
+
+
+@pytest.mark.parametrize("blocked", ["folder", ".1.partial"])
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path, blocked):
+    folder = tmp_path / "folder"
+    if blocked == "folder":
+        folder.write_text("a file where the folder should be")
+    else:
+        folder.mkdir()
+        (folder / blocked).write_text("a file where the folder should be")
+    with pytest.raises(StorageError) as raised:
+        save(folder, 1, {"a": jnp.ones(2)})
+    assert raised.value.exit_code == 5
+    assert message(raised).startswith(f"checkpoint {folder / '1'} cannot be written: ")
+
+
+@pytest.mark.parametrize(
+    ("like", "text"),
+    [
+        ({"a": jnp.zeros([2, 3])}, "'a' is float32[3, 2], expected float32[2, 3]."),
+        ({"a": jnp.zeros([3])}, "'a' is float32[3, 2], expected float32[3]."),
+        ({"a": jnp.zeros([3, 2], jnp.bfloat16)}, "'a' is float32[3, 2], expected bfloat16[3, 2]."),
+        ({"a": jnp.zeros([3, 2], jnp.int32)}, "'a' is float32[3, 2], expected int32[3, 2]."),
+        ({"k": jax.random.key(0, impl="rbg")}, "'k' is uint32[2], expected uint32[4]."),
+        ({"k": jax.random.split(jax.random.key(0))}, "'k' is uint32[2], expected uint32[2, 2]."),
+        ({"b": jnp.zeros([3, 2])}, "holds no 'b'; was it saved with another model or optimizer?"),
+        ({"a": {"b": jnp.zeros([3, 2])}}, "holds no 'a/b'; was it saved with another model or optimizer?"),
+        ([jnp.zeros([3, 2])], "holds no '0'; was it saved with another model or optimizer?"),
+    ],
+)
+def test_another_tree_than_was_saved_is_refused_leaf_by_leaf(tmp_path, like, text):
+    path = save(tmp_path, 1, {"a": jnp.ones([3, 2]), "k": jax.random.key(1)})
+    with pytest.raises(StorageError) as raised:
+        restore(path, like)
+    assert message(raised).startswith(f"checkpoint {path}")
+    assert message(raised).endswith(text)
+
+
+@pytest.mark.parametrize("file", ["arrays.npz", "manifest.json"])
+def test_a_flipped_bit_anywhere_is_told_or_does_not_matter(tmp_path, file):
+    tree = {"W": jnp.arange(4.0), "b": jnp.ones([], jnp.bfloat16)}
+    path = save(tmp_path, 1, tree)
+    whole = (path / file).read_bytes()
+    told = 0
+    for at in range(0, len(whole), 1 if file == "manifest.json" else 2):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << (at % 8)
+        (path / file).write_bytes(damaged)
+        try:
+            found = restore(path, tree)
+        except StorageError as error:
+            assert "\n" not in str(error)
+            told += 1
+        else:
+            assert_same(found, tree)
+    assert told > len(whole) // 8
+
+
+def test_bytes_that_were_exchanged_under_a_valid_archive_are_told(tmp_path):
+    path = save(tmp_path, 1, {"a": jnp.ones(2)})
+    np.savez(path / "arrays.npz", a=np.frombuffer(np.zeros(2, np.float32).tobytes(), np.uint8))
+    with pytest.raises(StorageError, match="the bytes of 'a' are not those that were saved"):
+        restore(path, {"a": jnp.ones(2)})
+
+
+def cut(path, share):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: shutil.rmtree(path),
+        lambda path: (path / "manifest.json").unlink(),
+        lambda path: (path / "arrays.npz").unlink(),
+        lambda path: cut(path / "arrays.npz", 0.5),
+        lambda path: cut(path / "arrays.npz", 0.0),
+        lambda path: cut(path / "manifest.json", 0.5),
+        lambda path: (path / "manifest.json").write_text("[]"),
+        lambda path: (path / "manifest.json").write_text('{"a": 3}'),
+        lambda path: (path / "manifest.json").write_text('{"a": {"shape": [2]}}'),
+        lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe"),
+        lambda path: (path / "arrays.npz").write_text("not an archive"),
+        lambda path: zipfile.ZipFile(path / "arrays.npz", "w").close(),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line_with_its_path(tmp_path, damage):
+    path = save(tmp_path, 1, {"a": jnp.ones(2)})
+    damage(path)
+    with pytest.raises(StorageError) as raised:
+        restore(path, {"a": jnp.ones(2)})
+    assert message(raised).startswith(f"checkpoint {path}")
+
+
+@pytest.mark.parametrize(
+    ("tree", "paths"),
+    [
+        (jnp.ones(1), [""]),
+        ({"b": 1, "a": 2}, ["a", "b"]),
+        ([{"W": 1}, (), {"W": 2}], ["0/W", "2/W"]),
+        (Row(1, {"x": 2}), ["weights", "inner/x"]),
+        ({"node": Node(1, 2)}, ["node/left", "node/right"]),
+        ((), []),
+    ],
+)
+def test_paths_are_readable_and_in_the_trees_order(tree, paths):
+    assert list(leaves_by_path(tree)) == paths
