@@ -54,7 +54,7 @@ def train(words: list[str]) -> None:
 
         run(words[1:], recorded=words[0])
         return
-    _check_flags(words)
+    words = _flags_last(words)
     failures: list[Exception] = []
     app = hydra.main(config_path="pkg://framework_conf", config_name="config", version_base="1.3")(_task(failures))
     # Hydra prints and exits on an error unless told otherwise; it reads its command line from sys.argv.
@@ -122,15 +122,25 @@ def _train_one(config: DictConfig) -> float | None:
     return result.metrics.get("eval/loss")
 
 
-def _check_flags(words: list[str]) -> None:
-    """Refuse in one line the flags that Hydra would answer with its whole usage."""
+def _flags_last(words: list[str]) -> list[str]:
+    """Overrides, then flags: Hydra stops reading at an override that follows a flag which follows an override.
+
+    Raises: ConfigError for a flag that Hydra would answer with its whole usage.
+    """
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(f"{message}; `--help` shows how to call.")
 
     parser.error = refuse
-    parser.parse_args(words)
+    overrides = list(parser.parse_intermixed_args(words).overrides)
+    flags, waiting = [], overrides
+    for word in words:
+        if waiting and word == waiting[0]:
+            waiting = waiting[1:]
+        else:
+            flags.append(word)
+    return [*overrides, *flags]
 
 
 def _is_verb(word: str) -> bool:

@@ -33,7 +33,10 @@ def test_sections_left_out_have_their_defaults():
         ({"train": {"steps": 10, "log_every": 0}}, Train(steps=10, log_every=0)),
         ({"train": {"steps": 1e3}}, Train(steps=1000)),
         ({"train": {"steps": None}}, Train()),
-        ({"train": {"epochs": 2, "eval_every": 7, "checkpoint_every": 1}}, Train(epochs=2, eval_every=7, checkpoint_every=1)),
+        (
+            {"train": {"epochs": 2, "eval_every": 7, "checkpoint_every": 1}},
+            Train(epochs=2, eval_every=7, checkpoint_every=1),
+        ),
         ({"run": {"root": "x", "dir": None, "name": "y"}}, RunSettings("x", None, "y")),
         ({"debug": {"nans": True}}, Debug(nans=True)),
     ],

@@ -13,16 +13,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 FLOORS = [
-    ["errors"],
-    ["api", "keys", "mean", "options", "registry", "settings"],
-    ["build", "compilation", "config", "debug", "record", "stepping", "steps", "store"],
-    ["checkpoint", "listing", "measuring", "overrides", "search", "strategies.eager", "strategies.jit", "strategies.pmap"],
-    ["loop"],
-    ["compose"],
-    ["runner"],
-    ["python"],
-    ["cli", "__init__"],
-    ["__main__"],
+    {"errors"},
+    {"api", "keys", "mean", "options", "registry", "settings", "signals"},
+    {"build", "compilation", "config", "debug", "record", "stepping", "steps", "store"},
+    {"checkpoint", "listing", "measuring", "overrides", "resuming", "search"},
+    {"strategies.eager", "strategies.jit", "strategies.pmap"},
+    {"loop", "trained"},
+    {"compose"},
+    {"runner"},
+    {"python"},
+    {"cli", "__init__"},
+    {"__main__"},
 ]
 """A file imports only from floors below its own."""
 

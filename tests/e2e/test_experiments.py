@@ -1,0 +1,46 @@
+"""Every experiment keeps what its expected.json promises, by the very command that its README gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROMISES = [
+    (path.parent.name, promise)
+    for path in sorted((ROOT / "experiments").glob("*/expected.json"))
+    for promise in json.loads(path.read_text())
+]
+
+
+def data_folder():
+    """Where MNIST is: what the user says, or the folder beside the checkout."""
+    candidates = [*os.environ.get("FRAMEWORK_DATA", "").split(os.pathsep), str(ROOT.parent / "shared" / "data")]
+    return next((folder for folder in candidates if folder and (Path(folder) / "mnist").is_dir()), None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "promise"), PROMISES, ids=lambda value: value if isinstance(value, str) else value["data"]
+)
+def test_an_experiment_keeps_its_promise(name, promise, tmp_path):
+    folder = data_folder()
+    if promise["data"] == "mnist" and folder is None:
+        pytest.skip("needs MNIST in $FRAMEWORK_DATA or ../shared/data")
+    assert promise["command"] in (ROOT / "experiments" / name / "README.md").read_text()
+    python, *words = shlex.split(promise["command"])
+    assert python == "python"
+    environment = {**os.environ, "FRAMEWORK_DATA": folder or ""}
+    command = [sys.executable, *words, f"run.dir={tmp_path}/run"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert promise["data"] in record["data"].lower()
+    for tag, least in promise["at_least"].items():
+        assert record["metrics"][tag] >= least
