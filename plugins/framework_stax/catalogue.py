@@ -24,6 +24,7 @@ STOCK_TYPES: Mapping[str, Any] = {
     "filter_shape": Ints,
     "window_shape": Ints,
     "strides": Ints | None,
+    "axis": int | Ints,
     "epsilon": float,
     "center": bool,
     "scale": bool,
@@ -79,7 +80,8 @@ def _factory(name: str, doc: str, parameters: Sequence[inspect.Parameter], build
 
     def factory(*args: Any, **options: Any) -> Model:
         given = signature.bind(*args, **options).arguments
-        return as_model(build(**{key: _value(key, value) for key, value in given.items()}), name)
+        passed = {key: value for key, value in given.items() if not (_is_init(key) and value is None)}
+        return as_model(build(**{key: _value(key, value) for key, value in passed.items()}), name)
 
     factory.__name__ = factory.__qualname__ = name
     factory.__doc__ = doc
@@ -90,13 +92,17 @@ def _factory(name: str, doc: str, parameters: Sequence[inspect.Parameter], build
 
 def _parameter(stock: inspect.Parameter) -> inspect.Parameter:
     """A stock parameter with its type. Initializers are given by name; null leaves the stock one."""
-    if stock.name.endswith("_init"):
+    if _is_init(stock.name):
         return stock.replace(annotation=Initializer | None, default=None)
     return stock.replace(annotation=STOCK_TYPES.get(stock.name, stock.annotation))
 
 
 def _value(name: str, value: Any) -> Any:
     """What stock layers expect: tuples, for lists break them, and initializers as functions."""
-    if name.endswith("_init"):
+    if _is_init(name):
         return initializer(value)
     return tuple(_value("", each) for each in value) if isinstance(value, list | tuple) else value
+
+
+def _is_init(parameter: str) -> bool:
+    return parameter.endswith("_init")

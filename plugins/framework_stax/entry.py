@@ -93,7 +93,7 @@ def _plain(shape: Shape) -> Shape:
 
 
 def _is_shape(node: Any) -> bool:
-    return isinstance(node, tuple) and len(node) > 0 and all(isinstance(size, int | np.integer) for size in node)
+    return isinstance(node, list | tuple) and len(node) > 0 and all(isinstance(size, int | np.integer) for size in node)
 
 
 @contextmanager

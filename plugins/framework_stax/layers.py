@@ -58,8 +58,8 @@ def Dense(
 
 def Conv(
     out_chan: int,
-    filter_shape: tuple[int, ...],
-    strides: tuple[int, ...] = (1, 1),
+    filter_shape: tuple[int, int],
+    strides: tuple[int, int] = (1, 1),
     padding: Padding = "VALID",
     W_init: Initializer = "glorot_normal",  # noqa: N803
     b_init: Initializer = "zeros",

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = [
     {"errors"},
-    {"api", "keys", "mean", "options", "registry", "settings", "signals"},
+    {"contracts", "keys", "mean", "options", "registry", "settings", "signals"},
+    {"adapters"},
+    {"api"},
     {"build", "compilation", "config", "debug", "record", "stepping", "steps", "store"},
     {"checkpoint", "listing", "measuring", "overrides", "resuming", "search"},
     {"strategies.eager", "strategies.jit", "strategies.pmap"},

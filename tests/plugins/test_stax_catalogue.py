@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.example_libraries import stax
+from jax.nn.initializers import orthogonal
 
 from framework.api import Model, layer_name
 from framework_stax.activations import activations
@@ -52,6 +53,8 @@ def test_constants_compute_what_stock_ones_do(name, key):
     ("name", "args", "options", "stock", "in_shape"),
     [
         ("stax.Dense", [3], {}, stax.Dense(3), (4,)),
+        ("stax.Dense", [3, None, None], {}, stax.Dense(3), (4,)),
+        ("stax.Dense", [], {"out_dim": 3, "W_init": "orthogonal"}, stax.Dense(3, orthogonal()), (4,)),
         ("stax.Conv", [], {"out_chan": 3, "filter_shape": [2, 3]}, stax.Conv(3, (2, 3)), (6, 6, 2)),
         ("stax.Conv", [3, [2, 3], [2, 1], "SAME"], {}, stax.Conv(3, (2, 3), (2, 1), "SAME"), (6, 6, 2)),
         ("stax.Conv", [3, [2, 2], None, [[1, 0], [0, 1]]], {}, stax.Conv(3, (2, 2), None, ((1, 0), (0, 1))), (6, 6, 2)),

@@ -325,7 +325,10 @@ class TestDropout:
         (lambda: layers.Dense(3, W_init="constant"), "no initializer is named 'constant'."),
         (lambda: layers.Conv(3, (5, 5)).init(None, (-1, 784)), "Conv with a window (5, 5) expects inputs [B, H, W, C]"),
         (lambda: layers.Conv(3, (9, 3)).init(None, IMAGES), "larger than its inputs (8, 8); use padding SAME"),
-        (lambda: layers.Conv(3, (3, 3), (1,)).init(None, IMAGES), "window and strides, all positive and of one length"),
+        (
+            lambda: layers.Conv(3, (3, 3), (1, 0)).init(None, IMAGES),
+            "window and strides, all positive and of one length, found (3, 3), (1, 0)",
+        ),
         (lambda: layers.MaxPool((0, 2)).init(None, IMAGES), "of one length, found (0, 2)"),
         (lambda: layers.AvgPool((2,)).init(None, IMAGES), "AvgPool with a window (2,) expects inputs [B, W, C]"),
         (lambda: recurrent.LSTM(3).init(None, IMAGES), "expects inputs [B, T, F], found shape (-1, 8, 8, 4)"),

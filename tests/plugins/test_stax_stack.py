@@ -204,6 +204,7 @@ def test_names_may_be_given(key):
     [
         ((-1, 6, 6, 2), [stax.Conv(3, (3, 3)), stax.MaxPool((2, 2), (2, 2)), stax.Flatten], (-1, 12)),
         ((np.int64(-1), np.int32(4)), [stax.Identity], (-1, 4)),
+        ([-1, 4], [stax.Identity], (-1, 4)),
         ([(np.int64(-1), 4), (-1, 5)], [stax.FanInConcat()], (-1, 9)),
         ((-1, 4), [stax.FanOut(2), stax.parallel(stax.Identity, stax.Dense(3))], ((-1, 4), (-1, 3))),
         ({"a": (-1, 4), "b": (-1, 5)}, [stax.Identity], {"a": (-1, 4), "b": (-1, 5)}),
