@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -192,9 +193,13 @@ def _contents(catalogue: Plugin) -> dict[str, Any]:
 
 
 def _plugin(kind: str, entry: EntryPoint, name: str, fetch: Callable[[], Any]) -> Plugin:
-    version = entry.dist.version if entry.dist else "?"
-    return Plugin(kind, name, _owner(entry), version, entry.value, fetch)
+    return Plugin(kind, name, *_identity(entry.dist), entry.value, fetch)
 
 
 def _owner(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else "?"
+    return _identity(entry.dist)[0]
+
+
+@functools.lru_cache(maxsize=64)  # reading them parses a whole METADATA file
+def _identity(distribution: Distribution | None) -> tuple[str, str]:
+    return (distribution.name, distribution.version) if distribution else ("?", "?")
