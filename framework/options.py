@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -226,4 +227,4 @@ def _describe(annotation: Any) -> str:
         return "null" if annotation is type(None) else annotation.__name__.rpartition(".")[2]
     if typing.get_origin(annotation) is Callable:
         return "function"
-    return str(annotation).replace("typing.", "").replace("collections.abc.", "")
+    return re.sub(r"\w+\.(?=\w)", "", str(annotation))  # Sequence[Model], without the modules

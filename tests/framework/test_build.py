@@ -137,7 +137,7 @@ def test_every_form_of_an_entry(layers, entry, expected):
         ({"stack": [{"Scale": 0}]}, "model.layers[0].stack.layers[0].Scale: factor is 0, expected another number."),
         (
             {"stack": "Bare"},
-            "model.layers[0].stack.layers: expected Sequence[framework.api.Model], found 'Bare' (str).",
+            "model.layers[0].stack.layers: expected Sequence[Model], found 'Bare' (str).",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -100,6 +101,8 @@ def call(install, capsys, tmp_path, monkeypatch):
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    # Hydra's logging config closes every handler of the process, and with absl's the stderr that pytest captures.
+    monkeypatch.setattr(logging, "_handlerList", [])
 
     def call(*words):
         code = 0

@@ -346,6 +346,9 @@ def test_a_factory_of_any_options_is_open(factory, is_open, is_variadic):
         (Callable[[int], int] | Callable[[str], str] | None, "function or null"),
         (Iterable[int] | str, "Iterable[int] or str"),
         (Part, "Part"),
+        (Sequence[Part], "Sequence[Part]"),
+        (Mapping[str, Sequence[Path]], "Mapping[str, Sequence[Path]]"),
+        (int | np.integer | np.ndarray, "int or integer or ndarray"),
         (REQUIRED, "any"),
     ],
 )

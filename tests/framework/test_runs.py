@@ -104,6 +104,7 @@ def test_the_run_folder_holds_what_is_promised(train):
     assert sorted(p.name for p in result.directory.iterdir()) == [
         "checkpoints",
         "config.yaml",
+        "lock",
         "metrics.jsonl",
         "run.json",
         "run.log",
