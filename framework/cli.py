@@ -68,6 +68,8 @@ def train(words: list[str]) -> None:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
+    if failures and _is_sweep(words):
+        sys.exit(_exit_code(failures[0]))  # each was said when its job ended
     if failures:
         raise failures[0]
 
@@ -141,6 +143,10 @@ def _flags_last(words: list[str]) -> list[str]:
         else:
             flags.append(word)
     return [*overrides, *flags]
+
+
+def _is_sweep(words: list[str]) -> bool:
+    return "-m" in words or "--multirun" in words
 
 
 def _is_verb(word: str) -> bool:

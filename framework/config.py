@@ -78,6 +78,8 @@ def extended(config: DictConfig) -> DictConfig:
     """
     config = copy.copy(config)
     with open_dict(config):
+        if isinstance(config.get("optimizer"), DictConfig) and "learning_rate" not in config.optimizer:
+            config.schedule = {"name": "constant"}  # of a learning rate that is not there: never built
         additions = _unresolved(config.pop("extend", None) or {})
         for key, items in _leaves(additions, ""):
             target = OmegaConf.select(config, key)

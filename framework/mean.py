@@ -28,6 +28,7 @@ def weighted(values: jax.Array, weights: jax.Array | None) -> Mean:
     """
     if values.ndim == 0:
         raise ConfigError("a loss or metric returned one number, expected one value per example: [B], not its mean.")
+    values = values.astype(jnp.float32)  # a sum in few bits, or of booleans, would be another number
     if weights is None:
         return Mean(values.sum(axis=0), jnp.full([], values.shape[0], jnp.float32))
     if values.shape[0] != weights.shape[0]:
@@ -36,7 +37,7 @@ def weighted(values: jax.Array, weights: jax.Array | None) -> Mean:
         )
     spread = weights.astype(jnp.float32).reshape(weights.shape[0], *[1] * (values.ndim - 1))
     # The inner where keeps 0 * nan out of the sum; gradients stay clean too, since it selects before multiplying.
-    total = (jnp.where(spread == 0, 0, values).astype(jnp.float32) * spread).sum(axis=0)
+    total = (jnp.where(spread == 0, 0, values) * spread).sum(axis=0)
     return Mean(total, weights.astype(jnp.float32).sum())
 
 

@@ -61,7 +61,10 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
     """
     words = rewrite(overrides)
     if config_dir is not None:
-        words.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
+        folder = Path(config_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"config_dir: {folder} is no folder.")
+        words.append(f"hydra.searchpath=['file://{folder}']")
     with search.session(), initialize_config_module("framework_conf", version_base="1.3"):
         config = compose("config", words, return_hydra_config=True)
         name = experiment_name(config.hydra.runtime.choices)
