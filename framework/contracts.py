@@ -121,8 +121,8 @@ class Strategy(Protocol):
     @property
     def devices(self) -> int: ...
 
-    def init(self, init: Callable[[Array], TrainState], key: Array) -> TrainState:
-        """Make the state, placed where the steps want it."""
+    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
+        """Make the state as `init(given)`, from a key or from a saved state, placed where the steps want it."""
         ...
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[[TrainState, PyTree], tuple[TrainState, PyTree]]:

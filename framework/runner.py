@@ -134,7 +134,7 @@ def _initial_state(experiment: Experiment, saved: TrainState | None) -> TrainSta
     # Making constants is a transfer: it is the loop that debug=transfers watches.
     with jax.transfer_guard("allow"):
         if saved is not None:
-            return experiment.strategy.feed(saved, None)
+            return experiment.strategy.init(lambda state: state, saved)
         key = root_key(experiment.settings.seed)
         return experiment.strategy.init(lambda key: experiment.task.init(key, experiment.data.spec), key)
 

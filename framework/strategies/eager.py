@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from framework.api import Array, PyTree, Strategy, TrainState
+from framework.api import PyTree, Strategy, TrainState
 
 
 class Eager(NamedTuple):
@@ -16,9 +16,9 @@ class Eager(NamedTuple):
 
     devices: int = 1
 
-    def init(self, init: Callable[[Array], TrainState], key: Array) -> TrainState:
+    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Run as it is."""
-        return _uncompiled(init)(key)
+        return _uncompiled(init)(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Run as it is."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from framework.api import Array, PyTree, Strategy, TrainState
+from framework.api import PyTree, Strategy, TrainState
 
 
 class Jit(NamedTuple):
@@ -15,9 +15,9 @@ class Jit(NamedTuple):
 
     devices: int = 1
 
-    def init(self, init: Callable[[Array], TrainState], key: Array) -> TrainState:
+    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Compile init as one program: made op by op, it costs more start-up time than the step does."""
-        return jax.jit(init)(key)
+        return jax.jit(init)(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Compile `step(state, feed)`."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from framework.api import Array, PyTree, Strategy, TrainState
+from framework.api import PyTree, Strategy, TrainState
 from framework.errors import ConfigError
 
 AXIS = "batch"
@@ -25,9 +25,9 @@ class Pmap(NamedTuple):
 
     devices: int
 
-    def init(self, init: Callable[[Array], TrainState], key: Array) -> TrainState:
+    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Make the state once and replicate it."""
-        return jax.device_put(jax.jit(init)(key), NamedSharding(self._mesh(), PartitionSpec()))
+        return jax.device_put(jax.jit(init)(given), NamedSharding(self._mesh(), PartitionSpec()))
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Map `step(state, feed, axis)`; the step itself sums over the axis."""

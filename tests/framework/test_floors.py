@@ -19,7 +19,7 @@ FLOORS = [
     {"api"},
     {"build", "compilation", "config", "debug", "record", "stepping", "steps", "store"},
     {"checkpoint", "listing", "measuring", "overrides", "resuming", "search"},
-    {"strategies.eager", "strategies.jit", "strategies.pmap"},
+    {"strategies.eager", "strategies.jit", "strategies.pmap", "strategies.sharded"},
     {"loop", "trained"},
     {"compose"},
     {"runner"},

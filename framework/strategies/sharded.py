@@ -1,0 +1,173 @@
+"""A mesh of devices: the batch and the parameters are cut, and the compiler works out who talks to whom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from framework.api import PyTree, Strategy, TrainState
+from framework.errors import ConfigError, nearest
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+"""The axes that cut the batch. Along `fsdp` parameters are cut too, and gathered for the layer that needs them."""
+
+Rules = Mapping[str, Sequence[str | None]]
+
+
+class Sharded(NamedTuple):
+    """Compile with `jax.jit` over a mesh.
+
+    The step is the one of a single device, with no named axis: the compiler cuts it along its inputs and inserts the
+    sums. So noise and metrics are those of one device as well, to rounding.
+    """
+
+    mesh: Mesh
+    rules: Rules
+
+    @property
+    def devices(self) -> int:
+        """Into how many equal parts a batch is cut."""
+        return math.prod(self.mesh.shape[axis] for axis in BATCH)
+
+    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
+        """Make the state in pieces: no device ever holds the whole of a parameter that is cut.
+
+        Raises: ConfigError if a rule fits no parameter, or not its shape.
+        """
+        return jax.jit(init, out_shardings=self._placement(jax.eval_shape(init, given)))(given)
+
+    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
+        """Compile `step(state, feed)`; what comes out lies where it lay."""
+
+        def placed(state: TrainState, feed: PyTree) -> tuple[TrainState, PyTree]:
+            after, means = step(state, feed)
+            return jax.lax.with_sharding_constraint((after, means), (self._placement(state), self._whole()))
+
+        return jax.jit(placed, donate_argnums=0)
+
+    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile `step(state, batch)`."""
+        return jax.jit(step, out_shardings=self._whole())
+
+    def feed(self, feed: PyTree, axes: Any) -> PyTree:
+        """Cut the axes of examples over the mesh's `data` and `fsdp`; replicate what has none."""
+        whole = jax.tree.broadcast(axes, feed, is_leaf=lambda axis: axis is None)
+        return jax.tree.map(self._place, whole, feed, is_leaf=lambda axis: axis is None)
+
+    def _place(self, axis: int | None, leaf: np.ndarray) -> jax.Array:
+        spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, BATCH)
+        return jax.device_put(leaf, NamedSharding(self.mesh, spec))
+
+    def _whole(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def _placement(self, state: TrainState) -> TrainState:
+        """A sharding for each leaf: parameters by the rules, the optimizer's copies of them likewise, others whole."""
+        specs = {path: self._spec(path, leaf.shape) for path, leaf in _by_path(state.params)}
+        unused = [pattern for pattern in self.rules if not any(fnmatchcase(path, pattern) for path in specs)]
+        if unused:
+            raise ConfigError(f"strategy.rules: '{unused[0]}' fits no parameter.{nearest(unused[0], specs)}")
+        return jax.tree.map(
+            partial(NamedSharding, self.mesh),
+            jax.tree.map(lambda _: PartitionSpec(), state)._replace(
+                params=jax.tree.unflatten(jax.tree.structure(state.params), specs.values()),
+                opt_state=_like_parameters(state.opt_state, state.params, specs),
+            ),
+        )
+
+    def _spec(self, path: str, shape: tuple[int, ...]) -> PartitionSpec:
+        for pattern, names in self.rules.items():
+            if fnmatchcase(path, pattern):
+                self._check(path, shape, names)
+                return PartitionSpec(*names)
+        return self._by_size(shape)
+
+    def _by_size(self, shape: tuple[int, ...]) -> PartitionSpec:
+        """Cut the largest axis that `fsdp` divides."""
+        parts = self.mesh.shape["fsdp"]
+        fitting = [axis for axis, size in enumerate(shape) if parts > 1 and size > 0 and size % parts == 0]
+        if not fitting:
+            return PartitionSpec()
+        return PartitionSpec(*[None] * max(fitting, key=lambda axis: shape[axis]), "fsdp")
+
+    def _check(self, path: str, shape: tuple[int, ...], names: Sequence[str | None]) -> None:
+        if len(names) > len(shape):
+            raise ConfigError(f"strategy.rules: '{path}' has {len(shape)} axes, and its rule names {len(names)}.")
+        for size, name in zip(shape, names, strict=False):
+            if name is not None and size % self.mesh.shape[name]:
+                parts = self.mesh.shape[name]
+                raise ConfigError(
+                    f"strategy.rules: '{path}' {list(shape)} has an axis of {size}, which {name}={parts} does not "
+                    f"divide; give it the rule {[None] * len(shape)}, or another size to strategy.{name}."
+                )
+
+
+def sharded(data: int | None = None, fsdp: int = 1, tensor: int = 1, rules: Rules | None = None) -> Strategy:
+    """A mesh of devices with axes data, fsdp and tensor; parameters are cut by rules over their paths.
+
+    Args:
+      data: replicas, each with its part of the batch; null takes all devices that the other axes leave.
+      fsdp: parts of the batch too, but parameters and optimizer state are cut as well: less memory, more traffic.
+      tensor: parts of single layers, as the rules say; it does not cut the batch.
+      rules: axis names for the dimensions of each parameter whose path, as in the parameter table, fits a pattern:
+        `{"*/W": [null, tensor], "*/b": [tensor]}`. The first fitting pattern counts. Where none fits, `fsdp` cuts the
+        largest axis that it divides.
+
+    Raises: ConfigError if the mesh does not fit the devices, or a rule names another axis or one twice.
+    """
+    available = jax.device_count()
+    if min(fsdp, tensor, 1 if data is None else data) < 1:
+        raise ConfigError(f"strategy: data={data}, fsdp={fsdp}, tensor={tensor}; expected sizes of at least 1.")
+    if data is None and available % (fsdp * tensor):
+        raise ConfigError(
+            f"strategy: fsdp={fsdp} × tensor={tensor} does not divide the {available} devices; set strategy.data."
+        )
+    sizes = (available // (fsdp * tensor) if data is None else data, fsdp, tensor)
+    if math.prod(sizes) > available:
+        raise ConfigError(
+            f"strategy: data={sizes[0]} × fsdp={fsdp} × tensor={tensor} needs {math.prod(sizes)} devices, and there "
+            f"are {available}; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={math.prod(sizes)} "
+            "simulates more."
+        )
+    _check_names(rules or {})
+    devices = jax.devices()[: math.prod(sizes)]
+    return Sharded(jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices), rules or {})
+
+
+def _check_names(rules: Rules) -> None:
+    for pattern, names in rules.items():
+        used = [name for name in names if name is not None]
+        for name in used:
+            if name not in AXES:
+                raise ConfigError(f"strategy.rules.{pattern}: the mesh has no axis '{name}'.{nearest(name, AXES)}")
+        if len(set(used)) < len(used):
+            raise ConfigError(f"strategy.rules.{pattern}: {list(names)} names an axis twice; each can cut once.")
+
+
+def _by_path(tree: PyTree) -> Iterator[tuple[str, Any]]:
+    for keys, leaf in jax.tree.leaves_with_path(tree):
+        yield jax.tree_util.keystr(keys, simple=True, separator="/"), leaf
+
+
+def _like_parameters(opt_state: PyTree, params: PyTree, specs: Mapping[str, PartitionSpec]) -> PyTree:
+    """A leaf whose path ends in a parameter's, or else whose shape is a parameter's, lies as that parameter does.
+
+    The shape decides where an optimizer keeps its leaves in a flat list, as those of `jax.example_libraries` do.
+    """
+    shapes = {path: leaf.shape for path, leaf in _by_path(params)}
+    by_shape = {shape: specs[path] for path, shape in shapes.items()}
+
+    def spec(path: str, shape: tuple[int, ...]) -> PartitionSpec:
+        named = [name for name in specs if shapes[name] == shape and f"/{path}".endswith(f"/{name}")]
+        return specs[max(named, key=len)] if named else by_shape.get(shape, PartitionSpec())
+
+    leaves = [spec(path, leaf.shape) for path, leaf in _by_path(opt_state)]
+    return jax.tree.unflatten(jax.tree.structure(opt_state), leaves)
