@@ -10,11 +10,13 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from framework.api import DataPipeline, Model, Parameter, Strategy, Task, TrainState, layer_name
+from framework.averaging import averaged
 from framework.build import Builder
 from framework.config import Settings, extended, plain, settings_of, tagged
 from framework.errors import ConfigError, FrameworkError
 from framework.keys import root_key
 from framework.loop import Watcher
+from framework.precision import in_precision, loss_scaled
 from framework.registry import Plugin, Registry
 from framework.steps import supervised
 from framework.store import leaves_by_path
@@ -62,12 +64,14 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
     OmegaConf.update(config, "train.steps", total, force_add=True)
     resolved = plain(config)
-    model = builder.named("models", resolved["model"], "model")
+    model = in_precision(builder.named("models", resolved["model"], "model"), settings.precision)
     loss = builder.named("losses", resolved["loss"], "loss")
     metrics = {tag: builder.named("metrics", options, f"metrics.{tag}") for tag, options in _tags(resolved, "metrics")}
-    task = supervised(model, loss, _build_optimizer(builder, resolved), metrics, transforms)
+    optimizer = _build_optimizer(builder, resolved)
+    task = supervised(model, loss, optimizer, metrics, transforms, settings.train.accumulate)
+    task = task if settings.ema is None else averaged(task, settings.ema)
     strategy = builder.named("strategies", resolved["strategy"], "strategy")
-    _check_batches(strategy, data, resolved["data"])
+    _check_batches(strategy, data, resolved["data"], settings.train.accumulate)
     watchers = tuple(_watcher(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
     shapes = check_shapes(task, data, model)
     return Experiment(
@@ -110,7 +114,8 @@ def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
     options = dict(config["optimizer"])
     if "learning_rate" in options:
         builder.rate = options["learning_rate"] = builder.named("schedules", config["schedule"], "schedule")
-    return builder.named("optimizers", options, "optimizer")
+    optimizer = builder.named("optimizers", options, "optimizer")
+    return loss_scaled(optimizer) if config.get("precision") == "float16" else optimizer
 
 
 def _watcher(builder: Builder, tag: str, options: Mapping[str, Any]) -> Watcher:
@@ -122,13 +127,20 @@ def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, 
     return list(tagged(config.get(section), section).items())
 
 
-def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str, Any]) -> None:
+def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str, Any], accumulate: int) -> None:
     sizes = {"data.batch_size": _leading(data), "data.eval_batch_size": options.get("eval_batch_size")}
     for key, size in sizes.items():
         if isinstance(size, int) and size % strategy.devices:
             raise ConfigError(
                 f"{key}: {size} does not divide over {strategy.devices} devices; take a multiple of that."
             )
+    each = _leading(data) // strategy.devices
+    if each % accumulate:
+        fits = ", ".join(str(parts) for parts in range(1, each + 1) if each % parts == 0)
+        raise ConfigError(
+            f"train.accumulate: {accumulate} does not divide the {each} examples a device has of a batch; "
+            f"take one of {fits}, or another data.batch_size."
+        )
 
 
 def _leading(data: DataPipeline) -> int:

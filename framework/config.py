@@ -12,7 +12,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 
 from framework.errors import ConfigError, nearest
 from framework.options import bind, check, schema_of
-from framework.settings import Debug, NanPolicy, RunSettings, Train
+from framework.settings import Debug, NanPolicy, Precision, RunSettings, Train
 
 COMPONENTS = {
     "model": "models",
@@ -38,6 +38,8 @@ class Settings(NamedTuple):
     run: RunSettings
     debug: Debug
     nan_policy: NanPolicy
+    precision: Precision
+    ema: float | None
 
 
 def share_of_steps(share: float, *, _root_: DictConfig) -> int | None:
@@ -117,6 +119,8 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
         run=RunSettings(**_section(config, "run", RunSettings)),
         debug=Debug(**_section(config, "debug", Debug)),
         nan_policy=check(config.get("nan_policy", "stop"), NanPolicy, "nan_policy", {}),
+        precision=check(config.get("precision", "float32"), Precision, "precision", {}),
+        ema=check(config.get("ema"), float | None, "ema", {}),
     )
     _check_ranges(settings)
     return settings
@@ -146,9 +150,11 @@ def _section(config: Mapping[str, Any], name: str, schema: type) -> dict[str, An
 
 def _check_ranges(settings: Settings) -> None:
     for name, value in settings.train._asdict().items():
-        low = 1 if name in ("steps", "epochs", "steps_per_call") else 0
+        low = 1 if name in ("steps", "epochs", "steps_per_call", "accumulate") else 0
         if isinstance(value, int) and value < low:
             raise ConfigError(f"train.{name}: expected at least {low}, found {value}.")
+    if settings.ema is not None and not 0 < settings.ema < 1:
+        raise ConfigError(f"ema: expected a decay between 0 and 1, such as 0.999, or null, found {settings.ema}.")
     if not 0 <= settings.seed < 2**32:  # JAX folds larger seeds into these, so that two would give the same run
         raise ConfigError(f"seed: expected 0 to {2**32 - 1}, found {settings.seed}.")
 

@@ -74,7 +74,7 @@ class Task(NamedTuple):
       init: `init(key, spec) -> TrainState`, where spec holds a `jax.ShapeDtypeStruct` [B, ...] for each leaf.
       train_step: `train_step(state, batch, axis=None) -> (state, {name: (total, count)})`.
       eval_step: `eval_step(state, batch, axis=None) -> {name: (total, count)}`.
-      results: for each name, what turns its total and count into numbers, as `Metric.result` does.
+      results: by name, what turns a total and a count into numbers, as `Metric.result` does; by default it divides.
     """
 
     init: Callable[..., TrainState]

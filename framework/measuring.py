@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ def results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
     """Numbers by tag; a metric that gives several has its own suffix on each."""
     scalars: Scalars = {}
     for name, (total, count) in jax.device_get(dict(means)).items():
-        result = task.results[name](np.asarray(total, np.float64), float(count))
+        result = task.results.get(name, operator.truediv)(np.asarray(total, np.float64), float(count))
         if isinstance(result, Mapping):
             scalars |= {f"{tag}/{name}/{suffix}": float(value) for suffix, value in result.items()}
         else:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from framework import loop, record, resuming, signals
 from framework.api import Run, Summary, TrainState
+from framework.averaging import trained_params
 from framework.compilation import persistent_cache
 from framework.compose import Experiment, build
 from framework.config import extended, plain, settings_of
@@ -194,7 +195,7 @@ def _entry(experiment: Experiment, name: str) -> dict[str, Any]:
 
 
 def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float], state: TrainState) -> Result:
-    trained = trained_model(experiment.model, state.params, state.model_state, experiment.config)
+    trained = trained_model(experiment.model, trained_params(state), state.model_state, experiment.config)
     return Result(metrics, state, trained, directory)
 
 

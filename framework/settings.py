@@ -13,6 +13,7 @@ class Train(NamedTuple):
     log_every: int = 50
     eval_every: int = 500
     checkpoint_every: int = 0
+    accumulate: int = 1  # parts that a batch is cut into, to fit into memory; their gradients are summed
     steps_per_call: int | Literal["auto"] = "auto"  # steps in one compiled call
 
 
@@ -40,3 +41,6 @@ class Debug(NamedTuple):
 
 
 NanPolicy = Literal["stop", "ignore"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What models compute in. Parameters, optimizer state, losses and metrics are float32 in any case."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,12 @@ from framework.api import Array, Batch, Loss, Metric, Model, PyTree, Task, Train
 from framework.errors import FrameworkError
 from framework.keys import step_key, stream
 from framework.mean import Mean, weighted
+from framework.precision import Scaled, scale_loss, unless_skipped
+
+Gradients = tuple[PyTree, dict[str, Mean], PyTree]
+"""Of the summed loss, beside the means and the model's state after the batch."""
+
+Differentiate = Callable[[TrainState, Batch, Array], Gradients]
 
 
 def supervised(
@@ -21,6 +28,7 @@ def supervised(
     optimizer: optax.GradientTransformation,
     metrics: Mapping[str, Metric],
     transforms: Sequence[Transform] = (),
+    accumulate: int = 1,
 ) -> Task:
     """Fit a model's outputs to targets.
 
@@ -33,39 +41,34 @@ def supervised(
       optimizer: gradients to updates.
       metrics: by tag; computed in training on the step's own outputs, before its update.
       transforms: augmentations of training batches, in order, each with a key of its own.
+      accumulate: into how many parts a batch is cut, of which one at a time is in memory.
     """
     metrics = {"loss": as_metric(loss), **metrics}
+    gradients = _accumulated(_gradients(model, metrics), accumulate)
 
     def init(key: Array, spec: Batch) -> TrainState:
         in_shape = jax.tree.map(lambda leaf: (-1, *leaf.shape[1:]), spec["inputs"])
         _, params, model_state = model.init(stream(key, "init"), in_shape)
         return TrainState(jnp.zeros([], jnp.int32), params, model_state, optimizer.init(params), key)
 
-    def objective(
-        params: PyTree, model_state: PyTree, batch: Batch, key: Array
-    ) -> tuple[Array, tuple[dict[str, Mean], PyTree]]:
-        outputs, model_state = model.apply(params, model_state, batch["inputs"], key=key, train=True)
-        means = _measure(metrics, outputs, batch)
-        return means["loss"].total, (means, model_state)
-
     def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, dict[str, Mean]]:
         key = step_key(state.key, state.step, axis)
         batch = _augment(transforms, stream(key, "augment"), batch)
-        gradient = jax.grad(objective, has_aux=True)
-        grads, (means, model_state) = gradient(state.params, state.model_state, batch, stream(key, "model"))
+        grads, means, model_state = gradients(state, batch, stream(key, "model"))
         grads, means = _sum_over(axis, (grads, means))
         # A batch whose weights are all 0 has gradient 0, not 0 / 0.
         grads = jax.tree.map(lambda g: g / jnp.maximum(means["loss"].count, 1e-8).astype(g.dtype), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, model_state, opt_state, state.key), {**means, **_rate(opt_state)}
+        model_state = unless_skipped(opt_state, model_state, state.model_state)
+        after = TrainState(state.step + 1, params, model_state, opt_state, state.key)
+        return after, {**_hyperparameters(opt_state), **means}
 
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, Mean]:
         outputs, _ = model.apply(state.params, state.model_state, batch["inputs"], key=None, train=False)
         return _sum_over(axis, _measure(metrics, outputs, batch))
 
-    results = {name: metric.result for name, metric in metrics.items()}
-    return Task(init, train_step, eval_step, {**results, "learning_rate": lambda total, count: float(total / count)})
+    return Task(init, train_step, eval_step, {name: metric.result for name, metric in metrics.items()})
 
 
 def _measure(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch) -> dict[str, Mean]:
@@ -85,16 +88,59 @@ def _augment(transforms: Sequence[Transform], key: Array, batch: Batch) -> Batch
     return batch
 
 
+def _gradients(model: Model, metrics: Mapping[str, Metric]) -> Differentiate:
+    """The gradients of the summed loss of a batch that is taken whole."""
+
+    def objective(params: PyTree, state: TrainState, batch: Batch, key: Array) -> tuple[Array, Any]:
+        outputs, model_state = model.apply(params, state.model_state, batch["inputs"], key=key, train=True)
+        means = _measure(metrics, outputs, batch)
+        return scale_loss(means["loss"].total, state.opt_state), (means, model_state)
+
+    def gradients(state: TrainState, batch: Batch, key: Array) -> Gradients:
+        grads, (means, model_state) = jax.grad(objective, has_aux=True)(state.params, state, batch, key)
+        return grads, means, model_state
+
+    return gradients
+
+
+def _accumulated(gradients: Differentiate, parts: int) -> Differentiate:
+    """The same of a batch in parts: gradients and means are summed, the model's state goes from part to part."""
+    if parts == 1:
+        return gradients
+
+    def accumulate(state: TrainState, batch: Batch, key: Array) -> Gradients:
+        def add(sums: Gradients, part: tuple[Array, Batch]) -> tuple[Gradients, None]:
+            index, examples = part
+            here = state._replace(model_state=sums[2])
+            grads, means, model_state = gradients(here, examples, jax.random.fold_in(key, index))
+            return (*jax.tree.map(jnp.add, sums[:2], (grads, means)), model_state), None
+
+        # Part i takes examples i, i + parts, …: where examples lie on several devices in order, each has some of them.
+        cut = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch)
+        shapes = jax.eval_shape(gradients, state, jax.tree.map(lambda leaf: leaf[0], cut), key)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[:2])
+        return jax.lax.scan(add, (*zeros, state.model_state), (jnp.arange(parts), cut))[0]
+
+    return accumulate
+
+
 def _sum_over(axis: str | None, tree: Any) -> Any:
     return tree if axis is None else jax.lax.psum(tree, axis)
 
 
-def _rate(opt_state: PyTree) -> dict[str, Mean]:
-    """The learning rate that this update used, where the optimizer keeps it in its state (optax.inject_hyperparams)."""
-    leaves, _ = jax.tree.flatten_with_path(opt_state)
-    rates = [leaf for path, leaf in leaves if jax.tree_util.keystr(path).endswith(".hyperparams['learning_rate']")]
+def _hyperparameters(opt_state: PyTree) -> dict[str, Mean]:
+    """What an update used of the learning rate, as `optax.inject_hyperparams` keeps it, and of all with a schedule."""
+    values, told = {}, {"learning_rate", "loss_scale"}
+    for path, leaf in jax.tree.flatten_with_path(opt_state)[0]:
+        if found := re.search(r"\.hyperparams(_states)?\['(\w+)'\]", jax.tree_util.keystr(path)):
+            if found[1]:
+                told.add(found[2])
+            else:
+                values.setdefault(found[2], leaf)
+    if isinstance(opt_state, Scaled):
+        values["loss_scale"] = opt_state.scale
     one = jnp.ones([], jnp.float32)
-    return {"learning_rate": Mean(jnp.asarray(rates[0], jnp.float32), one)} if rates else {}
+    return {name: Mean(jnp.asarray(values[name], jnp.float32), one) for name in sorted(told & values.keys())}
 
 
 def predictor(model: Model, params: PyTree, model_state: PyTree) -> Callable[[PyTree], PyTree]:

@@ -10,9 +10,11 @@ import jax
 
 from framework import resuming, store
 from framework.api import Model, PyTree
+from framework.averaging import from_checkpoint, in_checkpoint
 from framework.build import Builder
 from framework.errors import StorageError
 from framework.keys import root_key
+from framework.precision import in_precision
 from framework.registry import discover
 from framework.steps import predictor
 
@@ -49,12 +51,13 @@ def load(path: str | Path, step: int | None = None) -> Trained:
         raise StorageError(
             f"{directory} holds no checkpoint{'' if step is None else f' of step {step}'}; found {saved}."
         )
-    model: Model = Builder(discover()).named("models", config["model"], "model")
+    built: Model = Builder(discover()).named("models", config["model"], "model")
+    model = in_precision(built, config.get("precision", "float32"))
     in_shape = jax.tree.map(tuple, inputs, is_leaf=lambda node: isinstance(node, list))
     _, params, model_state = jax.eval_shape(lambda key: model.init(key, in_shape)[0:3], root_key(0))
-    like = {"params": params, "model_state": model_state}
+    like = {**in_checkpoint(params, config.get("ema") is not None), "model_state": model_state}
     restored = store.restore(directory / "checkpoints" / str(saved[-1] if step is None else step), like)
-    return trained_model(model, restored["params"], restored["model_state"], config)
+    return trained_model(model, from_checkpoint(restored), restored["model_state"], config)
 
 
 def trained_model(model: Model, params: PyTree, model_state: PyTree, config: Mapping[str, Any]) -> Trained:

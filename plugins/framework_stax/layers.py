@@ -202,7 +202,9 @@ def BatchNorm(
         axes = axes_of(inputs.ndim)
         values = inputs.astype(state.mean.dtype)  # moments of bfloat16 values need the sums of float32
         moments = batch_moments(values, axes) if train else state
-        mean, variance, beta, gamma = jax.tree.map(lambda x: jnp.expand_dims(x, axes), (*moments, *params))
+        mean, variance, beta, gamma = jax.tree.map(
+            lambda x: jnp.expand_dims(x, axes).astype(values.dtype), (*moments, *params)
+        )
         values = (values - mean) * lax.rsqrt(variance + epsilon)
         values = values * gamma if scale else values
         values = values + beta if center else values

@@ -21,7 +21,7 @@ def message(raised):
 
 def test_sections_left_out_have_their_defaults():
     settings = settings_of(WHOLE)
-    assert settings == (0, Train(), RunSettings(), Debug(), "stop")
+    assert settings == (0, Train(), RunSettings(), Debug(), "stop", "float32", None)
 
 
 @pytest.mark.parametrize(
