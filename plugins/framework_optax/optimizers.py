@@ -1,17 +1,16 @@
-"""Every optimizer and gradient transformation of optax by its own name, found in the library, and chains of them."""
+"""Every optimizer and gradient transformation of optax by its own name, found in the library."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
 
-from framework.api import Schedule
-from framework.errors import ConfigError, nearest
+from framework.errors import ConfigError
 from framework_optax.injection import Build, inject
 from framework_optax.masks import mask_by_path
 from framework_optax.signatures import Parameters, complete, documented, is_dtype, is_mask, is_number, parameters_of
@@ -73,44 +72,10 @@ class Found(NamedTuple):
 
 def catalogue() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Factories by name, with optax's arguments and defaults; masks are patterns of paths, dtypes are names."""
-    return {name: _factory(found) for name, found in _search().items()}
+    return {name: _factory(found) for name, found in search().items()}
 
 
-def chain(
-    learning_rate: float | Schedule | None = None, transforms: Sequence[Any] = ()
-) -> optax.GradientTransformation:
-    """Optax transformations, one after the other.
-
-    Args:
-      learning_rate: handed to each transform that takes one and is not given its own.
-      transforms: each a name, `{name: {option: value}}`, or an `optax.GradientTransformation`.
-
-    Returns: a transformation whose hyper-parameters in the state are "learning_rate" for the shared one and, for the
-      others, such as "clip_by_global_norm__max_norm", or "clip_2__max_delta" where a name stands twice.
-
-    Raises: ConfigError for an unknown transform or option, none at all, or a learning rate that none takes.
-    """
-    if not transforms:
-        raise ConfigError("chain: transforms is empty; expected at least one, such as scale_by_learning_rate.")
-    known = _search()
-    parts = [_part(entry, known, learning_rate) for entry in transforms]
-    if learning_rate is not None and not any(part.shares_rate for part in parts):
-        raise ConfigError(
-            "chain: no transform takes the learning rate; end with scale_by_learning_rate or an optimizer."
-        )
-    keys = _keys(parts)
-
-    def build(values: Mapping[str, Any]) -> optax.GradientTransformation:
-        own = [{option: values[key] for option, key in names.items()} for names in keys]
-        return optax.chain(*(part.build(numbers) for part, numbers in zip(parts, own, strict=True)))
-
-    pairs = zip(parts, keys, strict=True)
-    return inject(
-        "chain", build, {names[option]: value for part, names in pairs for option, value in part.numbers.items()}
-    )
-
-
-def _search() -> dict[str, Found]:
+def search() -> dict[str, Found]:
     """What optax and optax.contrib offer; where both do, optax's."""
     functions = vars(optax.contrib) | vars(optax)
     found = {}
@@ -139,36 +104,6 @@ def _factory(found: Found) -> Callable[..., optax.GradientTransformation]:
         return inject(f"optimizer '{part.name}'", part.build, part.numbers)
 
     return documented(make, found.name, found.function, found.parameters)
-
-
-def _part(entry: Any, known: Mapping[str, Found], learning_rate: float | Schedule | None) -> Part:
-    """Read one entry of a chain."""
-    if isinstance(entry, optax.GradientTransformation):
-        return Part("given", {}, lambda _: entry, shares_rate=True)  # it may well scale by the rate on its own
-    named = {entry: {}} if isinstance(entry, str) else entry
-    if not isinstance(named, Mapping) or len(named) != 1:
-        raise ConfigError(f"chain: expected a name or {{name: {{option: value}}}} as a transform, found {entry!r}.")
-    name, options = next(iter(named.items()))
-    if name not in known:
-        raise ConfigError(f"chain: optax has no transform '{name}'.{nearest(str(name), known)}")
-    if not isinstance(options, Mapping | None):
-        raise ConfigError(f"chain: expected {{option: value}} for '{name}', found {options!r}.")
-    options = dict(options or {})
-    shares = learning_rate is not None and "learning_rate" in known[name].parameters and "learning_rate" not in options
-    return known[name].part(options | {"learning_rate": learning_rate} if shares else options, shares)
-
-
-def _keys(parts: Sequence[Part]) -> list[dict[str, str]]:
-    """For each part of a chain, what each of its hyper-parameters is called in the state."""
-    names = [part.name for part in parts]
-    labels = [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
-    return [
-        {
-            option: option if part.shares_rate and option == "learning_rate" else f"{label}__{option}"
-            for option in part.numbers
-        }
-        for part, label in zip(parts, labels, strict=True)
-    ]
 
 
 def _dtype(name: str, value: str) -> jnp.dtype:

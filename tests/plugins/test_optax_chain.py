@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from framework.errors import ConfigError
+from framework_optax.chain import chain
 from framework_optax.masks import mask_by_path
-from framework_optax.optimizers import catalogue, chain
+from framework_optax.optimizers import catalogue
 
 PARAMS = {
     "0_Conv": {"W": jnp.array([[1.0, -2.0]]), "b": jnp.array([3.0])},
