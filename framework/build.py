@@ -11,7 +11,7 @@ import optax
 
 from framework.api import Callback, Loss, Metric, Model, Schedule, Transform, as_metric, as_model, as_optimizer
 from framework.errors import ConfigError, FrameworkError, PluginError
-from framework.options import Option, Schema, bind, freeze, schema_of
+from framework.options import Option, Schema, bind, freeze, is_component, schema_of
 from framework.registry import KINDS, Plugin, Registry
 
 CONTRACTS: dict[Any, str] = {
@@ -84,8 +84,8 @@ class Builder:
 
 
 def _arguments(schema: Schema, options: Any, key: str, label: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and named arguments from `{…}`, `[…]` or one value."""
-    if isinstance(options, Mapping):
+    """Positional and named arguments from `{…}`, `[…]` or one value, which may be a component `{name: options}`."""
+    if isinstance(options, Mapping) and not _is_wrapped(schema, options):
         return (), dict(options)
     values = options if isinstance(options, list | tuple) else [options]
     if isinstance(options, list | tuple) and schema.options and _takes_sequence(schema.options[0]):
@@ -95,6 +95,13 @@ def _arguments(schema: Schema, options: Any, key: str, label: str) -> tuple[tupl
     if len(values) > len(schema.options):
         raise ConfigError(f"{key}: {label} takes {len(schema.options)} options, found {len(values)} values.")
     return (), {option.name: value for option, value in zip(schema.options, values, strict=False)}
+
+
+def _is_wrapped(schema: Schema, options: Mapping[str, Any]) -> bool:
+    """Whether a mapping such as `{Dense: 10}` is the component that the first option asks for."""
+    first = next(iter(schema.options), None)
+    asks = first is not None and is_component(first.annotation, CONTRACTS)
+    return asks and bool(options) and not any(option.name in options for option in schema.options)
 
 
 def _takes_sequence(option: Option) -> bool:

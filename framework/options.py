@@ -112,7 +112,7 @@ def freeze(value: Any) -> Any:
 
 def _convert(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build]) -> tuple[bool, Any]:
     """Whether an annotation accepts a value, and the value as it wants it."""
-    if _is_component(annotation, builds):
+    if is_component(annotation, builds):
         plain = isinstance(value, str | Mapping)
         return (True, builds[annotation](value, key)) if plain else (callable(value) or isinstance(value, tuple), value)
     if annotation in (REQUIRED, Any, object):
@@ -187,7 +187,8 @@ def _convert_mapping(value: Any, arguments: tuple[Any, ...], key: str, builds: M
     return True, {name: check(item, each, f"{key}.{name}", builds) for name, item in value.items()}
 
 
-def _is_component(annotation: Any, builds: Mapping[Any, Build]) -> bool:
+def is_component(annotation: Any, builds: Mapping[Any, Any]) -> bool:
+    """Whether an annotation stands for a component, which a config names and `builds` makes."""
     try:
         return annotation in builds
     except TypeError:  # an annotation that cannot be hashed is nobody's component
