@@ -1,0 +1,89 @@
+"""An end to training that no longer gets better."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from framework.api import Callback, Run, StopTraining
+from framework.errors import ConfigError, nearest
+
+
+def early_stopping(
+    metric: str = "eval/loss", mode: Literal["min", "max"] = "min", patience: int = 5, min_delta: float = 0.0
+) -> Callback:
+    """Ends a run in good order once a metric has not improved for `patience` evaluations.
+
+    A resumed run goes on counting: what was seen before is read from the run folder's `metrics.jsonl`.
+
+    Args:
+      metric: the tag to watch, such as `eval/accuracy`.
+      mode: whether less is better, or more.
+      patience: evaluations in a row without an improvement, after which the run ends.
+      min_delta: by how much a value must be better than the best so far to count. NaN is never better.
+
+    Raises: ConfigError if patience is less than 1, min_delta is negative, or the metric is of the test split, which is
+      measured after training.
+    """
+    if patience < 1:
+        raise ConfigError(f"patience: expected at least 1 evaluation, found {patience}.")
+    if not min_delta >= 0:
+        raise ConfigError(f"min_delta: expected 0 or more, found {min_delta}.")
+    if metric.startswith("test/"):
+        raise ConfigError(f"metric: '{metric}' is measured after training; watch eval/{metric.removeprefix('test/')}.")
+    return EarlyStopping(metric, mode, patience, min_delta)
+
+
+class EarlyStopping(Callback):
+    """Compares each value with the best so far."""
+
+    def __init__(self, metric: str, mode: Literal["min", "max"], patience: int, min_delta: float) -> None:
+        self._metric = metric
+        self._sign = 1 if mode == "min" else -1
+        self._patience = patience
+        self._min_delta = min_delta
+
+    def on_start(self, run: Run) -> None:
+        self._last_step = run.total_steps
+        self._best, self._best_step, self._waited = math.inf, 0, 0
+        if run.start_step > 0:
+            for step, value in _recorded(run.directory / "metrics.jsonl", self._metric, run.start_step):
+                self._compare(step, value)
+
+    def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
+        if self._metric not in scalars:
+            self._check_tag(scalars)
+            return
+        self._compare(step, scalars[self._metric])
+        if self._waited >= self._patience and step < self._last_step:
+            raise StopTraining(
+                f"{self._metric} has not improved on {self._sign * self._best:.6g}, of step {self._best_step}, "
+                f"in {self._waited} evaluations"
+            )
+
+    def _compare(self, step: int, value: float) -> None:
+        if self._sign * value < self._best - self._min_delta:
+            self._best, self._best_step, self._waited = self._sign * value, step, 0
+        else:
+            self._waited += 1
+
+    def _check_tag(self, scalars: Mapping[str, float]) -> None:
+        """All tags of a split are logged together: where one is there without the metric, the metric is not one."""
+        split = self._metric.partition("/")[0]
+        siblings = [tag for tag in scalars if tag.startswith(f"{split}/")]
+        if siblings:
+            raise ConfigError(f"early_stopping: no metric '{self._metric}' is logged.{nearest(self._metric, siblings)}")
+
+
+def _recorded(path: Path, metric: str, last_step: int) -> Iterator[tuple[int, float]]:
+    """Steps and values of a metric up to a step; a run that was killed may have left half a line."""
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and metric in entry and entry.get("step", math.inf) <= last_step:
+            yield entry["step"], float(entry[metric])

@@ -1,0 +1,106 @@
+"""Early stopping: when it stops, what it says, and that a resumed run counts on."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+import framework
+from framework.api import Run, StopTraining
+from framework.errors import ConfigError
+from framework_callbacks.early_stopping import early_stopping
+
+
+def start(directory, start_step=0, total_steps=1000, **options):
+    callback = early_stopping(**options)
+    callback.on_start(Run(directory, "mnist", {}, start_step, total_steps, 20, 128, (), {}))
+    return callback
+
+
+def stopped_at(callback, values, tag="eval/loss", first=1):
+    """The step of the value that ended the run, and what was said."""
+    for step, value in enumerate(values, start=first):
+        callback.on_log(step, {"train/loss": 0.0})
+        try:
+            callback.on_log(step, {tag: value, "eval/other": 0.0})
+        except StopTraining as stop:
+            return step, str(stop)
+    return None, ""
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "step"),
+    [
+        ({"patience": 2}, [3, 2, 2, 2, 1], 4),
+        ({"patience": 2}, [3, 2, 2, 1, 2, 1.5, 0], 6),
+        ({"patience": 1}, [1, 1], 2),
+        ({"patience": 3}, [5, 4, 3, 2, 1], None),
+        ({"patience": 2, "mode": "max"}, [1, 2, 2, 1, 3], 4),
+        ({"patience": 2, "mode": "max"}, [-3, -2, -1], None),
+        ({"patience": 2, "min_delta": 0.5}, [3, 2.6, 2.6, 1], 3),
+        ({"patience": 2, "min_delta": 0.5}, [3, 2.6, 2.4, 2.3, 1.8, 1.7], None),
+        ({"patience": 2}, [1, NAN, NAN], 3),
+        ({"patience": 3}, [NAN, NAN, 1, 2, 2, 2], 6),
+        ({"patience": 1, "total_steps": 2}, [1, 1], None),  # the last step ends the run anyway
+    ],
+)
+def test_it_stops_after_so_many_evaluations_without_improvement(tmp_path, options, values, step):
+    assert stopped_at(start(tmp_path, **options), values)[0] == step
+
+
+def test_it_says_why(tmp_path):
+    _, text = stopped_at(start(tmp_path, patience=2, mode="max", metric="eval/acc"), [0.5, 0.75, 0.5, 0.5], "eval/acc")
+    assert text == "eval/acc has not improved on 0.75, of step 2, in 2 evaluations"
+
+
+@pytest.mark.parametrize("cut", range(1, 6))
+def test_a_resumed_run_stops_where_the_whole_one_does(tmp_path, cut):
+    values = [3.0, 2.0, NAN, 2.0, 2.5, 1.0]
+    lines = [{"step": i, "train/loss": 1.0, "eval/loss": "NaN" if v != v else v} for i, v in enumerate(values, start=1)]
+    text = "\n".join([*map(json.dumps, lines), '{"step": 7, "eval/lo'])
+    (tmp_path / "metrics.jsonl").write_text(text)  # with steps beyond the one where the run goes on
+    whole = stopped_at(start(tmp_path, patience=3), values)
+    assert whole[0] == 5
+    callback = start(tmp_path, start_step=cut, patience=3)
+    resumed = stopped_at(callback, values[cut:], first=cut + 1)
+    # A run that is resumed where it had stopped has waited long enough; its next evaluation decides.
+    assert resumed == (whole if cut < 5 else (None, ""))
+
+
+def test_a_resumed_run_without_records_begins_to_count(tmp_path):
+    assert stopped_at(start(tmp_path, start_step=4, patience=1), [1.0, 1.0], first=5)[0] == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"patience": 0}, "patience: expected at least 1 evaluation, found 0"),
+        ({"min_delta": -1.0}, "min_delta: expected 0 or more, found -1.0"),
+        ({"min_delta": NAN}, "min_delta: expected 0 or more"),
+        ({"metric": "test/loss"}, "is measured after training; watch eval/loss"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, text):
+    with pytest.raises(ConfigError, match=text):
+        early_stopping(**options)
+
+
+def test_a_tag_that_nobody_logs_is_told_at_the_first_evaluation(tmp_path):
+    with pytest.raises(ConfigError, match=r"no metric 'eval/los' is logged. Did you mean 'eval/loss'\?"):
+        stopped_at(start(tmp_path, metric="eval/los"), [1.0])
+
+
+def test_a_run_ends_in_good_order(tmp_path):
+    words = "data=synthetic data.shape=[4] data.examples=32 data.batch_size=16 data.eval_batch_size=16 model=mlp"
+    more = ["model.hidden=[4]", "train.eval_every=2", "train.steps=40", "optimizer.learning_rate=0.0"]
+    early = ["callbacks=[metrics_log,checkpoint,early_stopping]", "callbacks.early_stopping.patience=3"]
+    result = framework.run([*words.split(), *more, *early, f"run.root={tmp_path}"])
+    assert int(result.state.step) == 8
+    record = json.loads((result.directory / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("stopped", 0)
+    assert "has not improved on" in record["reason"]
