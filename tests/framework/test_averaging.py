@@ -84,6 +84,26 @@ def test_a_run_is_evaluated_with_saved_with_and_loaded_as_the_average(tmp_path, 
     jax.tree.map(np.testing.assert_array_equal, saved.params, result.state.params)
 
 
+EVERYTHING = ["ema=0.9", "precision=float16", "train.accumulate=2"]
+
+
+def test_a_sharded_run_with_everything_follows_one_device(tmp_path):
+    chosen = [*TINY, *EVERYTHING, f"run.root={tmp_path}"]
+    reference, result = framework.run(chosen), framework.run([*chosen, "strategy=sharded", "strategy.fsdp=2"])
+    for tag in ("train/loss", "eval/loss", "train/loss_scale"):
+        np.testing.assert_allclose(result.metrics[tag], reference.metrics[tag], rtol=2e-3, err_msg=tag)
+
+
+def test_a_resumed_run_with_everything_is_the_whole_run_bit_for_bit(tmp_path):
+    chosen = [*TINY, *EVERYTHING, "train.steps_per_call=2"]
+    whole = framework.run([*chosen, f"run.dir={tmp_path}/whole"])
+    framework.run([*chosen, "train.steps=3", f"run.dir={tmp_path}/cut"])
+    resumed = framework.resume(tmp_path / "cut", ["train.steps=6"])
+    assert int(resumed.state.step) == int(whole.state.step) == 6
+    for left, right in zip(jax.tree.leaves(resumed.state[:4]), jax.tree.leaves(whole.state[:4]), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
 @pytest.mark.parametrize("decay", ["0", "1", "1.5"])
 def test_a_decay_that_is_none_is_refused_in_one_line(tmp_path, decay):
     with pytest.raises(ConfigError, match=r"^ema: expected a decay between 0 and 1, such as 0.999, or null, found"):

@@ -98,7 +98,7 @@ def test_a_tag_that_nobody_logs_is_told_at_the_first_evaluation(tmp_path):
 def test_a_run_ends_in_good_order(tmp_path):
     words = "data=synthetic data.shape=[4] data.examples=32 data.batch_size=16 data.eval_batch_size=16 model=mlp"
     more = ["model.hidden=[4]", "train.eval_every=2", "train.steps=40", "optimizer.learning_rate=0.0"]
-    early = ["callbacks=[metrics_log,checkpoint,early_stopping]", "callbacks.early_stopping.patience=3"]
+    early = ["callbacks=[metrics_log,checkpoint]", "callbacks+={early_stopping: {patience: 3}}"]
     result = framework.run([*words.split(), *more, *early, f"run.root={tmp_path}"])
     assert int(result.state.step) == 8
     record = json.loads((result.directory / "run.json").read_text())
