@@ -19,7 +19,7 @@ from framework.averaging import trained_params
 from framework.compilation import persistent_cache
 from framework.compose import Experiment, build
 from framework.config import extended, plain, settings_of
-from framework.debug import switches
+from framework.debug import Explicit, switches
 from framework.errors import FrameworkError, InterruptError, NumericalError
 from framework.keys import root_key
 from framework.registry import discover
@@ -147,7 +147,7 @@ def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loo
         train = train._replace(steps_per_call=1)  # a compiled loop would hide which operation it was
     return loop.Work(
         experiment.task,
-        experiment.strategy,
+        Explicit(experiment.strategy) if settings.debug.transfers else experiment.strategy,
         experiment.data,
         experiment.watchers,
         train,

@@ -28,8 +28,11 @@ class Jit(NamedTuple):
         return jax.jit(step, static_argnames="axis")
 
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
-        """Copy to the default device."""
-        return jax.device_put(feed)
+        """Copy what is needed whole to the default device; batches go as they are.
+
+        The call itself takes a NumPy batch over, in its own time; a `device_put` before costs 3 % of a step of 18 ms.
+        """
+        return jax.device_put(feed) if axes is None else feed
 
 
 def jit() -> Strategy:

@@ -1,0 +1,81 @@
+"""What is trained: each network once as a description that every library builds, once as the framework's config."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+Description = tuple[tuple, ...]
+"""Layers, such as `("Conv", 32, 3, "SAME")`; a pool is the maximum of 2×2, side by side."""
+
+Marks = list[tuple[int, float]]
+"""What a contender returns: (steps finished, `time.monotonic()`), which all processes of a machine share."""
+
+
+class Workload(NamedTuple):
+    """One network on MNIST, or on images of its shape, with Adam.
+
+    Attributes:
+      about: what it is, for the table.
+      layers: for hand-written loops and peers, in the order in which one usually writes them.
+      model: overrides that make the framework build the same function.
+      steps: how many are timed; some seconds' worth.
+      scan: whether it can run in a compiled loop; convolutions as stax writes them are 10 times slower there on a CPU.
+    """
+
+    about: str
+    layers: Description
+    model: tuple[str, ...]
+    steps: int
+    scan: bool
+
+
+class Plan(NamedTuple):
+    """How long one trial is."""
+
+    steps: int  # timed
+    warmup: int  # before those; compiles
+    window: int  # steps between two readings of the metrics
+    synthetic: int  # examples made up on the spot; 0 for MNIST
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch, for contenders that only go by epochs."""
+        return min(self.steps, 468)
+
+
+SHAPE = (28, 28, 1)
+CLASSES = 10
+
+_HEAD = ("Dense", CLASSES)
+
+
+def _mlp(*widths: int) -> Description:
+    blocks = [(("Dense", width), ("Relu",)) for width in widths]
+    return (("Flatten",), *(layer for block in blocks for layer in block), _HEAD)
+
+
+def _cnn(channels: tuple[int, ...], size: int, padding: str, hidden: int) -> Description:
+    blocks = [(("Conv", width, size, padding), ("Relu",), ("MaxPool",)) for width in channels]
+    return (*(layer for block in blocks for layer in block), ("Flatten",), ("Dense", hidden), ("Relu",), _HEAD)
+
+
+def _conv(channels: int) -> str:
+    return f"{{Conv: {{out_chan: {channels}, filter_shape: [3, 3], padding: SAME}}}}, MaxPool, Relu"
+
+
+# A workload with other data, such as W4 (a character GPT on a text), joins here; it needs a description that `images`
+# cannot feed, and so fields for its arrays, its loss and its data overrides beside those for its network.
+WORKLOADS = {
+    "w1": Workload("MLP 784-1024-1024-10", _mlp(1024, 1024), ("model=mlp", "model.hidden=[1024,1024]"), 400, True),
+    "w2": Workload(
+        "CNN 32-64, 3×3 SAME, Dense 256",
+        _cnn((32, 64), 3, "SAME", 256),
+        ("model=serial", f"model.layers=[{_conv(32)}, {_conv(64)}, Flatten, {{Dense: 256}}, Relu, {{Dense: 10}}]"),
+        100,
+        False,
+    ),
+    "w3": Workload("MLP 784-64-10", _mlp(64), ("model=mlp", "model.hidden=[64]"), 8000, True),
+    "lenet": Workload("CNN 16-32, 5×5, Dense 128", _cnn((16, 32), 5, "VALID", 128), ("model=cnn",), 200, False),
+}
