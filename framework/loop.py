@@ -95,8 +95,11 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
 
 
 def finish(work: Work, state: TrainState, journal: Journal) -> None:
-    """What follows the last step: the state is shown to every callback, and the splits not seen are evaluated."""
-    if "test" in work.data.splits[1:]:
+    """What follows the last step: the state is shown to every callback, and the splits not seen are evaluated.
+
+    After a signal they are not: the run will go on, and its log shall be that of one that never stopped.
+    """
+    if "test" in work.data.splits[1:] and work.stopping() is None:
         _log(work, int(state.step), _evaluator(work)(state, "test"), journal)
     show(work.watchers, int(state.step), state, final=True)
 

@@ -75,6 +75,12 @@ def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: 
         raise ConfigError(f"resume would change what the run computes: {listed}; add --force if that is meant.")
 
 
+def is_finished(entry: Mapping[str, Any], step: int, total_steps: int) -> bool:
+    """Whether a run came to its end, by its last step or by a callback, holds that state still, and is not extended."""
+    ended = entry.get("exit_code") == 0 and entry.get("step") == step and entry.get("total_steps", 0) >= total_steps
+    return ended or step >= total_steps
+
+
 def warn_of_versions(entry: Mapping[str, Any]) -> None:
     """Say which packages are not those that the run began with: its bits may differ from here on."""
     recorded = entry.get("versions", {})

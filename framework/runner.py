@@ -73,7 +73,7 @@ def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Resu
         resuming.warn_of_versions(recorded.entry)
         state = resuming.newest_state(recorded.directory, experiment.shapes)
         step = 0 if state is None else int(state.step)
-        if state is not None and step >= experiment.total_steps:
+        if state is not None and resuming.is_finished(recorded.entry, step, experiment.total_steps):
             record.LOGGER.info(f"{recorded.directory} is done: it has {step} of {experiment.total_steps} steps.")
             return _result(experiment, recorded.directory, recorded.entry.get("metrics", {}), state)
         record.LOGGER.info(f"resuming {recorded.directory} at step {step} of {experiment.total_steps}")
@@ -92,6 +92,7 @@ def _recorded(experiment: Experiment, directory: Path, entry: dict[str, Any], st
         with persistent_cache(experiment.settings.run.compilation_cache):
             state, metrics, reason = _train(experiment, _run_facts(experiment, directory, entry["name"], state), state)
         outcome = {"status": "stopped" if reason else "done", "exit_code": 0, "reason": reason, "metrics": metrics}
+        outcome["step"] = int(state.step)
         if reason in signals.NAMES:
             code = outcome["exit_code"] = signals.exit_code(signals.NAMES[reason])
             raise InterruptError(f"{reason} at step {int(state.step)}; `resume {directory}` goes on from there.", code)

@@ -88,6 +88,14 @@ def test_a_finished_run_can_be_extended(straight, tmp_path):
     assert_equal_states(extended.state, straight.state)
 
 
+def test_a_run_that_a_callback_ended_is_finished(tmp_path):
+    early = ["train.steps=60", "callbacks+={early_stopping: {metric: eval/loss, patience: 1, min_delta: 100}}"]
+    stopped = train(tmp_path / "run", *early)
+    assert int(stopped.state.step) == 12
+    assert_equal_states(framework.resume(tmp_path / "run").state, stopped.state)
+    assert int(framework.resume(tmp_path / "run", ["train.steps=61"]).state.step) > 12
+
+
 @pytest.mark.parametrize("override", ["optimizer.learning_rate=0.1", "data.batch_size=8", "seed=1", "model.hidden=[9]"])
 def test_an_override_that_makes_it_another_run_needs_force(tmp_path, override):
     train(tmp_path / "run", "train.steps=2")
