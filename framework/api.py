@@ -11,6 +11,7 @@ from framework.contracts import Batch as Batch
 from framework.contracts import Callback as Callback
 from framework.contracts import DataPipeline as DataPipeline
 from framework.contracts import Loss as Loss
+from framework.contracts import Members as Members
 from framework.contracts import Metric as Metric
 from framework.contracts import Model as Model
 from framework.contracts import Parameter as Parameter

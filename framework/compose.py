@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,13 +10,15 @@ import jax
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from framework.api import DataPipeline, Model, Parameter, Strategy, Task, TrainState, layer_name
+from framework.api import DataPipeline, Members, Model, Parameter, Strategy, Task, TrainState, layer_name
 from framework.averaging import averaged
 from framework.build import Builder
 from framework.config import Settings, extended, plain, settings_of, tagged
 from framework.errors import ConfigError, FrameworkError
 from framework.keys import root_key
 from framework.loop import Watcher
+from framework.members import check_traceable, members_of, recordable, template, values_of, with_values
+from framework.population import Make, own_orders, population
 from framework.precision import in_precision, loss_scaled
 from framework.registry import Plugin, Registry
 from framework.steps import supervised
@@ -30,24 +33,19 @@ class Experiment(NamedTuple):
     model: Model
     task: Task
     data: DataPipeline
+    batches: DataPipeline  # what a step is fed: the data, or those of all members side by side
     strategy: Strategy
+    members: Members | None
     watchers: tuple[Watcher, ...]
     total_steps: int
     shapes: TrainState  # of jax.ShapeDtypeStruct
+    parameters: tuple[Parameter, ...]
     plugins: Mapping[str, Plugin]  # by config key
 
     @property
     def batch_size(self) -> int:
-        """Examples in a training batch."""
-        return int(jax.tree.leaves(self.data.spec)[0].shape[0])
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """The parameter table."""
-        return tuple(
-            Parameter(path, leaf.shape, str(leaf.dtype), int(np.prod(leaf.shape)))
-            for path, leaf in leaves_by_path(self.shapes.params).items()
-        )
+        """Examples in a step."""
+        return _leading(self.data) * (1 if self.members is None else self.members.size)
 
 
 def build(config: DictConfig, registry: Registry) -> Experiment:
@@ -60,22 +58,41 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     config = extended(config)
     settings = settings_of(plain(config))
     builder = Builder(registry)
-    data, transforms = _build_data(builder, plain(config)["data"])
+    data = _build_data(builder, plain(config)["data"])
     total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
     OmegaConf.update(config, "train.steps", total, force_add=True)
     resolved = plain(config)
-    model = in_precision(builder.named("models", resolved["model"], "model"), settings.precision)
-    loss = builder.named("losses", resolved["loss"], "loss")
-    metrics = {tag: builder.named("metrics", options, f"metrics.{tag}") for tag, options in _tags(resolved, "metrics")}
-    optimizer = _build_optimizer(builder, resolved)
-    task = supervised(model, loss, optimizer, metrics, transforms, settings.train.accumulate)
-    task = task if settings.ema is None else averaged(task, settings.ema)
     strategy = builder.named("strategies", resolved["strategy"], "strategy")
+    members = members_of(strategy, settings.seed)
+    first = resolved if members is None else with_values(config, values_of(members, 0))
+    model, task = _build_task(builder, first, settings)
     _check_batches(strategy, data, resolved["data"], settings.train.accumulate)
     watchers = tuple(_watcher(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
     shapes = check_shapes(task, data, model)
+    parameters = _parameters(shapes)
+    batches = data
+    if members is not None:
+        means = jax.eval_shape(task.train_step, shapes, data.spec)[1]
+        results = {**dict.fromkeys(means, operator.truediv), **task.results}
+        make = _maker(config, settings, registry, members)
+        check_traceable(make, values_of(members, 0), data.spec)
+        task = population(make, members, results)
+        shapes = jax.eval_shape(lambda: task.init(root_key(0), data.spec))
+        batches = own_orders(data, members.values["seed"]) if members.order == "own" else data
     return Experiment(
-        resolved, settings, model, task, data, strategy, watchers, total, shapes, dict(sorted(builder.used.items()))
+        config=resolved if members is None else recordable(config, values_of(members, 0)),
+        settings=settings,
+        model=model,
+        task=task,
+        data=data,
+        batches=batches,
+        strategy=strategy,
+        members=members,
+        watchers=watchers,
+        total_steps=total,
+        shapes=shapes,
+        parameters=parameters,
+        plugins=dict(sorted(builder.used.items())),
     )
 
 
@@ -99,14 +116,32 @@ def check_shapes(task: Task, data: DataPipeline, model: Model) -> TrainState:
     return state
 
 
-def _build_data(builder: Builder, section: Mapping[str, Any]) -> tuple[DataPipeline, list[Any]]:
-    """The pipeline, and the augmentations that `data.transform` lists; those run in the step, not in the pipeline."""
-    entries = section.get("transform") or []
-    options = {name: value for name, value in section.items() if name != "transform"}
+def _build_data(builder: Builder, section: Mapping[str, Any]) -> DataPipeline:
+    """The pipeline; the augmentations that `data.transform` lists run in the step, not in the pipeline."""
+    return builder.named("data", {name: value for name, value in section.items() if name != "transform"}, "data")
+
+
+def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings) -> tuple[Model, Task]:
+    """What is learnt and how, from a plain config, in which numbers may be traced."""
+    model = in_precision(builder.named("models", config["model"], "model"), settings.precision)
+    loss = builder.named("losses", config["loss"], "loss")
+    metrics = {tag: builder.named("metrics", options, f"metrics.{tag}") for tag, options in _tags(config, "metrics")}
+    entries = config["data"].get("transform") or []
     if not isinstance(entries, list):
         raise ConfigError(f"data.transform: expected a list, found {entries!r}.")
-    data = builder.named("data", options, "data")
-    return data, [builder.entry("transforms", entry, f"data.transform[{i}]") for i, entry in enumerate(entries)]
+    transforms = [builder.entry("transforms", entry, f"data.transform[{i}]") for i, entry in enumerate(entries)]
+    optimizer = _build_optimizer(builder, config)
+    task = supervised(model, loss, optimizer, metrics, transforms, settings.train.accumulate)
+    return model, task if settings.ema is None else averaged(task, settings.ema)
+
+
+def _maker(config: DictConfig, settings: Settings, registry: Registry, members: Members) -> Make:
+    """A function from a member's values, which may be traced, to its task."""
+    for member in range(1, members.size if len(members.values) > 1 else 0):
+        # Factories check ranges, which they cannot do of traced numbers.
+        _build_task(Builder(registry), with_values(config, values_of(members, member)), settings)
+    with_traced = template(config, values_of(members, 0))
+    return lambda values: _build_task(Builder(registry), with_traced(values), settings)[1]
 
 
 def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
@@ -141,6 +176,13 @@ def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str,
             f"train.accumulate: {accumulate} does not divide the {each} examples a device has of a batch; "
             f"take one of {fits}, or another data.batch_size."
         )
+
+
+def _parameters(shapes: TrainState) -> tuple[Parameter, ...]:
+    return tuple(
+        Parameter(path, leaf.shape, str(leaf.dtype), int(np.prod(leaf.shape)))
+        for path, leaf in leaves_by_path(shapes.params).items()
+    )
 
 
 def _leading(data: DataPipeline) -> int:

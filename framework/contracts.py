@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 
@@ -111,8 +111,27 @@ class DataPipeline(Protocol):
         ...
 
 
+class Members(NamedTuple):
+    """Runs that differ in some numbers only, trained as one.
+
+    Attributes:
+      size: how many.
+      values: for each config key that differs, "seed" or such as "optimizer.learning_rate", one number for each member.
+        Where "seed" is missing, all have the seed of the run; where nothing differs, their seeds count up from it.
+      order: whether a member's data come in the order of its own seed, or all see those of the run's.
+    """
+
+    size: int
+    values: Mapping[str, tuple[float, ...]]
+    order: Literal["own", "shared"]
+
+
 class Strategy(Protocol):
     """How the pure functions of a task become compiled ones, and where batches go.
+
+    A strategy may have one attribute more, `members: Members`. The task that it then compiles is that of all members:
+    every leaf of the state has the members as its first axis, and if their orders are their own, so has every leaf of a
+    training batch.
 
     Attributes:
       devices: into how many equal parts a batch is cut.

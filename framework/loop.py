@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from framework.api import Callback, DataPipeline, StopTraining, Strategy, Task, TrainState
 from framework.errors import FrameworkError, PluginError, StorageError
 from framework.measuring import Clock, Scalars, check_finite, last_of, measure, results
+from framework.population import updates
 from framework.settings import NanPolicy, Train
 from framework.stepping import Advance, Feed, Parts, choose, count_steps, stepper
 
@@ -70,7 +71,7 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
     evaluate = _evaluator(work)
     clock = Clock(work.batch_size)
     pending: Window | None = None
-    at = int(state.step)
+    at = updates(state)
     for event in events(work, at):
         state, parts = advance(state, at, event)
         window = Window(at, at + count_steps(parts), parts)
@@ -100,8 +101,8 @@ def finish(work: Work, state: TrainState, journal: Journal) -> None:
     After a signal they are not: the run will go on, and its log shall be that of one that never stopped.
     """
     if "test" in work.data.splits[1:] and work.stopping() is None:
-        _log(work, int(state.step), _evaluator(work)(state, "test"), journal)
-    show(work.watchers, int(state.step), state, final=True)
+        _log(work, updates(state), _evaluator(work)(state, "test"), journal)
+    show(work.watchers, updates(state), state, final=True)
 
 
 def events(work: Work, start: int) -> Iterator[int]:

@@ -22,11 +22,9 @@ def results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
     """Numbers by tag; a metric that gives several has its own suffix on each."""
     scalars: Scalars = {}
     for name, (total, count) in jax.device_get(dict(means)).items():
-        result = task.results.get(name, operator.truediv)(np.asarray(total, np.float64), float(count))
-        if isinstance(result, Mapping):
-            scalars |= {f"{tag}/{name}/{suffix}": float(value) for suffix, value in result.items()}
-        else:
-            scalars[f"{tag}/{name}"] = float(result)
+        result = task.results.get(name, operator.truediv)(np.asarray(total, np.float64), np.float64(count))
+        named = result if isinstance(result, Mapping) else {"": result}
+        scalars |= {f"{tag}/{name}/{suffix}".rstrip("/"): float(value) for suffix, value in named.items()}
     return scalars
 
 
@@ -43,9 +41,10 @@ def check_finite(parts: Parts, start: int) -> None:
     """
     totals = jax.device_get([means["loss"].total for means, _ in parts])
     each = [total[:count] if count else total[None] for total, (_, count) in zip(totals, parts, strict=True)]
-    losses = np.concatenate(each)
-    if not np.isfinite(losses).all():
-        at = int(np.flatnonzero(~np.isfinite(losses))[0])
+    losses = np.concatenate(each)  # [steps], or [steps, members], of whom one has to be sound
+    failed = ~np.isfinite(losses.reshape(len(losses), -1)).any(axis=1)
+    if failed.any():
+        at = int(np.flatnonzero(failed)[0])
         raise NumericalError(
             f"train/loss is {losses[at]} at step {start + at + 1}; find the operation with debug=nans, "
             f"lower optimizer.learning_rate, or go on regardless with nan_policy=ignore."

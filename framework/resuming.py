@@ -69,7 +69,7 @@ def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: 
     Raises: ConfigError naming the keys that would make it another run, unless forced.
     """
     old, new = _flat(before, ""), _flat(after, "")
-    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not key.startswith(FREE))
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and _counts(key))
     if changed and not force:
         listed = ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
         raise ConfigError(f"resume would change what the run computes: {listed}; add --force if that is meant.")
@@ -79,6 +79,11 @@ def is_finished(entry: Mapping[str, Any], step: int, total_steps: int) -> bool:
     """Whether a run came to its end, by its last step or by a callback, holds that state still, and is not extended."""
     ended = entry.get("exit_code") == 0 and entry.get("step") == step and entry.get("total_steps", 0) >= total_steps
     return ended or step >= total_steps
+
+
+def _counts(key: str) -> bool:
+    """Whether a key says what a run computes."""
+    return not key.startswith(FREE) or key.startswith(("strategy.members", "strategy.order"))
 
 
 def warn_of_versions(entry: Mapping[str, Any]) -> None:

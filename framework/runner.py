@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from signal import Signals
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from omegaconf import DictConfig
 
-from framework import loop, record, resuming, signals
+from framework import loop, members, record, resuming, signals
 from framework.api import Run, Summary, TrainState
 from framework.averaging import trained_params
 from framework.compilation import persistent_cache
@@ -22,6 +22,7 @@ from framework.config import extended, plain, settings_of
 from framework.debug import Explicit, switches
 from framework.errors import FrameworkError, InterruptError, NumericalError
 from framework.keys import root_key
+from framework.population import updates
 from framework.registry import discover
 from framework.trained import Trained, trained_model
 
@@ -31,7 +32,7 @@ class Result(NamedTuple):
 
     metrics: Mapping[str, float]  # the last value of every tag
     state: TrainState
-    model: Trained
+    model: Trained  # of several members, the first
     directory: Path
 
 
@@ -72,7 +73,7 @@ def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Resu
         resuming.check_unchanged(recorded.entry["config"], experiment.config, force)
         resuming.warn_of_versions(recorded.entry)
         state = resuming.newest_state(recorded.directory, experiment.shapes)
-        step = 0 if state is None else int(state.step)
+        step = 0 if state is None else updates(state)
         if state is not None and resuming.is_finished(recorded.entry, step, experiment.total_steps):
             record.LOGGER.info(f"{recorded.directory} is done: it has {step} of {experiment.total_steps} steps.")
             return _result(experiment, recorded.directory, recorded.entry.get("metrics", {}), state)
@@ -92,10 +93,12 @@ def _recorded(experiment: Experiment, directory: Path, entry: dict[str, Any], st
         with persistent_cache(experiment.settings.run.compilation_cache):
             state, metrics, reason = _train(experiment, _run_facts(experiment, directory, entry["name"], state), state)
         outcome = {"status": "stopped" if reason else "done", "exit_code": 0, "reason": reason, "metrics": metrics}
-        outcome["step"] = int(state.step)
+        outcome["step"] = updates(state)
+        if experiment.members is not None:
+            outcome["members"] = members.outcome(experiment.members, state, metrics)
         if reason in signals.NAMES:
             code = outcome["exit_code"] = signals.exit_code(signals.NAMES[reason])
-            raise InterruptError(f"{reason} at step {int(state.step)}; `resume {directory}` goes on from there.", code)
+            raise InterruptError(f"{reason} at step {updates(state)}; `resume {directory}` goes on from there.", code)
     except FrameworkError as error:
         outcome |= {"exit_code": error.exit_code, "reason": str(error)}
         raise
@@ -104,7 +107,7 @@ def _recorded(experiment: Experiment, directory: Path, entry: dict[str, Any], st
         raise
     finally:
         record.write_record(directory, {**entry, **outcome, "seconds": round(time.perf_counter() - began, 3)})
-    _summarise(metrics, directory, reason)
+    _summarise(metrics, directory, reason, outcome.get("members"))
     return _result(experiment, directory, metrics, state)
 
 
@@ -149,7 +152,7 @@ def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loo
     return loop.Work(
         experiment.task,
         Explicit(experiment.strategy) if settings.debug.transfers else experiment.strategy,
-        experiment.data,
+        experiment.batches,
         experiment.watchers,
         train,
         experiment.total_steps,
@@ -166,7 +169,7 @@ def _run_facts(experiment: Experiment, directory: Path, name: str, state: TrainS
         directory=directory,
         name=name,
         config=experiment.config,
-        start_step=0 if state is None else int(state.step),
+        start_step=0 if state is None else updates(state),
         total_steps=experiment.total_steps,
         steps_per_epoch=experiment.data.steps_per_epoch,
         batch_size=experiment.batch_size,
@@ -190,20 +193,26 @@ def _entry(experiment: Experiment, name: str) -> dict[str, Any]:
         "total_steps": experiment.total_steps,
         "inputs": shapes,
         "config": experiment.config,
+        "members": None if experiment.members is None else members.rows(experiment.members),
         "plugins": record.provenance(experiment.plugins),
         **record.environment(),
     }
 
 
 def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float], state: TrainState) -> Result:
-    trained = trained_model(experiment.model, trained_params(state), state.model_state, experiment.config)
-    return Result(metrics, state, trained, directory)
+    config, params, model_state = experiment.config, trained_params(state), state.model_state
+    if experiment.members is not None:
+        config = members.recorded(config, members.rows(experiment.members)[0])
+        params, model_state = jax.tree.map(lambda leaf: leaf[0], (params, model_state))
+    return Result(metrics, state, trained_model(experiment.model, params, model_state, config), directory)
 
 
-def _summarise(metrics: Mapping[str, float], directory: Path, reason: str) -> None:
-    shown = {tag: value for tag, value in metrics.items() if not tag.startswith("perf/")}
+def _summarise(metrics: Mapping[str, float], directory: Path, reason: str, rows: Sequence[members.Row] | None) -> None:
+    hidden = [tag for tag in metrics if tag.startswith("perf/") or (rows and members.is_of_member(tag, metrics))]
+    shown = {tag: value for tag, value in metrics.items() if tag not in hidden}
     width = max(map(len, shown), default=0)
     lines = [f"  {tag:<{width}}  {value:.6g}" for tag, value in shown.items() if np.isscalar(value)]
+    lines += members.table(rows) if rows else []
     ended = f"stopped early: {reason}" if reason else "done"
     record.LOGGER.info(
         "\n".join([ended, *lines, f"run folder: {directory}", f"curves:     tensorboard --logdir {directory}"])

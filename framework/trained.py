@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from framework import resuming, store
+from framework import members, resuming, store
 from framework.api import Model, PyTree
 from framework.averaging import from_checkpoint, in_checkpoint
 from framework.build import Builder
@@ -33,15 +33,16 @@ class Trained(NamedTuple):
         return self.predict(inputs)
 
 
-def load(path: str | Path, step: int | None = None) -> Trained:
+def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
     """Read a trained model back from its run folder; the data it was trained on are not needed.
 
     Args:
       path: the run folder.
       step: which checkpoint; null takes the newest.
+      member: which one, of a run that trained several.
 
-    Raises: StorageError if the folder holds no run or no such checkpoint; ConfigError or PluginError if the model's
-      plugin is missing or has other options.
+    Raises: StorageError if the folder holds no run, or no such checkpoint or member; ConfigError or PluginError if the
+      model's plugin is missing or has other options.
     """
     directory = Path(path)
     entry = resuming.read(directory).entry
@@ -51,12 +52,19 @@ def load(path: str | Path, step: int | None = None) -> Trained:
         raise StorageError(
             f"{directory} holds no checkpoint{'' if step is None else f' of step {step}'}; found {saved}."
         )
+    rows = entry.get("members") or []
+    if not 0 <= member < max(len(rows), 1):
+        raise StorageError(f"{directory} holds {max(len(rows), 1)} members, counted from 0; there is no {member}.")
+    config = members.recorded(config, rows[member]) if rows else config
     built: Model = Builder(discover()).named("models", config["model"], "model")
     model = in_precision(built, config.get("precision", "float32"))
     in_shape = jax.tree.map(tuple, inputs, is_leaf=lambda node: isinstance(node, list))
     _, params, model_state = jax.eval_shape(lambda key: model.init(key, in_shape)[0:3], root_key(0))
     like = {**in_checkpoint(params, config.get("ema") is not None), "model_state": model_state}
+    if rows:
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(rows), *leaf.shape), leaf.dtype), like)
     restored = store.restore(directory / "checkpoints" / str(saved[-1] if step is None else step), like)
+    restored = jax.tree.map(lambda leaf: leaf[member], restored) if rows else restored
     return trained_model(model, from_checkpoint(restored), restored["model_state"], config)
 
 

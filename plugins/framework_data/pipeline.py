@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -53,14 +53,13 @@ class InMemoryPipeline:
         self.source = source
         self._evals = {name: _frozen(split) for name, split in evals.items()}
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
-        # Two epochs, since a reader running ahead and one that asks for rows may stand on both sides of a boundary.
-        self._order = functools.lru_cache(maxsize=2)(functools.partial(epoch_order, count))
+        self._orders = functools.cache(functools.partial(_orders, count))
 
     def rows(self, seed: int, step: int) -> np.ndarray:
         """The examples of a training batch, as int32 indices [B] into `arrays`."""
         epoch, position = divmod(step, self.steps_per_epoch)
         first = position * self._batch_size
-        return self._order(seed, epoch)[first : first + self._batch_size]
+        return self._orders(seed)(epoch)[first : first + self._batch_size]
 
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
         """Yield batches start, start + 1, … without end."""
@@ -81,6 +80,14 @@ class InMemoryPipeline:
             batch = gather(arrays, np.minimum(wanted, count - 1))
             real = (wanted < count).astype(np.float32)
             yield {**batch, "weights": real * batch["weights"] if "weights" in batch else real}
+
+
+def _orders(count: int, seed: int) -> Callable[[int], np.ndarray]:
+    """The orders of a seed by epoch. Members of one run ask for those of several seeds in turn.
+
+    Two are kept, since a reader running ahead and one that asks for rows may stand on both sides of a boundary.
+    """
+    return functools.lru_cache(maxsize=2)(functools.partial(epoch_order, count, seed))
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -88,7 +88,7 @@ def gaussian_noise(scale: float = 0.1) -> Transform:
 
     Raises: ConfigError if scale is negative.
     """
-    if scale < 0:
+    if isinstance(scale, int | float) and scale < 0:
         raise ConfigError(f"gaussian_noise: scale is {scale}, expected 0 or more.")
 
     def add(key: Array, image: Array) -> Array:
@@ -116,5 +116,5 @@ def _between(length: int, first: Array, size: int) -> Array:
 
 
 def _check_probability(name: str, probability: float) -> None:
-    if not 0 <= probability <= 1:
+    if isinstance(probability, int | float) and not 0 <= probability <= 1:
         raise ConfigError(f"{name}: probability is {probability}, expected a number from 0 to 1.")

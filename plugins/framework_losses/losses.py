@@ -22,7 +22,8 @@ def softmax_cross_entropy(smoothing: float = 0.0, from_log_probabilities: bool =
 
     Raises: ConfigError if smoothing is not in [0, 1), or, when called, if shapes do not match.
     """
-    if not 0 <= smoothing < 1:
+    known = isinstance(smoothing, int | float)  # one that is traced can be neither checked nor compared
+    if known and not 0 <= smoothing < 1:
         raise ConfigError(f"softmax_cross_entropy: smoothing should be at least 0 and below 1, found {smoothing}.")
 
     def loss(outputs: Array, batch: Batch) -> Array:
@@ -30,7 +31,7 @@ def softmax_cross_entropy(smoothing: float = 0.0, from_log_probabilities: bool =
         scores = as_float(outputs)
         log_probabilities = scores if from_log_probabilities else jax.nn.log_softmax(scores)
         values = _cross_entropy(log_probabilities, targets)
-        if smoothing:
+        if not known or smoothing > 0:
             values = (1 - smoothing) * values - smoothing * log_probabilities.mean(axis=-1)
         return per_example(values)
 
@@ -79,7 +80,7 @@ def huber(delta: float = 1.0) -> Loss:
 
     Raises: ConfigError if delta is not positive.
     """
-    if not delta > 0:
+    if isinstance(delta, int | float) and not delta > 0:
         raise ConfigError(f"huber: delta should be positive, found {delta}.")
 
     def loss(outputs: Array, batch: Batch) -> Array:

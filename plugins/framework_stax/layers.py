@@ -143,14 +143,15 @@ def Dropout(rate: float) -> Model:
 
     Raises: ConfigError if the rate is not in [0, 1), or if no key is given in training.
     """
-    if not 0 <= rate < 1:
+    known = isinstance(rate, int | float)  # one that is traced can be neither checked nor compared
+    if known and not 0 <= rate < 1:
         raise ConfigError(f"Dropout expects a rate in [0, 1), the share that is dropped, found {rate}.")
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, tuple[()]]:
         return in_shape, ()
 
     def apply(params: tuple[()], inputs: Array, rng: Array | None, train: bool) -> Array:
-        if not train or rate == 0:
+        if not train or (known and rate == 0):
             return inputs
         if rng is None:
             raise ConfigError("Dropout draws noise in training and was given no key; pass key=… or train=False.")
