@@ -11,7 +11,7 @@ from framework.errors import FrameworkError, PluginError, StorageError
 from framework.measuring import Clock, Scalars, check_finite, last_of, measure, results
 from framework.population import updates
 from framework.settings import NanPolicy, Train
-from framework.stepping import Advance, Feed, Parts, choose, count_steps, stepper
+from framework.stepping import Advance, Feed, Parts, choose, count_finished, count_steps, stepper
 
 
 class Watcher(NamedTuple):
@@ -78,10 +78,11 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
         at, request = window.stop, work.stopping()
         try:
             if pending is not None:
-                _log(work, pending.stop, _read(work, pending, clock), journal)
+                finished = max(pending.stop, window.start + count_finished(parts))
+                _log(work, pending.stop, _read(work, pending, clock, finished), journal)
             pending = window
             if _synchronous(work, at) or request is not None:
-                _log(work, at, _read(work, window, clock), journal)
+                _log(work, at, _read(work, window, clock, at), journal)
                 pending = None
             if _evaluates(work, at):
                 _log(work, at, evaluate(state, "eval"), journal)
@@ -91,7 +92,7 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
         except StopTraining as stop:
             return state, str(stop)
         if pending is None:
-            clock.restart()
+            clock.restart(at)
     return state, ""
 
 
@@ -150,14 +151,16 @@ def _stepper(work: Work, state: TrainState) -> Advance:
     return stepper(Feed(work.strategy, work.data, work.seed), step, steps_per_call, lambda: stopping() is not None)
 
 
-def _read(work: Work, window: Window, clock: Clock) -> Scalars:
-    """Bring a window's metrics to the host: its last step's if that is logged; all losses must be finite."""
+def _read(work: Work, window: Window, clock: Clock, finished: int) -> Scalars:
+    """Bring a window's metrics to the host: its last step's if that is logged; all losses must be finite.
+
+    `finished` counts the steps that are done once they are there, which may be some of the next window's too.
+    """
     if work.nan_policy == "stop":
         check_finite(window.parts, window.start)
-    clock.steps += window.stop - window.start
     if not _logs(work, window.stop):
         return {}
-    return results(work.task, last_of(window.parts), "train") | clock.lap()
+    return results(work.task, last_of(window.parts), "train") | clock.lap(finished)
 
 
 def _evaluator(work: Work) -> Callable[[TrainState, str], Scalars]:

@@ -72,20 +72,20 @@ def _add(sums: PyTree, means: PyTree) -> PyTree:
 
 
 class Clock:
-    """Examples per second between two readings; the steps before the first one, which compile, are not counted."""
+    """Examples per second between two readings; what passes before the first one, which compiles, is not counted."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.steps = 0
+        self.finished = 0
         self.since: float | None = None
 
-    def lap(self) -> Scalars:
-        """The speed since the last reading, if there was one."""
-        examples = self.steps * self.batch_size
+    def lap(self, finished: int) -> Scalars:
+        """The speed since the last reading, if there was one; `finished` counts the steps that are done by now."""
+        examples = (finished - self.finished) * self.batch_size
         elapsed = None if self.since is None else time.perf_counter() - self.since
-        self.restart()
+        self.restart(finished)
         return {} if elapsed is None else {"perf/examples_per_second": examples / elapsed}
 
-    def restart(self) -> None:
+    def restart(self, finished: int) -> None:
         """Leave out what passed until here."""
-        self.steps, self.since = 0, time.perf_counter()
+        self.finished, self.since = finished, time.perf_counter()

@@ -68,6 +68,13 @@ def count_steps(parts: Parts) -> int:
     return sum(max(count, 1) for _, count in parts)
 
 
+def count_finished(parts: Parts) -> int:
+    """How many of them are finished for certain when `advance` returns."""
+    if parts[-1][1]:
+        return count_steps(parts[:-1])
+    return len(parts) - IN_FLIGHT + 1 if len(parts) > IN_FLIGHT else 0
+
+
 def choose(wanted: int | str, step: Step, state: TrainState, spec: Batch) -> int:
     """What `train.steps_per_call` comes to; "auto" goes by the program alone, so that a resumed run decides alike.
 
