@@ -25,3 +25,5 @@ from framework.contracts import Summary as Summary
 from framework.contracts import Task as Task
 from framework.contracts import TrainState as TrainState
 from framework.contracts import Transform as Transform
+from framework.memory import aligned as aligned
+from framework.memory import as_aligned as as_aligned

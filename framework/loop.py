@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+import jax
+
 from framework.api import Callback, DataPipeline, StopTraining, Strategy, Task, TrainState
+from framework.chunks import choose
 from framework.errors import FrameworkError, PluginError, StorageError
 from framework.measuring import Clock, Scalars, check_finite, last_of, measure, results
 from framework.population import updates
 from framework.settings import NanPolicy, Train
-from framework.stepping import Advance, Feed, Parts, choose, count_finished, count_steps, stepper
+from framework.stepping import Advance, Feed, Parts, count_finished, count_steps, is_indexed, stepper
 
 
 class Watcher(NamedTuple):
@@ -67,7 +71,11 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
 
     Raises: NumericalError if a loss is not finite; PluginError if a callback fails.
     """
-    advance = _stepper(work, state)
+    with _stepper(work, state) as advance:
+        return _fit(work, state, journal, advance)
+
+
+def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> tuple[TrainState, str]:
     evaluate = _evaluator(work)
     clock = Clock(work.batch_size)
     pending: Window | None = None
@@ -144,11 +152,14 @@ def show(watchers: Iterable[Watcher], step: int, state: TrainState, final: bool)
     notify(due, "on_state", step, state)
 
 
-def _stepper(work: Work, state: TrainState) -> Advance:
-    step = work.task.train_step
-    steps_per_call = choose(work.settings.steps_per_call, step, state, work.data.spec)
-    stopping = work.stopping
-    return stepper(Feed(work.strategy, work.data, work.seed), step, steps_per_call, lambda: stopping() is not None)
+def _stepper(work: Work, state: TrainState) -> AbstractContextManager[Advance]:
+    step, data, stopping = work.task.train_step, work.data, work.stopping
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(getattr(data, "arrays", ())))
+    resident = is_indexed(data) and size <= work.settings.resident_mib * 2**20
+    steps_per_call = choose(work.settings.steps_per_call, step, state, data.spec, resident)
+    start = updates(state)
+    feed = Feed(work.strategy, data, work.seed, start, events(work, start), resident)
+    return stepper(feed, step, steps_per_call, lambda: stopping() is not None)
 
 
 def _read(work: Work, window: Window, clock: Clock, finished: int) -> Scalars:

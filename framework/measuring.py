@@ -13,6 +13,7 @@ import numpy as np
 
 from framework.api import Batch, PyTree, Task, TrainState
 from framework.errors import NumericalError
+from framework.packing import unpack
 from framework.stepping import IN_FLIGHT, Parts
 
 Scalars = dict[str, float]
@@ -30,8 +31,9 @@ def results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
 
 def last_of(parts: Parts) -> Mapping[str, Any]:
     """The means of the last step of a window."""
-    means, count = parts[-1]
-    return jax.tree.map(lambda leaf: leaf[count - 1], jax.device_get(means)) if count else means
+    packed, count = parts[-1]
+    means = unpack(packed)
+    return jax.tree.map(lambda leaf: leaf[count - 1], means) if count else means
 
 
 def check_finite(parts: Parts, start: int) -> None:
@@ -39,8 +41,8 @@ def check_finite(parts: Parts, start: int) -> None:
 
     Raises: NumericalError naming the first step whose loss is not finite.
     """
-    totals = jax.device_get([means["loss"].total for means, _ in parts])
-    each = [total[:count] if count else total[None] for total, (_, count) in zip(totals, parts, strict=True)]
+    totals = [(unpack(packed)["loss"].total, count) for packed, count in parts]
+    each = [total[:count] if count else total[None] for total, count in totals]
     losses = np.concatenate(each)  # [steps], or [steps, members], of whom one has to be sound
     failed = ~np.isfinite(losses.reshape(len(losses), -1)).any(axis=1)
     if failed.any():

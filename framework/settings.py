@@ -15,6 +15,7 @@ class Train(NamedTuple):
     checkpoint_every: int = 0
     accumulate: int = 1  # parts that a batch is cut into, to fit into memory; their gradients are summed
     steps_per_call: int | Literal["auto"] = "auto"  # steps in one compiled call
+    resident_mib: int = 1024  # training examples in memory go to the device whole up to this size; 0 for never
 
 
 class RunSettings(NamedTuple):

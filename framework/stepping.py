@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol, cast
 
 import jax
-import jax.extend.core
-import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, DataPipeline, Strategy, TrainState
-
-LOGGER = logging.getLogger("framework")
+from framework.api import Batch, DataPipeline, PyTree, Strategy, TrainState
+from framework.chunks import Step, chunked
+from framework.errors import FrameworkError, PluginError
+from framework.memory import aligned
+from framework.packing import Packed, pack
+from framework.prefetch import ahead
 
 IN_FLIGHT = 16
 """Steps dispatched and not yet finished. Without a limit, jax 0.10 deadlocks with several CPU devices, and batches
-pile up in memory; 1 to 32 were found safe, and a queue of 16 never runs empty."""
+pile up in memory; 1 to 32 were found safe, and a queue that has 8 to 16 never runs empty."""
 
-AUTO_CHUNK = 50
-"""Steps in a call when it is left to us: dispatch is then some thousandths of even the smallest step."""
+STRIDE = IN_FLIGHT // 2
+"""Single steps between two waits."""
 
-RESIDENT_BYTES = 2**30
-"""Training splits up to this size are kept on the device and gathered there by index; larger ones are stacked."""
-
-Means = Mapping[str, Any]
-Parts = list[tuple[Means, int]]
-Step = Callable[..., tuple[TrainState, Means]]
+Parts = list[tuple[Packed, int]]
 
 
 class Advance(Protocol):
@@ -48,19 +44,57 @@ class Indexed(Protocol):
 
 
 class Feed(NamedTuple):
-    """Where batches come from and go to."""
+    """Where batches come from and go to.
+
+    Attributes:
+      start: the first batch.
+      stops: the steps at which `advance` will be told to stop, in order; what it is given is made ahead of time.
+      resident: whether the examples are kept on the devices, and gathered there by index.
+    """
 
     strategy: Strategy
     data: DataPipeline
     seed: int
+    start: int
+    stops: Iterable[int]
+    resident: bool
 
 
-def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[], bool]) -> Advance:
-    """Single steps for `steps_per_call` 1, else chunks of up to so many; `stopping` is asked after each call."""
-    if steps_per_call == 1:
-        return _single(feed, step, stopping)
-    table = _resident(feed, steps_per_call) if _is_resident(feed.data) else _stacked(feed, steps_per_call)
-    return _chunks(feed, step, table, steps_per_call, stopping)
+@contextmanager
+def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[], bool]) -> Iterator[Advance]:
+    """Single steps for `steps_per_call` 1, else chunks of up to so many; `stopping` is asked after each call.
+
+    Batches are taken, stacked and copied by a thread, while the devices compute. Two kinds are not, since handing them
+    over would take as long as making them: tables of indices, and single batches gathered in memory.
+    """
+    chunks = steps_per_call > 1
+    if chunks:
+        calls = (span for start, stop in _windows(feed) for span in _calls(start, stop, steps_per_call))
+        make, axes = (_resident, RESIDENT_AXES) if feed.resident else (_stacked, STACKED_AXES)
+        call = feed.strategy.train(chunked(_packed(step), steps_per_call), axes)
+        feeds, quick = make(feed, calls, steps_per_call), feed.resident
+    else:
+        call = feed.strategy.train(_packed(step), 0)
+        feeds, quick = (feed.strategy.feed(batch, 0) for batch in _batches(feed)), is_indexed(feed.data)
+
+    with nullcontext(feeds) if quick else ahead(jax.device_put(each) for each in feeds) as ready:
+
+        def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
+            done: Parts = []
+            for first, end in _calls(start, stop, steps_per_call):
+                state, means = call(state, next(ready))
+                done.append((means, end - first if chunks else 0))
+                _throttle(done)
+                if stopping():
+                    break
+            return state, done
+
+        yield advance
+
+
+def is_indexed(data: DataPipeline) -> bool:
+    """Whether a pipeline's examples lie in memory, to be gathered by index."""
+    return hasattr(data, "arrays") and hasattr(data, "rows")
 
 
 def count_steps(parts: Parts) -> int:
@@ -72,148 +106,79 @@ def count_finished(parts: Parts) -> int:
     """How many of them are finished for certain when `advance` returns."""
     if parts[-1][1]:
         return count_steps(parts[:-1])
-    return len(parts) - IN_FLIGHT + 1 if len(parts) > IN_FLIGHT else 0
+    waits = len(parts) // STRIDE
+    return (waits - 1) * STRIDE + 1 if waits else 0
 
 
-def choose(wanted: int | str, step: Step, state: TrainState, spec: Batch) -> int:
-    """What `train.steps_per_call` comes to; "auto" goes by the program alone, so that a resumed run decides alike.
+def _throttle(done: Parts) -> None:
+    """Wait for the chunk before the last one; of single steps, wait seldom, since each time wakes this thread up."""
+    stride, ago = (1, 2) if done[-1][1] else (STRIDE, STRIDE)
+    if len(done) % stride == 0 and len(done) >= ago:
+        jax.block_until_ready(done[-ago][0].values)
 
-    XLA's CPU backend runs a convolution inside a loop body 10 to 20 times slower unless it has the plain NHWC/HWIO
-    layout. Gradients that JAX derives have another one, so a step that holds such a convolution is called singly there.
+
+def _packed(step: Step) -> Step:
+    def run(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, Packed]:
+        state, means = step(state, batch, axis)
+        return state, pack(means)
+
+    return run
+
+
+def _windows(feed: Feed) -> Iterator[tuple[int, int]]:
+    start = feed.start
+    for stop in feed.stops:
+        yield start, stop
+        start = stop
+
+
+def _calls(start: int, stop: int, capacity: int) -> Iterator[tuple[int, int]]:
+    """Where the calls between two events begin and end."""
+    for first in range(start, stop, capacity):
+        yield first, min(first + capacity, stop)
+
+
+def _batches(feed: Feed) -> Generator[Batch]:
+    """The pipeline's batches, of one after the other.
+
+    Raises: PluginError naming the batch that it could not make.
     """
-    if isinstance(wanted, int):
-        return wanted
-    if jax.default_backend() == "cpu" and _slow_in_loops(jax.make_jaxpr(step)(state, spec).jaxpr):
-        LOGGER.info("steps_per_call: 1, since a convolution's gradient is slow inside compiled loops on a CPU")
-        return 1
-    LOGGER.info(f"steps_per_call: {AUTO_CHUNK}")
-    return AUTO_CHUNK
+    step = feed.start
+    try:
+        for batch in feed.data.train(feed.seed, feed.start):
+            yield batch
+            step += 1
+    except FrameworkError:
+        raise
+    except Exception as error:
+        raise PluginError(f"data: no batch for step {step + 1}: {type(error).__name__}: {error}") from error
+    raise PluginError(
+        f"data: the batches ended before step {step + 1}; expected `train` to go on without end, or train.steps={step}."
+    )
 
 
-def chunked(step: Step, capacity: int) -> Callable[..., tuple[TrainState, Means]]:
-    """Up to `capacity` steps as one function `chunk(state, feed, axis) -> (state, means)`.
-
-    The number of steps is a traced value, so one program serves all; how a run is cut into chunks changes no bit of it.
-
-    Args:
-      step: `step(state, batch, axis) -> (state, means)`.
-      capacity: length of the buffers for the means; those beyond `feed["count"]` stay 0.
-
-    Returns: a function of a feed with "count" and either "batches" [capacity, B, …] or "arrays" [N, …] and "rows"
-      [capacity, B].
-    """
-
-    def chunk(state: TrainState, feed: Mapping[str, Any], axis: str | None = None) -> tuple[TrainState, Means]:
-        def body(index: Array, carry: tuple[TrainState, Means]) -> tuple[TrainState, Means]:
-            state, buffers = carry
-            state, means = step(state, _batch(feed, index), axis)
-            return state, jax.tree.map(lambda buffer, mean: buffer.at[index].set(mean), buffers, means)
-
-        _, shapes = jax.eval_shape(lambda s: step(s, _batch(feed, 0), axis), state)
-        buffers = jax.tree.map(lambda mean: jnp.zeros((capacity, *mean.shape), mean.dtype), shapes)
-        return jax.lax.fori_loop(0, feed["count"], body, (state, buffers))
-
-    return chunk
+RESIDENT_AXES = {"arrays": None, "rows": 1, "count": None}
+STACKED_AXES = {"batches": 1, "count": None}
 
 
-def _batch(feed: Mapping[str, Any], index: Array | int) -> Batch:
-    if "rows" in feed:
-        rows = feed["rows"][index]
-        return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), feed["arrays"])
-    return jax.tree.map(lambda leaf: leaf[index], feed["batches"])
-
-
-def _single(feed: Feed, step: Step, stopping: Callable[[], bool]) -> Advance:
-    call = feed.strategy.train(step, 0)
-    batches: Iterator[Batch] | None = None
-
-    def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
-        nonlocal batches
-        batches = feed.data.train(feed.seed, start) if batches is None else batches
-        done: Parts = []
-        while start + len(done) < stop and not (done and stopping()):
-            state, means = call(state, feed.strategy.feed(next(batches), 0))
-            done.append((means, 0))
-            if len(done) > IN_FLIGHT:
-                jax.block_until_ready(done[-IN_FLIGHT])
-        return state, done
-
-    return advance
-
-
-class _Table(NamedTuple):
-    """What feeds a chunk: a function from a range of steps, and which axis of it counts examples."""
-
-    of: Callable[[int, int], Mapping[str, Any]]
-    axes: Mapping[str, int | None]
-
-
-def _resident(feed: Feed, capacity: int) -> _Table:
+def _resident(feed: Feed, calls: Iterable[tuple[int, int]], capacity: int) -> Generator[Mapping[str, Any]]:
     data = cast(Indexed, feed.data)
-    axes = {"rows": 1, "count": None}
+    axes = {name: RESIDENT_AXES[name] for name in ("rows", "count")}
     arrays = feed.strategy.feed(data.arrays, None)
-
-    def of(start: int, stop: int) -> Mapping[str, Any]:
+    for start, stop in calls:
         rows = [data.rows(feed.seed, step) for step in range(start, stop)]
         table = np.stack(rows + rows[:1] * (capacity - len(rows)))
-        return {"arrays": arrays, **feed.strategy.feed({"rows": table, "count": np.int32(stop - start)}, axes)}
-
-    return _Table(of, {"arrays": None, **axes})
+        yield {"arrays": arrays, **feed.strategy.feed({"rows": table, "count": np.int32(stop - start)}, axes)}
 
 
-def _stacked(feed: Feed, capacity: int) -> _Table:
-    axes = {"batches": 1, "count": None}
-    batches: Iterator[Batch] | None = None
+def _stacked(feed: Feed, calls: Iterable[tuple[int, int]], capacity: int) -> Generator[PyTree]:
+    def stack(*leaves: np.ndarray) -> np.ndarray:
+        stacked = aligned((capacity, *leaves[0].shape), leaves[0].dtype)
+        np.stack(leaves, out=stacked[: len(leaves)])
+        return stacked  # what lies beyond is never read
 
-    def of(start: int, stop: int) -> Mapping[str, Any]:
-        nonlocal batches
-        batches = feed.data.train(feed.seed, start) if batches is None else batches
+    batches = _batches(feed)
+    for start, stop in calls:
         taken = [next(batches) for _ in range(start, stop)]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *taken, *taken[:1] * (capacity - len(taken)))
-        return feed.strategy.feed({"batches": stacked, "count": np.int32(stop - start)}, axes)
-
-    return _Table(of, axes)
-
-
-def _chunks(feed: Feed, step: Step, table: _Table, capacity: int, stopping: Callable[[], bool]) -> Advance:
-    call = feed.strategy.train(chunked(step, capacity), table.axes)
-
-    def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
-        done: Parts = []
-        for at in range(start, stop, capacity):
-            until = min(at + capacity, stop)
-            state, means = call(state, table.of(at, until))
-            done.append((means, until - at))
-            if len(done) > 1:
-                jax.block_until_ready(done[-2])
-            if stopping():
-                break
-        return state, done
-
-    return advance
-
-
-def _is_resident(data: DataPipeline) -> bool:
-    if not (hasattr(data, "arrays") and hasattr(data, "rows")):
-        return False
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(getattr(data, "arrays"))) <= RESIDENT_BYTES  # noqa: B009
-
-
-def _slow_in_loops(jaxpr: Any) -> bool:
-    """Whether a convolution anywhere in a program has another layout than NHWC in and out, and HWIO kernels."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated" and not _is_plain(equation.params):
-            return True
-        if any(_slow_in_loops(inner) for inner in jax.extend.core.jaxprs_in_params(equation.params)):
-            return True
-    return False
-
-
-def _is_plain(params: Mapping[str, Any]) -> bool:
-    lhs, rhs, out = params["dimension_numbers"]
-    rank = len(lhs)
-    channels_last = (0, rank - 1, *range(1, rank - 1))
-    kernel = (rank - 1, rank - 2, *range(rank - 2))
-    return (tuple(lhs), tuple(rhs), tuple(out)) == (channels_last, kernel, channels_last) and set(
-        params["lhs_dilation"]
-    ) == {1}
+        batch = jax.tree.map(stack, *taken)
+        yield feed.strategy.feed({"batches": batch, "count": np.int32(stop - start)}, STACKED_AXES)

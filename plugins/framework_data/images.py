@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framework.api import Batch
+from framework.api import Batch, aligned
 from framework.errors import DataError
 from framework_data.download import UnavailableError, download
 from framework_data.idx import IdxFile, read_idx
@@ -57,7 +57,8 @@ def load_images(images: ImageSet, root: str | None, normalize: bool) -> tuple[Ba
         values = read_idx(find(folder, file) or folder / file.name, file)
         if values.ndim == 1:
             return values.astype(np.int32)
-        pixels = np.multiply(values[..., None], np.float32(1 / (255 * std)), dtype=np.float32)
+        pixels = aligned((*values.shape, 1), np.float32)
+        np.multiply(values[..., None], np.float32(1 / (255 * std)), out=pixels, dtype=np.float32)
         pixels -= np.float32(mean / std)
         return pixels
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
-from framework.api import Batch, PyTree
+from framework.api import Batch, PyTree, aligned, as_aligned
 from framework.errors import ConfigError, DataError, nearest
 
 
@@ -20,7 +20,8 @@ class InMemoryPipeline:
     have one shape; the next order brings those examples back.
 
     Attributes:
-      arrays: the training split, C-contiguous and read-only. `rows` says which of its examples make up a batch.
+      arrays: the training split, C-contiguous, read-only and aligned, so that a device on a CPU uses it in place.
+        `rows` says which of its examples make up a batch.
       spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].
       steps_per_epoch: full batches in the training split.
       splits: names that `eval` takes.
@@ -44,7 +45,7 @@ class InMemoryPipeline:
             raise DataError(f"the training split has {count} examples, fewer than one batch of {batch_size}. {fix}.")
         for name, split in evals.items():
             _check_alike(train, split, name)
-        self.arrays = _frozen(train)
+        self.arrays = _frozen(jax.tree.map(as_aligned, dict(train)))
         self.spec = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), self.arrays
         )
@@ -99,8 +100,13 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def gather(arrays: PyTree, rows: np.ndarray) -> PyTree:
-    """The rows [B] of every array [N, ...], as fresh contiguous arrays [B, ...]."""
-    return jax.tree.map(lambda leaf: leaf.take(rows, axis=0), arrays)
+    """The rows [B] of every array [N, ...], as fresh aligned arrays [B, ...]."""
+
+    def take(leaf: np.ndarray) -> np.ndarray:
+        taken = aligned((len(rows), *leaf.shape[1:]), leaf.dtype)
+        return leaf.take(rows, axis=0, out=taken, mode="clip")  # NumPy goes through a copy to raise for bad rows
+
+    return jax.tree.map(take, arrays)
 
 
 def hold_out(

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = [
     {"errors"},
-    {"contracts", "keys", "mean", "options", "registry", "settings", "signals"},
-    {"adapters"},
+    {"contracts", "keys", "mean", "memory", "options", "prefetch", "registry", "settings", "signals"},
+    {"adapters", "chunks", "packing"},
     {"api"},
     {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping", "store"},
     {"steps", "checkpoint", "listing", "measuring", "members", "overrides", "resuming", "search"},

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import framework
-from framework import stepping
 from framework.errors import ConfigError, NumericalError, StorageError
 
 TINY = [
@@ -134,11 +133,10 @@ def test_members_on_two_devices_lie_apart_and_compute_the_same(train):
         np.testing.assert_allclose(series(two, tag), series(one, tag), rtol=1e-5)
 
 
-def test_how_a_run_is_cut_changes_no_bit_nor_does_reading_batches_from_a_stream(train, monkeypatch):
+def test_how_a_run_is_cut_changes_no_bit_nor_does_reading_batches_from_a_stream(train):
     chosen = ["strategy=vmapped", "strategy.members=2", "model.dropout=0.25", "train.eval_every=0"]
     whole, cut = train(*chosen), train(*chosen, "train.steps_per_call=3")
-    monkeypatch.setattr(stepping, "RESIDENT_BYTES", 0)
-    for other in (cut, train(*chosen)):
+    for other in (cut, train(*chosen, "train.resident_mib=0")):
         for left, right in zip(jax.tree.leaves(other.state.params), jax.tree.leaves(whole.state.params), strict=True):
             np.testing.assert_array_equal(left, right)
 

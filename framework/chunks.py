@@ -1,0 +1,98 @@
+"""Several steps as one compiled call, and whether that pays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+
+from framework.contracts import Array, Batch, TrainState
+
+LOGGER = logging.getLogger("framework")
+
+AUTO_CHUNK = 50
+"""Steps in a call when it is left to us: dispatch is then some thousandths of even the smallest step."""
+
+STACK_BYTES = 2**27
+"""Batches that are stacked for one call take no more than this when its length is left to us, unless one batch does."""
+
+Means = Any
+Step = Callable[..., tuple[TrainState, Means]]
+
+
+def choose(wanted: int | str, step: Step, state: TrainState, spec: Batch, resident: bool) -> int:
+    """What `train.steps_per_call` comes to; "auto" goes by the program alone, so that a resumed run decides alike.
+
+    XLA's CPU backend runs a convolution inside a loop body 10 to 20 times slower unless it has the plain NHWC/HWIO
+    layout. Gradients that JAX derives have another one, so a step that holds such a convolution is called singly there.
+
+    Args:
+      spec: of a batch.
+      resident: whether the examples lie on the device, so that a call needs no batches but only their indices.
+    """
+    if isinstance(wanted, int):
+        return wanted
+    if jax.default_backend() == "cpu" and _slow_in_loops(jax.make_jaxpr(step)(state, spec).jaxpr):
+        LOGGER.info("steps_per_call: 1, since a convolution's gradient is slow inside compiled loops on a CPU")
+        return 1
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(spec))
+    chosen = AUTO_CHUNK if resident else min(AUTO_CHUNK, max(1, STACK_BYTES // size))
+    LOGGER.info(f"steps_per_call: {chosen}")
+    return chosen
+
+
+def chunked(step: Step, capacity: int) -> Callable[..., tuple[TrainState, Means]]:
+    """Up to `capacity` steps as one function `chunk(state, feed, axis) -> (state, means)`.
+
+    The number of steps is a traced value, so one program serves all; how a run is cut into chunks changes no bit of it.
+
+    Args:
+      step: `step(state, batch, axis) -> (state, means)`.
+      capacity: length of the buffers for the means; those beyond `feed["count"]` stay 0.
+
+    Returns: a function of a feed with "count" and either "batches" [capacity, B, …] or "arrays" [N, …] and "rows"
+      [capacity, B].
+    """
+
+    def chunk(state: TrainState, feed: Mapping[str, Any], axis: str | None = None) -> tuple[TrainState, Means]:
+        def body(index: Array, carry: tuple[TrainState, Means]) -> tuple[TrainState, Means]:
+            state, buffers = carry
+            state, means = step(state, _batch(feed, index), axis)
+            return state, jax.tree.map(lambda buffer, mean: buffer.at[index].set(mean), buffers, means)
+
+        _, shapes = jax.eval_shape(lambda s: step(s, _batch(feed, 0), axis), state)
+        buffers = jax.tree.map(lambda mean: jnp.zeros((capacity, *mean.shape), mean.dtype), shapes)
+        return jax.lax.fori_loop(0, feed["count"], body, (state, buffers))
+
+    return chunk
+
+
+def _batch(feed: Mapping[str, Any], index: Array | int) -> Batch:
+    if "rows" in feed:
+        rows = feed["rows"][index]
+        return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), feed["arrays"])
+    return jax.tree.map(lambda leaf: leaf[index], feed["batches"])
+
+
+def _slow_in_loops(jaxpr: Any) -> bool:
+    """Whether a convolution anywhere in a program has another layout than NHWC in and out, and HWIO kernels."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated" and not _is_plain(equation.params):
+            return True
+        if any(_slow_in_loops(inner) for inner in jax.extend.core.jaxprs_in_params(equation.params)):
+            return True
+    return False
+
+
+def _is_plain(params: Mapping[str, Any]) -> bool:
+    lhs, rhs, out = params["dimension_numbers"]
+    rank = len(lhs)
+    channels_last = (0, rank - 1, *range(1, rank - 1))
+    kernel = (rank - 1, rank - 2, *range(rank - 2))
+    return (tuple(lhs), tuple(rhs), tuple(out)) == (channels_last, kernel, channels_last) and set(
+        params["lhs_dilation"]
+    ) == {1}

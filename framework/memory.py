@@ -1,0 +1,37 @@
+"""Host memory that a device on the CPU takes over as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+ALIGNMENT = 64
+"""Bytes. XLA's CPU backend uses an array in place if its address is a multiple of this, and copies it otherwise; the
+large arrays that NumPy makes never have such an address."""
+
+
+def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An uninitialized C-contiguous array that `jax.device_put` and compiled calls on a CPU need not copy.
+
+    Do not write to it once it was handed over.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.hasobject:  # no bytes to lay out; JAX refuses it in its own words
+        return np.empty(tuple(shape), dtype)
+    size = math.prod(shape) * dtype.itemsize
+    block = np.empty(size + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    return block[start : start + size].view(dtype).reshape(tuple(shape))
+
+
+def as_aligned(array: np.ndarray) -> np.ndarray:
+    """The array itself if it is C-contiguous and aligned, else a copy that is."""
+    array = np.asarray(array)
+    if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
+        return array
+    copy = aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy
