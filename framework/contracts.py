@@ -86,6 +86,9 @@ class Task(NamedTuple):
 class DataPipeline(Protocol):
     """Batches of NumPy arrays. Batch k is a pure function of (seed, k), so there is nothing to save or restore.
 
+    A pipeline may have one attribute more, `facts`: a mapping for JSON of what one must know to use a trained model,
+    such as its vocabulary. It goes into the run's record, and `framework.load(RUN).facts` is it.
+
     Attributes:
       spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].
       steps_per_epoch: training batches in one pass over the training split.

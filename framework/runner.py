@@ -190,6 +190,7 @@ def _entry(experiment: Experiment, name: str) -> dict[str, Any]:
         "seed": experiment.settings.seed,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "data": experiment.data.source,
+        "facts": _facts(experiment),
         "total_steps": experiment.total_steps,
         "inputs": shapes,
         "config": experiment.config,
@@ -199,12 +200,17 @@ def _entry(experiment: Experiment, name: str) -> dict[str, Any]:
     }
 
 
+def _facts(experiment: Experiment) -> dict[str, Any]:
+    return dict(getattr(experiment.data, "facts", {}))
+
+
 def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float], state: TrainState) -> Result:
     config, params, model_state = experiment.config, trained_params(state), state.model_state
     if experiment.members is not None:
         config = members.recorded(config, members.rows(experiment.members)[0])
         params, model_state = jax.tree.map(lambda leaf: leaf[0], (params, model_state))
-    return Result(metrics, state, trained_model(experiment.model, params, model_state, config), directory)
+    model = trained_model(experiment.model, params, model_state, config, _facts(experiment))
+    return Result(metrics, state, model, directory)
 
 
 def _summarise(metrics: Mapping[str, float], directory: Path, reason: str, rows: Sequence[members.Row] | None) -> None:

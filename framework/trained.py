@@ -20,12 +20,18 @@ from framework.steps import predictor
 
 
 class Trained(NamedTuple):
-    """A trained model; calling it maps inputs [B, ...] to outputs."""
+    """A trained model; calling it maps inputs [B, ...] to outputs.
+
+    Attributes:
+      config: of the run, resolved.
+      facts: what its data had to say for those who use the model, such as which characters integers stand for.
+    """
 
     model: Model
     params: PyTree
     model_state: PyTree
     config: Mapping[str, Any]
+    facts: Mapping[str, Any]
     predict: Callable[[PyTree], PyTree]
 
     def __call__(self, inputs: PyTree) -> PyTree:
@@ -65,9 +71,11 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(rows), *leaf.shape), leaf.dtype), like)
     restored = store.restore(directory / "checkpoints" / str(saved[-1] if step is None else step), like)
     restored = jax.tree.map(lambda leaf: leaf[member], restored) if rows else restored
-    return trained_model(model, from_checkpoint(restored), restored["model_state"], config)
+    return trained_model(model, from_checkpoint(restored), restored["model_state"], config, entry.get("facts", {}))
 
 
-def trained_model(model: Model, params: PyTree, model_state: PyTree, config: Mapping[str, Any]) -> Trained:
+def trained_model(
+    model: Model, params: PyTree, model_state: PyTree, config: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Trained:
     """Put a model and its parameters together."""
-    return Trained(model, params, model_state, config, predictor(model, params, model_state))
+    return Trained(model, params, model_state, config, facts, predictor(model, params, model_state))

@@ -71,16 +71,18 @@ class InMemoryPipeline:
         """Yield every example of a split once, in order, with "weights" [B] of 1, and of 0 for padding."""
         if split not in self._evals:
             raise ConfigError(f"there is no split '{split}' to evaluate.{nearest(split, self.splits)}")
-        return self._padded(self._evals[split])
+        return padded(self._evals[split], self._eval_batch_size)
 
-    def _padded(self, arrays: Batch) -> Iterator[Batch]:
-        count = count_examples(arrays, "eval")
-        for first in range(0, count, self._eval_batch_size):
-            wanted = np.arange(first, first + self._eval_batch_size)
-            # Padding repeats the last example: a real one, so that it cannot bring up a NaN.
-            batch = gather(arrays, np.minimum(wanted, count - 1))
-            real = (wanted < count).astype(np.float32)
-            yield {**batch, "weights": real * batch["weights"] if "weights" in batch else real}
+
+def padded(arrays: Batch, batch_size: int) -> Iterator[Batch]:
+    """Yield every example once, in order, with "weights" [B] of 1; the last batch is padded with examples of 0."""
+    count = count_examples(arrays, "eval")
+    for first in range(0, count, batch_size):
+        wanted = np.arange(first, first + batch_size)
+        # Padding repeats the last example: a real one, so that it cannot bring up a NaN.
+        batch = gather(arrays, np.minimum(wanted, count - 1))
+        real = (wanted < count).astype(np.float32)
+        yield {**batch, "weights": real * batch["weights"] if "weights" in batch else real}
 
 
 def _orders(count: int, seed: int) -> Callable[[int], np.ndarray]:

@@ -10,13 +10,18 @@ import jax.numpy as jnp
 
 from framework.api import Array, Model, Shape, as_model
 from framework.errors import ConfigError, nearest
+from framework_stax.smooth import gelu
 
 Activation = Callable[..., Array]
 
 
 def activations() -> dict[str, Activation]:
-    """The functions of `jax.nn` that need one array and keep its rank, by name: relu, gelu, glu, softmax, …"""
-    return {name: value for name, value in vars(jax.nn).items() if name[0] != "_" and _is_activation(value)}
+    """The functions of `jax.nn` that need one array and keep its rank, by name: relu, gelu, glu, softmax, …
+
+    `gelu` is our own: the same values, with a derivative that is quick on a CPU.
+    """
+    found = {name: value for name, value in vars(jax.nn).items() if name[0] != "_" and _is_activation(value)}
+    return {**found, "gelu": gelu}
 
 
 def activation_layer(name: str) -> Model:

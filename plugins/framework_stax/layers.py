@@ -21,7 +21,7 @@ class Linear(NamedTuple):
     """The parameters of a linear map, in the order that stock stax layers have them."""
 
     W: Array
-    b: Array
+    b: Any  # () for one that is not there
 
 
 class Affine(NamedTuple):
@@ -35,25 +35,41 @@ def Dense(
     out_dim: int,
     W_init: Initializer = "glorot_normal",  # noqa: N803
     b_init: Initializer = "zeros",
+    bias: bool = True,
 ) -> Model:
-    """A linear map of the last axis, with bias.
+    """A linear map of the last axis.
 
     Args:
       out_dim: features of the outputs: [..., in_dim] to [..., out_dim].
       W_init: initial weights [in_dim, out_dim], a name of `jax.nn.initializers`.
       b_init: initial bias [out_dim], likewise.
+      bias: whether there is one.
     """
     make_W, make_b = initializer(W_init), initializer(b_init)
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, Linear]:
         W_key, b_key = jax.random.split(key)
-        return (*in_shape[:-1], out_dim), Linear(make_W(W_key, (in_shape[-1], out_dim)), make_b(b_key, (out_dim,)))
+        b = make_b(b_key, (out_dim,)) if bias else ()
+        return (*in_shape[:-1], out_dim), Linear(make_W(W_key, (in_shape[-1], out_dim)), b)
 
     def apply(params: Linear, inputs: Array) -> Array:
         W, b = params
-        return jnp.dot(inputs, W) + b
+        outputs = linear(inputs, W)
+        return outputs + b if bias else outputs
 
     return as_model((init, apply), "Dense")
+
+
+def linear(inputs: Array, W: Array) -> Array:
+    """The product of the last axis with a matrix: [..., in] and [in, out] to [..., out].
+
+    All other axes are one in the product. Otherwise the weights' gradient, which sums over those axes, has a transposed
+    copy of the inputs or of the outputs' gradient made for it by XLA's CPU backend; in a small transformer these copies
+    take as long as all products together: `python -m benchmarks.layers linear`.
+    """
+    if inputs.ndim <= 2:
+        return jnp.dot(inputs, W)
+    return jnp.dot(inputs.reshape(-1, inputs.shape[-1]), W).reshape(*inputs.shape[:-1], W.shape[-1])
 
 
 def Conv(

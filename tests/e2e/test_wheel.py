@@ -38,7 +38,7 @@ def succeed(done):
 
 def test_it_holds_all_sources_and_nothing_else(wheel, sources):
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
-    kept = {".py", ".yaml", ".typed", ".npz", ".LICENSE"}
+    kept = {".py", ".yaml", ".typed", ".npz", ".gz", ".LICENSE"}
     homes = {"framework": "framework", "conf": "framework_conf", "plugins": "."}
     expected = [
         (Path(home) / path.relative_to(sources / folder)).as_posix()
@@ -53,7 +53,7 @@ def test_it_holds_all_sources_and_nothing_else(wheel, sources):
 def test_it_carries_the_licences(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     held = {name.partition(".dist-info/licenses/")[2] for name in names if ".dist-info/licenses/" in name}
-    assert held == {"LICENSE", "plugins/framework_data/digits.LICENSE"}
+    assert held == {"LICENSE", *(f"plugins/framework_data/{name}.LICENSE" for name in ("digits", "shakespeare"))}
 
 
 def test_its_dependencies_are_satisfied_by_what_it_declares(environment):

@@ -1,0 +1,152 @@
+"""A text, character by character, as windows in which every position's target is the character that follows."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.api import Batch
+from framework.errors import ConfigError, DataError, nearest
+from framework_data.pipeline import padded
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+SHIPPED = "400,000 characters of Shakespeare's plays that ship with the package (public domain)"
+
+
+def text(
+    path: str | None = None,
+    block: int = 64,
+    batch_size: int = 12,
+    eval_batch_size: int = 64,
+    validation: float = 0.1,
+    vocabulary: int = 128,
+) -> TextPipeline:
+    """A text for a language model: inputs and targets are int32 [B, block], targets one character ahead.
+
+    A training batch holds windows from random places, drawn from (seed, step). The split "validation" is the end of the
+    text, in windows that lie side by side. Integer 0 stands for any character that is not in the vocabulary; the others
+    are the characters of the training part in the order of their code points. The run's record keeps them as
+    `facts.characters`, so that `framework.load(RUN).facts["characters"][i]` is what the integer i stands for.
+
+    Args:
+      path: of a UTF-8 file; null takes an excerpt of Shakespeare's plays that ships with the package.
+      block: characters of a window.
+      batch_size: windows in a step.
+      eval_batch_size: windows in an evaluation batch.
+      validation: share of the text, at its end, that is not trained on.
+      vocabulary: how many integers there are; of a text with more characters the most frequent ones get one. It is what
+        the model must be told, too.
+
+    Raises: ConfigError if a number is out of range; DataError if the file cannot be read or is too short.
+    """
+    for name, value in {"block": block, "batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}, expected at least 1.")
+    if not 0 < validation < 1:
+        raise ConfigError(f"validation is {validation}, expected a share between 0 and 1.")
+    if not 2 <= vocabulary <= 2**16:
+        raise ConfigError(f"vocabulary is {vocabulary}, expected 2 to 65536.")
+    content, source = read(path)
+    cut = len(content) - round(len(content) * validation)
+    parts = {"training": content[:cut], "validation": content[cut:]}
+    for name, part in parts.items():
+        if len(part) <= block:
+            raise DataError(
+                f"{source}: its {name} part has {len(part)} characters, expected more than block, {block}. "
+                "Take a longer text, a smaller data.block, or another data.validation."
+            )
+    characters = characters_of(parts["training"], vocabulary)
+    train, held = (encode(part, characters) for part in parts.values())
+    return TextPipeline(train, held, block, (batch_size, eval_batch_size), characters, source)
+
+
+class TextPipeline:
+    """Windows of a text.
+
+    Attributes:
+      spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, block].
+      steps_per_epoch: batches that hold as many characters as the training part.
+      splits: "validation" alone.
+      source: where the text came from, in words.
+      facts: "characters", a text whose character i is what the integer i stands for.
+    """
+
+    def __init__(
+        self, train: np.ndarray, held: np.ndarray, block: int, sizes: tuple[int, int], characters: str, source: str
+    ) -> None:
+        """Take both parts of the text as integers [N], N above block, and the sizes of batches for both."""
+        self._batch_size, self._eval_batch_size = sizes
+        leaf = jax.ShapeDtypeStruct((self._batch_size, block), np.int32)
+        self.spec: Batch = {"inputs": leaf, "targets": leaf}
+        self.steps_per_epoch = max(1, len(train) // (self._batch_size * block))
+        self.splits = ("validation",)
+        self.source = f"{source}, {len(characters) - 1} different characters"
+        self.facts: Mapping[str, Any] = {"characters": characters}
+        # Views: a window costs nothing before it is taken.
+        self._windows = np.lib.stride_tricks.sliding_window_view(train, block + 1)
+        self._held = np.lib.stride_tricks.sliding_window_view(held, block + 1)[::block]
+
+    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Yield batches start, start + 1, … without end."""
+        for step in itertools.count(start):
+            # NumPy's seeds must not be negative, JAX's may be.
+            random = np.random.default_rng([seed % 2**64, step])
+            yield _batch(self._windows[random.integers(len(self._windows), size=self._batch_size)])
+
+    def eval(self, split: str) -> Iterator[Batch]:
+        """Yield every window of a split once, in order, with "weights" [B] of 1, and of 0 for padding."""
+        if split not in self.splits:
+            raise ConfigError(f"there is no split '{split}' to evaluate.{nearest(split, self.splits)}")
+        return padded(_batch(self._held), self._eval_batch_size)
+
+
+def read(path: str | None) -> tuple[str, str]:
+    """A text and where it came from; line ends are "\\n", a byte order mark is left out.
+
+    Raises: DataError if the file cannot be read, is not UTF-8, or is empty.
+    """
+    if path is None:
+        packed = Path(__file__).with_name("shakespeare.txt.gz").read_bytes()
+        return gzip.decompress(packed).decode(), SHIPPED
+    place = Path(path).expanduser()
+    try:
+        content = place.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: byte {error.start} is not UTF-8. Convert it: iconv -t UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"{place} cannot be read: {error.strerror}; seen from {Path.cwd()}.") from error
+    if not content:
+        raise DataError(f"{place} is empty, expected a text.")
+    return content, str(place)
+
+
+def characters_of(content: str, vocabulary: int) -> str:
+    """The unknown character, then those that get an integer, at most `vocabulary` in all.
+
+    Where there are more, the rarest have none; of equally frequent ones, the later code points.
+    """
+    counts = Counter(content)
+    counts.pop(UNKNOWN, None)
+    ranked = sorted(counts, key=lambda character: (-counts[character], character))
+    return "".join([UNKNOWN, *sorted(ranked[: vocabulary - 1])])
+
+
+def encode(content: str, characters: str) -> np.ndarray:
+    """Each character's place in `characters`, uint16 [N]; 0 for one that is not among them."""
+    points = np.frombuffer(content.encode("utf-32-le"), np.uint32)
+    known = np.array([ord(character) for character in characters[1:]], np.uint32)  # in ascending order
+    places = np.searchsorted(known, points).clip(max=len(known) - 1)
+    return np.where(known[places] == points, places + 1, 0).astype(np.uint16)
+
+
+def _batch(windows: np.ndarray) -> Batch:
+    """Windows [B, block + 1] as inputs and targets."""
+    windows = windows.astype(np.int32)
+    return {name: np.ascontiguousarray(part) for name, part in (("inputs", windows[:, :-1]), ("targets", windows[:, 1:]))}

@@ -1,0 +1,136 @@
+"""Attention within a sequence, and what makes a transformer of it: positions and residual connections."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.nn.initializers import normal
+
+from framework.api import Array, Model, PyTree, Shape, as_model
+from framework.errors import ConfigError
+from framework_stax.initializers import Initializer, initializer
+from framework_stax.layers import Dropout, Linear, linear
+from framework_stax.recurrent import Table
+from framework_stax.smooth import softmax
+
+
+class Attention(NamedTuple):
+    """The parameters of an attention layer."""
+
+    qkv: Linear  # W [F, 3 F]: queries, keys and values side by side, each of all heads
+    out: Linear  # W [F, F]
+
+
+def SelfAttention(
+    heads: int,
+    causal: bool = False,
+    dropout: float = 0.0,
+    bias: bool = True,
+    W_init: Initializer = "glorot_normal",  # noqa: N803
+    out_init: Initializer = "glorot_normal",
+) -> Model:
+    """Multi-head attention of a sequence [B, T, F] to itself.
+
+    Queries, keys and values come from one matrix product. Scores and their softmax are float32 at least, whatever the
+    inputs; on a CPU the softmax has its derivative written by hand, see `framework_stax.smooth`. Memory grows with T².
+    Vaswani et al. 2017, arXiv:1706.03762.
+
+    Args:
+      heads: parts of the F features that attend by themselves.
+      causal: whether a position sees only itself and those before it.
+      dropout: share of the attention weights that is dropped in training.
+      bias: whether both linear maps have one.
+      W_init: initial weights [F, F] of queries, keys and values, a name of `jax.nn.initializers`.
+      out_init: initial weights [F, F] of the outputs, likewise.
+
+    Raises: ConfigError if the inputs are not [B, T, F], the heads do not divide F, or dropout is not in [0, 1).
+    """
+    drop = Dropout(dropout)
+    make_W, make_out = initializer(W_init), initializer(out_init)
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, Attention]:
+        if len(in_shape) != 3 or heads < 1 or in_shape[-1] % heads:
+            raise ConfigError(f"SelfAttention of {heads} heads expects inputs [B, T, F], F a multiple; found {in_shape}.")
+        *keys, out_key = jax.random.split(key, 4)
+        size = in_shape[-1]
+        W = jnp.concatenate([make_W(key, (size, size)) for key in keys], axis=1)
+        biases = (jnp.zeros(3 * size), jnp.zeros(size)) if bias else ((), ())
+        return in_shape, Attention(Linear(W, biases[0]), Linear(make_out(out_key, (size, size)), biases[1]))
+
+    def apply(params: Attention, inputs: Array, rng: Array | None, train: bool) -> Array:
+        batch, length, size = inputs.shape
+        qkv = _affine(params.qkv, inputs).reshape(batch, length, 3, heads, size // heads)
+        query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [B, heads, T, F / heads]
+        wide = jnp.promote_types(inputs.dtype, jnp.float32)
+        query = query * jnp.asarray(1 / math.sqrt(size // heads), query.dtype)
+        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=wide)
+        weights = softmax(scores + _causal(length, wide) if causal else scores).astype(inputs.dtype)
+        weights, _ = drop.apply((), (), weights, key=rng, train=train)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value)
+        return _affine(params.out, jnp.moveaxis(mixed, 1, 2).reshape(inputs.shape))
+
+    return as_model((init, apply), "SelfAttention")
+
+
+def Positions(context: int, stddev: float = 0.02) -> Model:
+    """Adds a learned vector to each position of [B, T, F].
+
+    Args:
+      context: the longest T.
+      stddev: standard deviation of the initial values.
+
+    Raises: ConfigError if the inputs are not [B, T, F] or longer than the context.
+    """
+
+    def check(shape: Shape) -> None:
+        if len(shape) != 3 or shape[1] > context:
+            raise ConfigError(f"Positions with context {context} expects inputs [B, T ≤ {context}, F], found {shape}.")
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, Table]:
+        check(in_shape)
+        return in_shape, Table(normal(stddev)(key, (context, in_shape[-1])))
+
+    def apply(params: Table, inputs: Array) -> Array:
+        check(inputs.shape)
+        return inputs + params.W[: inputs.shape[1]]
+
+    return as_model((init, apply), "Positions")
+
+
+def Residual(layer: Model) -> Model:
+    """A layer, or a stack, whose outputs are added to its inputs. He et al. 2015, arXiv:1512.03385.
+
+    Args:
+      layer: by name, such as `{Residual: {serial: [LayerNorm, {SelfAttention: 4}]}}`; it keeps the shape.
+
+    Raises: ConfigError if the layer changes the shape of its inputs.
+    """
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, PyTree, PyTree]:
+        out_shape, params, state = layer.init(key, in_shape)
+        if tuple(out_shape) != tuple(in_shape):
+            raise ConfigError(f"Residual expects a layer that keeps the shape {in_shape}, found outputs {out_shape}.")
+        return out_shape, params, state
+
+    def apply(
+        params: PyTree, state: PyTree, inputs: Array, *, key: Array | None = None, train: bool = False
+    ) -> tuple[Array, PyTree]:
+        outputs, state = layer.apply(params, state, inputs, key=key, train=train)
+        return inputs + outputs, state
+
+    return Model(init, apply)
+
+
+def _affine(params: Linear, inputs: Array) -> Array:
+    outputs = linear(inputs, params.W)
+    return outputs if isinstance(params.b, tuple) else outputs + params.b
+
+
+def _causal(length: int, dtype: Any) -> Array:
+    """What is added to scores [..., query, key]: 0 where the key is not after the query, else about -infinity."""
+    query, key = (lax.broadcasted_iota(jnp.int32, (length, length), axis) for axis in (0, 1))
+    return jnp.where(key <= query, jnp.zeros([], dtype), jnp.asarray(jnp.finfo(dtype).min / 2, dtype))

@@ -1,0 +1,127 @@
+"""GELU, standardization and softmax whose derivatives are written by hand, for CPUs.
+
+XLA's CPU backend computes what a derivative needs a second time, in slow fused loops, or in several passes. Here each
+function's derivative is a rule (`jax.custom_jvp`) that takes what the value was made of, and optimization barriers keep
+those as they are. Rules are linear in the tangent, so forward-mode, reverse-mode and their compositions all work. On
+GPUs and TPUs, whose compilers fuse well, the functions are the plain ones; which, is known when a program is traced.
+
+What each buys is measured by `python -m benchmarks.layers`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from framework.api import Array
+
+
+def gelu(x: Array, approximate: bool = True) -> Array:
+    """Gaussian error linear unit activation function
+
+    x Φ(x), where Φ is the distribution function of the normal distribution: the values of `jax.nn.gelu`, whose options
+    it has. On a CPU its slope Φ(x) + x Φ'(x) is computed beside the value. Hendrycks and Gimpel 2016, arXiv:1606.08415.
+
+    Args:
+      x: any shape, floating-point.
+      approximate: whether to take the tanh formula for Φ, as `jax.nn.gelu` does by default, or the exact one by erf.
+    """  # noqa: D400 - the first line is what a listing of jax.nn's activations shows
+    if not _on_cpu():
+        return jax.nn.gelu(x, approximate=approximate)
+    return _gelu_by_tanh(x) if approximate else _gelu_by_erf(x)
+
+
+def standardize(x: Array, epsilon: float) -> Array:
+    """Each row, along the last axis, shifted to mean 0 and scaled to variance 1.
+
+    Args:
+      x: [..., F], float32 or wider.
+      epsilon: added to the variance.
+    """
+    return _standardize(x, epsilon) if _on_cpu() else _rows(x, epsilon)[0]
+
+
+def softmax(x: Array) -> Array:
+    """The values of `jax.nn.softmax` along the last axis; its derivative needs them alone.
+
+    Args:
+      x: [..., K], with at least one finite value in each row.
+    """
+    return _softmax(x) if _on_cpu() else jax.nn.softmax(x)
+
+
+@jax.custom_jvp
+def _gelu_by_erf(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)
+
+
+@_gelu_by_erf.defjvp
+def _gelu_by_erf_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    x = lax.optimization_barrier(primals[0])
+    below = 0.5 * (1 + lax.erf(x * _like(math.sqrt(0.5), x)))
+    density = _like(1 / math.sqrt(2 * math.pi), x) * jnp.exp(-0.5 * x * x)
+    value, slope = lax.optimization_barrier((x * below, below + x * density))
+    return value, slope * tangents[0]
+
+
+@jax.custom_jvp
+def _gelu_by_tanh(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=True)
+
+
+@_gelu_by_tanh.defjvp
+def _gelu_by_tanh_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    x = lax.optimization_barrier(primals[0])
+    scale, cubic = _like(math.sqrt(2 / math.pi), x), _like(0.044715, x)
+    bend = jnp.tanh(scale * (x + cubic * x * x * x))
+    below = 0.5 * (1 + bend)
+    density = 0.5 * (1 - bend * bend) * scale * (1 + 3 * cubic * x * x)
+    value, slope = lax.optimization_barrier((x * below, below + x * density))
+    return value, slope * tangents[0]
+
+
+@jax.custom_jvp
+def _softmax(x: Array) -> Array:
+    return jax.nn.softmax(x)
+
+
+@_softmax.defjvp
+def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    shares = lax.optimization_barrier(jax.nn.softmax(lax.optimization_barrier(primals[0])))
+    change = tangents[0]
+    return shares, shares * (change - (shares * change).sum(-1, keepdims=True))
+
+
+def _standardized(x: Array, epsilon: float) -> Array:
+    return _rows(x, epsilon)[0]
+
+
+_standardize = jax.custom_jvp(_standardized, nondiff_argnums=(1,))
+
+
+@_standardize.defjvp
+def _standardize_jvp(epsilon: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    values, scale = lax.optimization_barrier(_rows(lax.optimization_barrier(primals[0]), epsilon))
+    change = tangents[0]
+    along = (values * change).mean(-1, keepdims=True)
+    return values, scale * (change - change.mean(-1, keepdims=True) - values * along)
+
+
+def _rows(x: Array, epsilon: float) -> tuple[Array, Array]:
+    """Standardized rows [..., F], and what they were multiplied by [..., 1]."""
+    deviations = x - x.mean(-1, keepdims=True)
+    scale = lax.rsqrt((deviations * deviations).mean(-1, keepdims=True) + _like(epsilon, x))
+    return deviations * scale, scale
+
+
+def _like(number: Any, x: Array) -> Array:
+    """A number in the dtype of an array; a traced one too."""
+    return jnp.asarray(number, x.dtype)
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
