@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from framework import agreement, processes
 from framework.api import DataPipeline, Members, Model, Parameter, Strategy, Task, TrainState, layer_name
 from framework.averaging import averaged
 from framework.build import Builder
@@ -21,6 +22,7 @@ from framework.members import check_traceable, members_of, recordable, template,
 from framework.population import Make, own_orders, population
 from framework.precision import in_precision, loss_scaled
 from framework.registry import Plugin, Registry
+from framework.resuming import flat
 from framework.steps import supervised
 from framework.store import leaves_by_path
 
@@ -57,12 +59,15 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     """
     config = extended(config)
     settings = settings_of(plain(config))
+    with open_dict(config):
+        config.pop("distributed", None)  # where it runs, and another one in each process: no part of the record
     builder = Builder(registry)
     data = _build_data(builder, plain(config)["data"])
     total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
     OmegaConf.update(config, "train.steps", total, force_add=True)
     resolved = plain(config)
     strategy = builder.named("strategies", resolved["strategy"], "strategy")
+    _check_processes(strategy, data, resolved)
     members = members_of(strategy, settings.seed)
     first = resolved if members is None else with_values(config, values_of(members, 0))
     model, task = _build_task(builder, first, settings)
@@ -160,6 +165,20 @@ def _watcher(builder: Builder, tag: str, options: Mapping[str, Any]) -> Watcher:
 
 def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, Any]]]:
     return list(tagged(config.get(section), section).items())
+
+
+def _check_processes(strategy: Strategy, data: DataPipeline, config: Mapping[str, Any]) -> None:
+    """Of several processes, all must do the same, and the strategy must know of them."""
+    if processes.count() == 1:
+        return
+    if not getattr(strategy, "across_processes", False):
+        raise ConfigError(
+            f"strategy: '{config['strategy']['name']}' runs in one process, and there are {processes.count()}; "
+            "take strategy=sharded, or pmap."
+        )
+    facts = {key: value for key, value in flat(config).items() if not key.startswith(("run.", "data.root"))}
+    versions = {"data": data.source, "JAX": jax.__version__, "devices": jax.local_device_count()}
+    agreement.check_alike({**facts, **versions})
 
 
 def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str, Any], accumulate: int) -> None:

@@ -12,7 +12,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 
 from framework.errors import ConfigError, nearest
 from framework.options import bind, check, schema_of
-from framework.settings import Debug, NanPolicy, Precision, RunSettings, Train
+from framework.settings import Debug, Distributed, NanPolicy, Precision, RunSettings, Train
 
 COMPONENTS = {
     "model": "models",
@@ -36,6 +36,7 @@ class Settings(NamedTuple):
     seed: int
     train: Train
     run: RunSettings
+    distributed: Distributed
     debug: Debug
     nan_policy: NanPolicy
     precision: Precision
@@ -117,6 +118,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
         seed=check(config.get("seed", 0), int, "seed", {}),
         train=Train(**_section(config, "train", Train)),
         run=RunSettings(**_section(config, "run", RunSettings)),
+        distributed=Distributed(**_section(config, "distributed", Distributed)),
         debug=Debug(**_section(config, "debug", Debug)),
         nan_policy=check(config.get("nan_policy", "stop"), NanPolicy, "nan_policy", {}),
         precision=check(config.get("precision", "float32"), Precision, "precision", {}),
@@ -143,6 +145,8 @@ def tagged(section: Mapping[str, Any] | None, key: str) -> dict[str, dict[str, A
 
 def _section(config: Mapping[str, Any], name: str, schema: type) -> dict[str, Any]:
     section = config.get(name, {})
+    if name == "distributed" and (section is None or section == "auto"):
+        section = {"coordinator": section}
     if not isinstance(section, Mapping):
         raise ConfigError(f"{name}: expected a mapping, found {section!r}.")
     return bind(schema_of(schema), section, name, f"section '{name}'", {})
@@ -153,6 +157,8 @@ def _check_ranges(settings: Settings) -> None:
         low = 1 if name in ("steps", "epochs", "steps_per_call", "accumulate") else 0
         if isinstance(value, int) and value < low:
             raise ConfigError(f"train.{name}: expected at least {low}, found {value}.")
+    if settings.run.watchdog < 0 or settings.distributed.timeout < 1:
+        raise ConfigError("run.watchdog, distributed.timeout: expected seconds of at least 0, and of at least 1.")
     if settings.ema is not None and not 0 < settings.ema < 1:
         raise ConfigError(f"ema: expected a decay between 0 and 1, such as 0.999, or null, found {settings.ema}.")
     if not 0 <= settings.seed < 2**32:  # JAX folds larger seeds into these, so that two would give the same run

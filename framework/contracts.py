@@ -136,6 +136,9 @@ class Strategy(Protocol):
     every leaf of the state has the members as its first axis, and if their orders are their own, so has every leaf of a
     training batch.
 
+    One that can run in several processes says so by `across_processes: bool = True`. Its `feed` then gets the whole
+    batch in each of them, and takes what belongs on the devices of its own; the means of its steps are the same in all.
+
     Attributes:
       devices: into how many equal parts a batch is cut.
     """

@@ -37,7 +37,7 @@ class Work(NamedTuple):
     batch_size: int
     seed: int
     nan_policy: NanPolicy
-    stopping: Callable[[], signal.Signals | None]  # tells whether the run was asked to stop
+    stopping: Callable[[int], signal.Signals | None]  # tells, after so many updates, whether the run shall stop
 
 
 class Window(NamedTuple):
@@ -83,7 +83,7 @@ def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> t
     for event in events(work, at):
         state, parts = advance(state, at, event)
         window = Window(at, at + count_steps(parts), parts)
-        at, request = window.stop, work.stopping()
+        at, request = window.stop, work.stopping(window.stop)
         try:
             if pending is not None:
                 finished = max(pending.stop, window.start + count_finished(parts))
@@ -109,7 +109,7 @@ def finish(work: Work, state: TrainState, journal: Journal) -> None:
 
     After a signal they are not: the run will go on, and its log shall be that of one that never stopped.
     """
-    if "test" in work.data.splits[1:] and work.stopping() is None:
+    if "test" in work.data.splits[1:] and work.stopping(updates(state)) is None:
         _log(work, updates(state), _evaluator(work)(state, "test"), journal)
     show(work.watchers, updates(state), state, final=True)
 
@@ -159,7 +159,7 @@ def _stepper(work: Work, state: TrainState) -> AbstractContextManager[Advance]:
     steps_per_call = choose(work.settings.steps_per_call, step, state, data.spec, resident)
     start = updates(state)
     feed = Feed(work.strategy, data, work.seed, start, events(work, start), resident)
-    return stepper(feed, step, steps_per_call, lambda: stopping() is not None)
+    return stepper(feed, step, steps_per_call, lambda at: stopping(at) is not None)
 
 
 def _read(work: Work, window: Window, clock: Clock, finished: int) -> Scalars:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from omegaconf import OmegaConf
 
+from framework import agreement, processes
 from framework.errors import StorageError
 from framework.registry import Plugin
 from framework.settings import RunSettings
@@ -28,10 +29,14 @@ LOGGER = logging.getLogger("framework")
 
 
 def make_directory(settings: RunSettings, name: str) -> Path:
-    """Make `root/name/<time>-<id>`, or `run.dir`, which must not hold a run yet.
+    """Make `root/name/<time>-<id>`, or `run.dir`, which must not hold a run yet; process 0 does, for all.
 
     Raises: StorageError if it cannot be made or written.
     """
+    return Path(agreement.agree(lambda: str(_made(settings, name))))
+
+
+def _made(settings: RunSettings, name: str) -> Path:
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     directory = Path(settings.dir) if settings.dir else Path(settings.root) / name / stamp
     try:
@@ -51,25 +56,33 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises: StorageError naming the process that owns the folder.
     """
-    with (directory / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise StorageError(f"run.dir: {directory} is in use by {file.read().strip() or 'another run'}.") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
+    with ExitStack() as held:
+        agreement.agree(lambda: _lock(directory, held))
         yield
+
+
+def _lock(directory: Path, held: ExitStack) -> None:
+    file = held.enter_context((directory / "lock").open("a+"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        raise StorageError(f"run.dir: {directory} is in use by {file.read().strip() or 'another run'}.") from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
     """Write `config.yaml`, resolved, which `python -m framework train RUN` runs again."""
-    (directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    if processes.index() == 0:
+        (directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
 def write_record(directory: Path, record: Mapping[str, Any]) -> None:
     """Replace `run.json` in one step, so that a reader never finds half of it."""
+    if processes.index() > 0:
+        return
     partial = directory / ".run.json.partial"
     partial.write_text(json.dumps(record, indent=2) + "\n")
     partial.replace(directory / "run.json")
@@ -86,6 +99,7 @@ def environment() -> dict[str, Any]:
         "devices": [str(device) for device in jax.local_devices()],
         "git_commit": _git_commit(),
         "process": os.getpid(),
+        "processes": processes.count(),
     }
 
 
@@ -99,10 +113,13 @@ def provenance(plugins: Mapping[str, Plugin]) -> dict[str, dict[str, str]]:
 
 @contextmanager
 def console() -> Iterator[None]:
-    """Show the framework's log as plain lines on stderr while a run lasts, and leave logging as it was."""
+    """Show the framework's log as plain lines on stderr while a run lasts, and leave logging as it was.
+
+    Of several processes only process 0 shows more than errors.
+    """
     with _handling(_Console(), "%(message)s"):
         level = LOGGER.level
-        LOGGER.setLevel(logging.INFO)
+        LOGGER.setLevel(logging.INFO if processes.index() == 0 else logging.ERROR)
         try:
             yield
         finally:
@@ -112,6 +129,9 @@ def console() -> Iterator[None]:
 @contextmanager
 def run_log(directory: Path) -> Iterator[None]:
     """Copy the framework's log into `run.log`."""
+    if processes.index() > 0:
+        yield
+        return
     with _handling(logging.FileHandler(directory / "run.log"), "%(asctime)s %(levelname)s %(message)s"):
         yield
 

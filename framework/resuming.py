@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framework import store
+from framework import agreement, store
 from framework.api import TrainState
 from framework.errors import ConfigError, StorageError
 
@@ -43,6 +43,8 @@ def read(directory: Path) -> Recorded:
 def newest_state(directory: Path, shapes: TrainState) -> TrainState | None:
     """The newest state that can be trusted; damaged ones are set aside as `<step>.damaged`, and said to be.
 
+    Of several processes, process 0 chooses, and the others read what it chose.
+
     Args:
       directory: the run folder.
       shapes: the state that the run's config leads to, as `jax.ShapeDtypeStruct` leaves.
@@ -52,9 +54,19 @@ def newest_state(directory: Path, shapes: TrainState) -> TrainState | None:
     Raises: store.MismatchError if a sound one is of another model or optimizer.
     """
     folder = directory / "checkpoints"
+    found: list[TrainState] = []
+    step = agreement.agree(lambda: _choose(folder, shapes, found))
+    if step is not None and not found:
+        return store.restore(folder / str(step), shapes)
+    return found[0] if found else None
+
+
+def _choose(folder: Path, shapes: TrainState, found: list[TrainState]) -> int | None:
+    """The step of the newest sound state, which is put into `found`."""
     for step in reversed(store.steps(folder)):
         try:
-            return store.restore(folder / str(step), shapes)
+            found.append(store.restore(folder / str(step), shapes))
+            return step
         except store.MismatchError:
             raise
         except StorageError as error:
@@ -68,7 +80,7 @@ def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: 
 
     Raises: ConfigError naming the keys that would make it another run, unless forced.
     """
-    old, new = _flat(before, ""), _flat(after, "")
+    old, new = flat(before), flat(after)
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and _counts(key))
     if changed and not force:
         listed = ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
@@ -101,7 +113,8 @@ def _installed(name: str) -> str:
         return "missing"
 
 
-def _flat(node: Any, prefix: str) -> dict[str, Any]:
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a nested mapping by dotted key."""
     if isinstance(node, Mapping):
-        return {key: value for name in node for key, value in _flat(node[name], f"{prefix}{name}.").items()}
+        return {key: value for name in node for key, value in flat(node[name], f"{prefix}{name}.").items()}
     return {prefix.removesuffix("."): node}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple
@@ -13,18 +13,21 @@ import jax
 import numpy as np
 from omegaconf import DictConfig
 
-from framework import loop, members, record, resuming, signals
-from framework.api import Run, Summary, TrainState
+from framework import agreement, loop, members, processes, record, resuming, signals
+from framework.api import Run, Strategy, Summary, TrainState
 from framework.averaging import trained_params
 from framework.compilation import persistent_cache
 from framework.compose import Experiment, build
-from framework.config import extended, plain, settings_of
+from framework.config import Settings, extended, plain, settings_of
 from framework.debug import Explicit, switches
 from framework.errors import FrameworkError, InterruptError, NumericalError
+from framework.facts import entry_of, run_facts
 from framework.keys import root_key
 from framework.population import updates
 from framework.registry import discover
+from framework.settings import RunSettings
 from framework.trained import Trained, trained_model
+from framework.watchdog import Watchdog, Watched, watching
 
 
 class Result(NamedTuple):
@@ -46,16 +49,15 @@ def run(config: DictConfig, name: str) -> Result:
     Raises: FrameworkError, in one line, with the exit code of its kind.
     """
     settings = settings_of(plain(extended(config)))
-    directory = Path(settings.run.dir) if settings.run.dir else None
-    if settings.run.resume == "auto" and directory is not None and (directory / "run.json").exists():
-        return resume(resuming.read(directory), config, force=False)
-    with record.console():
+    with _joined(settings), record.console():
+        if (recorded := agreement.agree(lambda: _found(settings.run))) is not None:
+            return _resumed(resuming.Recorded(Path(recorded["directory"]), recorded["entry"]), config, force=False)
         experiment = build(config, discover())
         name = experiment.settings.run.name or name
         directory = record.make_directory(experiment.settings.run, name)
         with record.locked(directory), record.run_log(directory):
             record.write_config(directory, experiment.config)
-            return _recorded(experiment, directory, _entry(experiment, name), None)
+            return _recorded(experiment, directory, entry_of(experiment, name), None)
 
 
 def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Result:
@@ -68,7 +70,25 @@ def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Resu
 
     Raises: ConfigError naming such overrides otherwise; StorageError if the folder is in use, and as `run`.
     """
-    with record.console(), record.locked(recorded.directory), record.run_log(recorded.directory):
+    with _joined(settings_of(plain(extended(config)))), record.console():
+        return _resumed(recorded, config, force)
+
+
+def _joined(settings: Settings) -> AbstractContextManager[None]:
+    # JAX's own limit is the longer one: it ends a process with pages of text.
+    return processes.joined(settings.distributed, patience=max(100, 2 * settings.run.watchdog + 60))
+
+
+def _found(settings: RunSettings) -> dict[str, Any] | None:
+    """The run to go on with, if there is one, as process 0 sees it."""
+    directory = Path(settings.dir or "")
+    if settings.resume != "auto" or not settings.dir or not (directory / "run.json").exists():
+        return None
+    return {"directory": str(directory), "entry": dict(resuming.read(directory).entry)}
+
+
+def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Result:
+    with record.locked(recorded.directory), record.run_log(recorded.directory):
         experiment = build(config, discover())
         resuming.check_unchanged(recorded.entry["config"], experiment.config, force)
         resuming.warn_of_versions(recorded.entry)
@@ -79,7 +99,7 @@ def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Resu
             return _result(experiment, recorded.directory, recorded.entry.get("metrics", {}), state)
         record.LOGGER.info(f"resuming {recorded.directory} at step {step} of {experiment.total_steps}")
         record.write_config(recorded.directory, experiment.config)
-        entry = {**_entry(experiment, recorded.entry["name"]), "started": recorded.entry["started"]}
+        entry = {**entry_of(experiment, recorded.entry["name"]), "started": recorded.entry["started"]}
         entry["resumed"] = [*recorded.entry.get("resumed", []), step]
         return _recorded(experiment, recorded.directory, entry, state)
 
@@ -88,10 +108,15 @@ def _recorded(experiment: Experiment, directory: Path, entry: dict[str, Any], st
     """Run, from a state or from the start, and write into run.json how it ended, whatever happens."""
     record.write_record(directory, {**entry, "status": "running"})
     began = time.perf_counter()
+
+    def on_loss(reason: str) -> None:
+        record.write_record(directory, {**entry, "status": "failed", "exit_code": 7, "reason": reason})
+
     outcome: dict[str, Any] = {"status": "failed", "exit_code": 1}
     try:
         with persistent_cache(experiment.settings.run.compilation_cache):
-            state, metrics, reason = _train(experiment, _run_facts(experiment, directory, entry["name"], state), state)
+            facts = run_facts(experiment, directory, entry["name"], state)
+            state, metrics, reason = _train(experiment, facts, state, on_loss)
         outcome = {"status": "stopped" if reason else "done", "exit_code": 0, "reason": reason, "metrics": metrics}
         outcome["step"] = updates(state)
         if experiment.members is not None:
@@ -111,21 +136,24 @@ def _recorded(experiment: Experiment, directory: Path, entry: dict[str, Any], st
     return _result(experiment, directory, metrics, state)
 
 
-def _train(experiment: Experiment, run: Run, state: TrainState | None) -> tuple[TrainState, dict[str, float], str]:
+def _train(
+    experiment: Experiment, run: Run, state: TrainState | None, on_loss: Callable[[str], None]
+) -> tuple[TrainState, dict[str, float], str]:
     """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
     began, journal, status = time.perf_counter(), loop.Journal(run.start_step), "failed"
     with (
         switches(experiment.settings.debug),
         _numerical_errors(),
         signals.stop_requests() as stopping,
+        watching(experiment.settings.run.watchdog, stopping, on_loss) as watchdog,
         ExitStack() as up,
     ):
-        work = _work(experiment, stopping)
+        work = _work(experiment, stopping) if watchdog is None else _together(_work(experiment, stopping), watchdog)
         for watcher in work.watchers:
             loop.notify([watcher], "on_start", run)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
             up.callback(lambda watcher=watcher: loop.notify([watcher], "on_end", _summary(journal, status, began)))
-        state, reason = loop.fit(work, _initial_state(experiment, state), journal)
+        state, reason = loop.fit(work, _initial_state(experiment, work.strategy, state), journal)
         loop.finish(work, state, journal)
         status = "stopped" if reason else "done"
     return state, journal.scalars, reason
@@ -135,13 +163,13 @@ def _summary(journal: loop.Journal, status: str, began: float) -> Summary:
     return Summary(journal.step, journal.scalars, status, time.perf_counter() - began)
 
 
-def _initial_state(experiment: Experiment, saved: TrainState | None) -> TrainState:
+def _initial_state(experiment: Experiment, strategy: Strategy, saved: TrainState | None) -> TrainState:
     # Making constants is a transfer: it is the loop that debug=transfers watches.
     with jax.transfer_guard("allow"):
         if saved is not None:
-            return experiment.strategy.init(lambda state: state, saved)
+            return strategy.init(lambda state: state, saved)
         key = root_key(experiment.settings.seed)
-        return experiment.strategy.init(lambda key: experiment.task.init(key, experiment.data.spec), key)
+        return strategy.init(lambda key: experiment.task.init(key, experiment.data.spec), key)
 
 
 def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loop.Work:
@@ -159,53 +187,19 @@ def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loo
         experiment.batch_size,
         settings.seed,
         settings.nan_policy,
-        stopping,
+        lambda updates: stopping(),
     )
 
 
-def _run_facts(experiment: Experiment, directory: Path, name: str, state: TrainState | None) -> Run:
-    devices = jax.local_devices()
-    return Run(
-        directory=directory,
-        name=name,
-        config=experiment.config,
-        start_step=0 if state is None else updates(state),
-        total_steps=experiment.total_steps,
-        steps_per_epoch=experiment.data.steps_per_epoch,
-        batch_size=experiment.batch_size,
-        parameters=experiment.parameters,
-        facts={
-            "data": experiment.data.source,
-            "devices": f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}",
-            "strategy": str(experiment.config["strategy"]["name"]),
-            "directory": str(directory),
-        },
-    )
-
-
-def _entry(experiment: Experiment, name: str) -> dict[str, Any]:
-    shapes = jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], experiment.data.spec["inputs"])
-    return {
-        "name": name,
-        "seed": experiment.settings.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "data": experiment.data.source,
-        "facts": _facts(experiment),
-        "total_steps": experiment.total_steps,
-        "inputs": shapes,
-        "config": experiment.config,
-        "members": None if experiment.members is None else members.rows(experiment.members),
-        "plugins": record.provenance(experiment.plugins),
-        **record.environment(),
-    }
-
-
-def _facts(experiment: Experiment) -> dict[str, Any]:
-    return dict(getattr(experiment.data, "facts", {}))
+def _together(work: loop.Work, watchdog: Watchdog) -> loop.Work:
+    """The same for one of several processes: the first runs the callbacks, and all stop at one step."""
+    watchers = [watcher._replace(callback=agreement.ByFirst(watcher.callback)) for watcher in work.watchers]
+    return work._replace(strategy=Watched(work.strategy, watchdog), watchers=watchers, stopping=watchdog.stopping)
 
 
 def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float], state: TrainState) -> Result:
-    config, params, model_state = experiment.config, trained_params(state), state.model_state
+    config = experiment.config
+    params, model_state = agreement.addressable((trained_params(state), state.model_state))
     if experiment.members is not None:
         config = members.recorded(config, members.rows(experiment.members)[0])
         params, model_state = jax.tree.map(lambda leaf: leaf[0], (params, model_state))

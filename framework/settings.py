@@ -26,6 +26,16 @@ class RunSettings(NamedTuple):
     name: str | None = None  # of the experiment; null takes the name of its config
     resume: Literal["auto"] | None = None  # auto: go on with the run in `dir` if there is one
     compilation_cache: bool = True  # keep compiled programs in the user's cache folder
+    watchdog: float = 300.0  # seconds that a process waits for the others before it ends; 0: for ever
+
+
+class Distributed(NamedTuple):
+    """Section `distributed`: the processes that are one run. `distributed=auto` is short for that coordinator."""
+
+    coordinator: str | None = None  # host:port of process 0; auto: as SLURM, Open MPI, Kubernetes or the TPU pod say
+    processes: int | None = None
+    process: int | None = None  # which of them this is, from 0
+    timeout: int = 300  # seconds in which all must have come
 
 
 class Debug(NamedTuple):

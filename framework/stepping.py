@@ -61,8 +61,8 @@ class Feed(NamedTuple):
 
 
 @contextmanager
-def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[], bool]) -> Iterator[Advance]:
-    """Single steps for `steps_per_call` 1, else chunks of up to so many; `stopping` is asked after each call.
+def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int], bool]) -> Iterator[Advance]:
+    """Single steps for `steps_per_call` 1, else chunks of up to so many; `stopping(updates)` is asked after each.
 
     Batches are taken, stacked and copied by a thread, while the devices compute. Two kinds are not, since handing them
     over would take as long as making them: tables of indices, and single batches gathered in memory.
@@ -85,7 +85,7 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[], 
                 state, means = call(state, next(ready))
                 done.append((means, end - first if chunks else 0))
                 _throttle(done)
-                if stopping():
+                if stopping(end):
                     break
             return state, done
 

@@ -1,4 +1,4 @@
-"""One replica of the state on every local device, each with its part of the batch."""
+"""One replica of the state on every device, each with its part of the batch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Pmap(NamedTuple):
     """Map a step over devices with `jax.pmap`.
 
     The state goes in and out unmapped (`in_axes=None`, `out_axes=None`), so it never carries a device axis: what is
-    saved, loaded and shown is the same as on one device.
+    saved, loaded and shown is the same as on one device. Of several processes each holds its own devices' replicas.
     """
 
-    devices: int
+    devices: int  # of all processes
+    across_processes: bool = True
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Make the state once and replicate it."""
@@ -45,11 +46,13 @@ class Pmap(NamedTuple):
     def _place(self, axis: int | None, leaf: np.ndarray) -> jax.Array:
         if axis is None:
             return jax.device_put(leaf, NamedSharding(self._mesh(), PartitionSpec()))
+        each = self.devices // jax.process_count()
         cut = leaf.reshape(*leaf.shape[:axis], self.devices, leaf.shape[axis] // self.devices, *leaf.shape[axis + 1 :])
-        return jax.device_put(np.moveaxis(cut, axis, 0), NamedSharding(self._mesh(), PartitionSpec(AXIS)))
+        own = np.moveaxis(cut, axis, 0)[jax.process_index() * each :][:each]
+        return jax.device_put(own, NamedSharding(self._mesh(), PartitionSpec(AXIS)))
 
     def _mesh(self) -> Mesh:
-        return Mesh(np.asarray(jax.local_devices()[: self.devices]), (AXIS,))
+        return Mesh(np.asarray(jax.local_devices()[: self.devices // jax.process_count()]), (AXIS,))
 
     def _map(self, step: Callable[..., Any], feed_axes: Any, *, out_axes: Any, donate: tuple[int, ...]) -> Any:
         return jax.pmap(
@@ -57,16 +60,21 @@ class Pmap(NamedTuple):
             axis_name=AXIS,
             in_axes=(None, feed_axes),
             out_axes=out_axes,
-            devices=jax.local_devices()[: self.devices],
+            devices=self._all_devices(),
             donate_argnums=donate,
         )
 
+    def _all_devices(self) -> list[Any]:
+        """Process by process, so that the parts of a batch lie in the order of its examples."""
+        each = self.devices // jax.process_count()
+        return [device for process in range(jax.process_count()) for device in jax.local_devices(process)[:each]]
+
 
 def pmap(devices: int | None = None) -> Strategy:
-    """All local devices with `jax.pmap`, the batch cut in equal parts, gradients summed.
+    """All devices with `jax.pmap`, the batch cut in equal parts, gradients summed.
 
     Args:
-      devices: how many; null takes `jax.local_device_count()`.
+      devices: how many of each process; null takes `jax.local_device_count()`.
 
     Raises: ConfigError if there are fewer devices than asked for.
     """
@@ -76,7 +84,7 @@ def pmap(devices: int | None = None) -> Strategy:
             f"strategy.devices: {devices} asked for, and there are {available} local devices; on a CPU, "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} simulates more."
         )
-    return Pmap(devices or available)
+    return Pmap((devices or available) * jax.process_count())
 
 
 def _mapped(axes: Any) -> Any:

@@ -31,6 +31,7 @@ class Sharded(NamedTuple):
 
     mesh: Mesh
     rules: Rules
+    across_processes: bool = True
 
     @property
     def devices(self) -> int:
@@ -64,7 +65,11 @@ class Sharded(NamedTuple):
 
     def _place(self, axis: int | None, leaf: np.ndarray) -> jax.Array:
         spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, BATCH)
-        return jax.device_put(leaf, NamedSharding(self.mesh, spec))
+        sharding = NamedSharding(self.mesh, spec)
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        # It asks for the parts of this process's devices alone; `device_put` would send the rest around to compare it.
+        return jax.make_array_from_callback(np.shape(leaf), sharding, lambda part: np.asarray(leaf)[part])
 
     def _whole(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
@@ -136,6 +141,11 @@ def sharded(data: int | None = None, fsdp: int = 1, tensor: int = 1, rules: Rule
             f"strategy: data={sizes[0]} × fsdp={fsdp} × tensor={tensor} needs {math.prod(sizes)} devices, and there "
             f"are {available}; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={math.prod(sizes)} "
             "simulates more."
+        )
+    if jax.process_count() > 1 and math.prod(sizes) < available:
+        raise ConfigError(
+            f"strategy: data={sizes[0]} × fsdp={fsdp} × tensor={tensor} leaves some of {available} devices idle, and "
+            f"there are {jax.process_count()} processes; each must have its part."
         )
     _check_names(rules or {})
     devices = jax.devices()[: math.prod(sizes)]

@@ -1,0 +1,54 @@
+"""What is told of a run: to callbacks, and to whoever reads its run.json."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from framework import members, processes, record
+from framework.api import Run, TrainState
+from framework.compose import Experiment
+from framework.population import updates
+
+
+def run_facts(experiment: Experiment, directory: Path, name: str, state: TrainState | None) -> Run:
+    """What a callback may know of a run that begins from a state, or from the start."""
+    devices = jax.devices()
+    return Run(
+        directory=directory,
+        name=name,
+        config=experiment.config,
+        start_step=0 if state is None else updates(state),
+        total_steps=experiment.total_steps,
+        steps_per_epoch=experiment.data.steps_per_epoch,
+        batch_size=experiment.batch_size,
+        parameters=experiment.parameters,
+        facts={
+            "data": experiment.data.source,
+            "devices": f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}",
+            "processes": str(processes.count()),
+            "strategy": str(experiment.config["strategy"]["name"]),
+            "directory": str(directory),
+        },
+    )
+
+
+def entry_of(experiment: Experiment, name: str) -> dict[str, Any]:
+    """What run.json says of a run, whatever becomes of it."""
+    shapes = jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], experiment.data.spec["inputs"])
+    return {
+        "name": name,
+        "seed": experiment.settings.seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "data": experiment.data.source,
+        "facts": dict(getattr(experiment.data, "facts", {})),
+        "total_steps": experiment.total_steps,
+        "inputs": shapes,
+        "config": experiment.config,
+        "members": None if experiment.members is None else members.rows(experiment.members),
+        "plugins": record.provenance(experiment.plugins),
+        **record.environment(),
+    }

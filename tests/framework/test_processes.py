@@ -1,0 +1,254 @@
+"""Several processes as one run: losses of one process, one writer, one decision, an end when one of them is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import framework
+from framework import store
+from framework.errors import ConfigError
+
+TINY = [
+    "data=synthetic",
+    "data.shape=[6]",
+    "data.classes=8",
+    "data.examples=60",
+    "data.noise=3",
+    "data.batch_size=16",
+    "data.eval_batch_size=16",
+    "model=mlp",
+    "model.hidden=[8, 12]",
+    "model.classes=8",
+    "model.dropout=0.25",
+    "train.steps=8",
+    "train.log_every=1",
+    "train.eval_every=5",
+]
+ENDLESS = [*TINY, "strategy=sharded", "train.steps=1000000", "train.log_every=100", "train.eval_every=0"]
+TAGS = ("train/loss", "train/accuracy", "eval/loss", "eval/accuracy")
+
+RUN = """
+import json, sys, framework
+*jobs, last = json.loads(sys.argv[1])
+for job in jobs:
+    framework.resume(job["resume"], job["words"]) if "resume" in job else framework.run(job["words"])
+sys.argv[1:] = last["words"]
+from framework.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Start two processes that run the same jobs, the last by the command line."""
+    started = []
+
+    def start(*jobs, devices=1, own=((), ())):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        for process in (0, 1):
+            place = [f"distributed.coordinator=127.0.0.1:{port}", "distributed.processes=2"]
+            place += [f"distributed.process={process}", *own[process]]
+            told = [{**job, "words": [*job["words"], *place]} for job in jobs]
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", RUN, json.dumps(told)],
+                    env=environment,
+                    cwd=tmp_path,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        return started
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        process.communicate()
+
+
+def ended(processes, timeout=120):
+    """Exit codes, and what each process said on stderr, without what the CPU's transport prints."""
+    told = [process.communicate(timeout=timeout)[1].splitlines() for process in processes]
+    own = [[line for line in lines if "[Gloo]" not in line and "peer ranks" not in line] for lines in told]
+    return [process.returncode for process in processes], own
+
+
+def until(condition, timeout=60.0):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def series(folder, tag):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return np.array([record[tag] for record in map(json.loads, lines) if tag in record])
+
+
+def assert_same_losses(folder, reference):
+    for tag in TAGS:
+        np.testing.assert_allclose(series(folder, tag), series(reference, tag), rtol=1e-5, err_msg=tag)
+
+
+FSDP = ["strategy=sharded", "strategy.fsdp=2"]
+SAVING = ["train.checkpoint_every=4", "callbacks.checkpoint.keep=0"]
+CASES = {
+    "pmap": ["strategy=pmap"],
+    "pmap-single": ["strategy=pmap", "train.steps_per_call=1"],
+    "data": ["strategy=sharded"],
+    "data-single": ["strategy=sharded", "train.steps_per_call=1"],
+    "fsdp": FSDP,
+    "fsdp-single": [*FSDP, "train.steps_per_call=1"],
+}
+
+
+@pytest.mark.parametrize(
+    "names", [["pmap", "fsdp-single"], pytest.param(["pmap-single", "data", "data-single"], marks=pytest.mark.slow)]
+)
+def test_two_processes_give_the_losses_of_one_with_two_devices(launch, tmp_path, names):
+    codes, told = ended(launch(*({"words": [*TINY, *CASES[name], f"run.dir={name}"]} for name in names)))
+    assert codes == [0, 0], told
+    assert told[1] == []
+    for name in names:
+        reference = framework.run([*TINY, *CASES[name], f"run.dir={tmp_path}/one-{name}"])
+        assert_same_losses(tmp_path / name, reference.directory)
+
+
+@pytest.mark.parametrize("case", [FSDP, pytest.param(CASES["pmap-single"], marks=pytest.mark.slow)])
+def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path, case):
+    words = [*TINY, *case, *SAVING]
+    jobs = [{"words": [*words, "run.dir=whole"]}, {"words": [*words, "run.dir=part", "train.steps=3"]}]
+    jobs += [{"resume": "part", "words": ["train.steps=5"]}, {"words": [*words, "run.dir=part", "run.resume=auto"]}]
+    codes, told = ended(launch(*jobs))
+    assert codes == [0, 0], told
+    whole, part = (store.steps(tmp_path / name / "checkpoints") for name in ("whole", "part"))
+    assert whole == [4, 8] and part == [3, 4, 5, 8]
+    arrays = [np.load(tmp_path / name / "checkpoints" / "8" / "arrays.npz") for name in ("whole", "part")]
+    assert arrays[0].files == arrays[1].files
+    for path in arrays[0].files:
+        np.testing.assert_array_equal(arrays[0][path], arrays[1][path], err_msg=path)
+    entry = json.loads((tmp_path / "part" / "run.json").read_text())
+    assert (entry["status"], entry["resumed"], entry["processes"]) == ("done", [3, 5], 2)
+    assert framework.load(tmp_path / "part")(np.zeros([2, 6], np.float32)).shape == (2, 8)
+    assert "distributed" not in (tmp_path / "part" / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pmap", "pmap-single", "data", "fsdp", "tensor", "fsdp-single"])
+def test_two_processes_of_two_devices_give_the_losses_of_one_device(launch, tmp_path, name):
+    rules = ["strategy.rules={1_Dense/W: [null, tensor], 4_Dense/W: [tensor, null]}"]
+    words = [*TINY, "model.dropout=0", *{**CASES, "tensor": ["strategy=sharded", "strategy.tensor=2", *rules]}[name]]
+    codes, told = ended(launch({"words": [*words, "run.dir=two"]}, devices=2))
+    assert codes == [0, 0], told
+    reference = framework.run([*TINY, "model.dropout=0", f"run.dir={tmp_path}/one"])
+    assert_same_losses(tmp_path / "two", reference.directory)
+
+
+@pytest.mark.slow
+def test_many_steps_of_two_processes_of_two_devices_do_not_hang(launch, tmp_path):
+    words = [*TINY, "train.steps=2000", "train.log_every=500", "train.eval_every=0", "train.steps_per_call=1"]
+    jobs = [{"words": [*words, f"strategy={name}", f"run.dir={name}"]} for name in ("pmap", "sharded")]
+    codes, told = ended(launch(*jobs, devices=2), timeout=240)
+    assert codes == [0, 0], told
+
+
+@pytest.mark.parametrize(
+    ("words", "own", "text"),
+    [
+        (["strategy=sharded", "data.batch_size=15"], ((), ()), "data.batch_size: 15 does not divide over 2 devices"),
+        pytest.param(["strategy=jit"], ((), ()), "take strategy=sharded, or pmap", marks=pytest.mark.slow),
+        pytest.param(
+            ["strategy=sharded"],
+            ((), ("optimizer.learning_rate=0.5",)),
+            "process 1 has optimizer.learning_rate 0.5, and process 0 has 0.001",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["strategy=sharded", "strategy.data=1"], ((), ()), "leaves some of 2 devices idle", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_refusal_is_one_line_in_every_process(launch, tmp_path, words, own, text):
+    codes, told = ended(launch({"words": [*TINY, *words, f"run.root={tmp_path}"]}, own=own))
+    assert codes == [2, 2]
+    for lines in told:
+        assert len(lines) == 1 and lines[0].startswith("error[config]: ") and text in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("chunk", ["auto", pytest.param(1, marks=pytest.mark.slow)])
+def test_a_signal_to_one_process_stops_all_at_one_step_which_is_saved(launch, tmp_path, chunk):
+    processes = launch({"words": [*ENDLESS, "run.dir=run", f"train.steps_per_call={chunk}"]})
+    until((tmp_path / "run" / "metrics.jsonl").exists)
+    until(lambda: (tmp_path / "run" / "metrics.jsonl").stat().st_size > 0)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, told = ended(processes)
+    assert codes == [143, 143], told
+    (step,) = store.steps(tmp_path / "run" / "checkpoints")
+    expected = f"error[interrupted]: SIGTERM at step {step}; `resume run` goes on from there."
+    assert told[0][-1] == expected and told[1] == [expected]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == step
+
+
+@pytest.mark.parametrize(
+    ("victim", "number", "text"),
+    [
+        (0, signal.SIGKILL, "is gone"),
+        pytest.param(1, signal.SIGKILL, "another process is gone", marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGSTOP, "process 0", marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGSTOP, "process 1 has not been heard of since step", marks=pytest.mark.slow),
+    ],
+)
+def test_a_process_that_dies_or_is_stuck_ends_the_other_in_one_line(launch, tmp_path, victim, number, text):
+    processes = launch({"words": [*ENDLESS, "run.dir=run", "run.watchdog=5"]})
+    until((tmp_path / "run" / "metrics.jsonl").exists)
+    until(lambda: (tmp_path / "run" / "metrics.jsonl").stat().st_size > 0)
+    processes[victim].send_signal(number)
+    began = time.monotonic()
+    codes, told = ended([processes[1 - victim]], timeout=30)
+    assert codes == [7]
+    assert time.monotonic() - began < 15
+    errors = [line for line in told[0] if line.startswith("error[")]
+    assert len(errors) == 1 and errors[0].startswith("error[peer]: ") and text in errors[0]
+    assert not any("Traceback" in line or "stack trace" in line for line in told[0])
+    if victim == 1:
+        entry = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert (entry["status"], entry["exit_code"]) == ("failed", 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["distributed.coordinator=127.0.0.1:1"], "processes=None, process=None"),
+        (["distributed.coordinator=here"], "expected auto or HOST:PORT"),
+        (["distributed=on"], "distributed: expected a mapping"),
+        (["run.watchdog=-1"], "run.watchdog"),
+    ],
+)
+def test_half_a_setting_is_refused(tmp_path, words, text):
+    with pytest.raises(ConfigError, match=text):
+        framework.run([*TINY, f"run.root={tmp_path}", *words])
+
+
+def test_auto_without_a_cluster_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "framework", *TINY, f"run.root={tmp_path}", "distributed=auto"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error[config]: distributed: auto found neither SLURM")
+    assert done.stderr.count("\n") == 1
