@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from framework import agreement, processes
 from framework.api import DataPipeline, Members, Model, Parameter, Strategy, Task, TrainState, layer_name
@@ -57,17 +57,14 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
 
     Raises: ConfigError, PluginError or DataError in one line, before anything is compiled.
     """
-    config = extended(config)
-    settings = settings_of(plain(config))
-    with open_dict(config):
-        config.pop("distributed", None)  # where it runs, and another one in each process: no part of the record
+    settings = settings_of(plain(extended(config)))
+    config = _recordable(extended(config))
     builder = Builder(registry)
     data = _build_data(builder, plain(config)["data"])
     total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
     OmegaConf.update(config, "train.steps", total, force_add=True)
     resolved = plain(config)
-    strategy = builder.named("strategies", resolved["strategy"], "strategy")
-    _check_processes(strategy, data, resolved)
+    strategy = _build_strategy(builder, data, resolved)
     members = members_of(strategy, settings.seed)
     first = resolved if members is None else with_values(config, values_of(members, 0))
     model, task = _build_task(builder, first, settings)
@@ -167,10 +164,16 @@ def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, 
     return list(tagged(config.get(section), section).items())
 
 
-def _check_processes(strategy: Strategy, data: DataPipeline, config: Mapping[str, Any]) -> None:
-    """Of several processes, all must do the same, and the strategy must know of them."""
+def _recordable(config: DictConfig) -> DictConfig:
+    """Without the section `distributed`, which is where a run runs, and another one in each process."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "distributed"])
+
+
+def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, Any]) -> Strategy:
+    """The strategy. Where there are several processes it must know of them, and all must do the same."""
+    strategy: Strategy = builder.named("strategies", config["strategy"], "strategy")
     if processes.count() == 1:
-        return
+        return strategy
     if not getattr(strategy, "across_processes", False):
         raise ConfigError(
             f"strategy: '{config['strategy']['name']}' runs in one process, and there are {processes.count()}; "
@@ -179,6 +182,7 @@ def _check_processes(strategy: Strategy, data: DataPipeline, config: Mapping[str
     facts = {key: value for key, value in flat(config).items() if not key.startswith(("run.", "data.root"))}
     versions = {"data": data.source, "JAX": jax.__version__, "devices": jax.local_device_count()}
     agreement.check_alike({**facts, **versions})
+    return strategy
 
 
 def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str, Any], accumulate: int) -> None:

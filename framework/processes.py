@@ -28,6 +28,7 @@ FAREWELL = 15.0
 """Seconds that a process whose run failed waits for the others, so that all can part in good order."""
 
 _failures: list[int] = []  # exit codes of runs that failed here
+_reached = [0]  # the step that the run has come to in this process
 
 
 def count() -> int:
@@ -43,6 +44,11 @@ def index() -> int:
 def store() -> Any:
     """The key-value store that all processes share."""
     return distributed.global_state.client
+
+
+def reached(step: int) -> None:
+    """Note how far the run is here, for whoever has to say it."""
+    _reached[0] = step
 
 
 @contextmanager
@@ -112,7 +118,7 @@ _leaving = threading.Lock()
 def leave(message: str) -> NoReturn:
     """End this process from a thread with the one line of a PeerError, since its main thread may never come back."""
     if _leaving.acquire(blocking=False):
-        os.write(2, f"error[{PeerError.kind}]: {message}; {REMEDY}.\n".encode())
+        os.write(2, f"error[{PeerError.kind}]: {_line(message)}\n".encode())
     else:
         time.sleep(FAREWELL)  # somebody else has said why, and is about to leave
     os._exit(PeerError.exit_code)
@@ -122,7 +128,11 @@ def lost(message: str) -> PeerError:
     """The same error for the main thread to raise; from here on, no other thread says anything."""
     if not _leaving.acquire(blocking=False):
         time.sleep(FAREWELL)
-    return PeerError(f"{message}; {REMEDY}.")
+    return PeerError(_line(message))
+
+
+def _line(message: str) -> str:
+    return f"{message}, after step {_reached[0]} here; {REMEDY}."
 
 
 def _part() -> None:

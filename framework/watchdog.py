@@ -72,7 +72,7 @@ class Watchdog:
             self._hold()
         except Exception as error:
             if _is_transport(error):
-                raise processes.lost(f"another process is gone, after step {self.step} here") from error
+                raise processes.lost("another process is gone") from error
             self._say("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             raise
         finally:
@@ -97,6 +97,7 @@ class Watchdog:
         """Note progress."""
         self._moved = time.monotonic()
         self.step = self.step if step is None else step
+        processes.reached(self.step)
 
     def watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """A compiled function whose calls are progress; the first, which compiles, has more time."""
@@ -145,7 +146,7 @@ class Watchdog:
             if kind == "at" and self._heard.get(process, ("", 0.0))[0] != value:
                 self._heard[process] = (value, self._answered)
         if "failed" in said and not self._over.wait(GRACE):
-            self._leave(f"another process failed, after step {self.step} here: {said['failed']}")
+            self._leave(f"another process failed ({said['failed']})")
         if heard := [value for key, value in said.items() if key.startswith("stop/")]:
             self._hold(heard[0])
         last = [value.split(" ") for key, value in sorted(said.items()) if key.startswith("last/")]
@@ -158,7 +159,7 @@ class Watchdog:
         while self.limit > 0 and not self._over.wait(TICK):
             for wait, since, who in self._waits():
                 if wait > 0 and time.monotonic() - since > wait:
-                    self._leave(f"{who} for {time.monotonic() - since:.0f} s, after step {self.step} here")
+                    self._leave(f"{who} for {time.monotonic() - since:.0f} s")
 
     def _waits(self) -> Iterator[tuple[float, float, str]]:
         yield self.limit, self._answered, "process 0, which coordinates, has not answered"
