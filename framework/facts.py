@@ -44,7 +44,7 @@ def entry_of(experiment: Experiment, name: str) -> dict[str, Any]:
         "seed": experiment.settings.seed,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "data": experiment.data.source,
-        "facts": dict(getattr(experiment.data, "facts", {})),
+        "facts": data_facts(experiment),
         "total_steps": experiment.total_steps,
         "inputs": shapes,
         "config": experiment.config,
@@ -52,3 +52,8 @@ def entry_of(experiment: Experiment, name: str) -> dict[str, Any]:
         "plugins": record.provenance(experiment.plugins),
         **record.environment(),
     }
+
+
+def data_facts(experiment: Experiment) -> dict[str, Any]:
+    """What a pipeline says of its data that a model needs to be used, such as an alphabet."""
+    return dict(getattr(experiment.data, "facts", {}))

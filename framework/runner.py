@@ -21,7 +21,7 @@ from framework.compose import Experiment, build
 from framework.config import Settings, extended, plain, settings_of
 from framework.debug import Explicit, switches
 from framework.errors import FrameworkError, InterruptError, NumericalError
-from framework.facts import entry_of, run_facts
+from framework.facts import data_facts, entry_of, run_facts
 from framework.keys import root_key
 from framework.population import updates
 from framework.registry import discover
@@ -203,7 +203,7 @@ def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float
     if experiment.members is not None:
         config = members.recorded(config, members.rows(experiment.members)[0])
         params, model_state = jax.tree.map(lambda leaf: leaf[0], (params, model_state))
-    model = trained_model(experiment.model, params, model_state, config, _facts(experiment))
+    model = trained_model(experiment.model, params, model_state, config, data_facts(experiment))
     return Result(metrics, state, model, directory)
 
 
