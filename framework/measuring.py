@@ -6,6 +6,7 @@ import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -41,9 +42,10 @@ def check_finite(parts: Parts, start: int) -> None:
 
     Raises: NumericalError naming the first step whose loss is not finite.
     """
-    totals = [(unpack(packed)["loss"].total, count) for packed, count in parts]
-    each = [total[:count] if count else total[None] for total, count in totals]
-    losses = np.concatenate(each)  # [steps], or [steps, members], of whom one has to be sound
+    values = jax.device_get([packed.values for packed, _ in parts])
+    each = [value[:count] if count else value[None] for value, (_, count) in zip(values, parts, strict=True)]
+    packed = replace(parts[0][0], values=np.concatenate(each))
+    losses = unpack(packed)["loss"].total  # [steps], or [steps, members], of whom one has to be sound
     failed = ~np.isfinite(losses.reshape(len(losses), -1)).any(axis=1)
     if failed.any():
         at = int(np.flatnonzero(failed)[0])
