@@ -78,3 +78,27 @@ def test_disturbed_trials_alone_are_shown_as_such(trial):
     assert rows[1]["ratios"]["jit-layers"]["steady"] == {"median": 2.0, "low": 2.0, "high": 2.0, "clean": 0}
     assert "~2.000 (2.00–2.00)" in table(rows)
     assert "0/1" in table(rows) and "1/1" in table(rows)
+
+
+def test_members_are_measured_in_every_way():
+    words = ["--members=2", "--steps=100", "--rounds=1", "--patience=0", "--synthetic=1000", "--ways=vmapped,turn"]
+    command = [sys.executable, "-m", "benchmarks.members", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows[2:]] == ["vmapped", "turn"]
+    assert rows[2][3:5] == ["1.00", "1.00"]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows[2:] for cell in row[1:5])
+
+
+@pytest.mark.parametrize(("way", "processes"), [("vmapped", 1), ("vmapped-shared", 1), ("turn", 1), ("processes", 3)])
+def test_every_way_trains_all_members(monkeypatch, way, processes):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.members import commands
+
+    found = commands(way, 3, ["model=mlp"])
+    assert len(found) == processes
+    assert all("model=mlp" in command for command in found)
+    seeds = {word for command in found for word in command if word.startswith(("seed=", "strategy.members="))}
+    expected = {"turn": {"seed=0,1,2"}, "processes": {"seed=0", "seed=1", "seed=2"}}
+    assert seeds == expected.get(way, {"strategy.members=3"})
