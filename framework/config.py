@@ -157,8 +157,10 @@ def _check_ranges(settings: Settings) -> None:
         low = 1 if name in ("steps", "epochs", "steps_per_call", "accumulate") else 0
         if isinstance(value, int) and value < low:
             raise ConfigError(f"train.{name}: expected at least {low}, found {value}.")
-    if settings.run.watchdog < 0 or settings.distributed.timeout < 1:
-        raise ConfigError("run.watchdog, distributed.timeout: expected seconds of at least 0, and of at least 1.")
+    waits = ("run.watchdog", settings.run.watchdog, 0), ("distributed.timeout", settings.distributed.timeout, 1)
+    for key, seconds, least in waits:
+        if seconds < least:
+            raise ConfigError(f"{key}: expected at least {least} seconds, found {seconds}.")
     if settings.ema is not None and not 0 < settings.ema < 1:
         raise ConfigError(f"ema: expected a decay between 0 and 1, such as 0.999, or null, found {settings.ema}.")
     if not 0 <= settings.seed < 2**32:  # JAX folds larger seeds into these, so that two would give the same run

@@ -53,7 +53,7 @@ def launch(tmp_path):
     """Start two processes that run the same jobs, the last by the command line."""
     started = []
 
-    def start(*jobs, devices=1, own=((), ())):
+    def start(*jobs, devices=1, own=((), ()), slurm=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -61,6 +61,10 @@ def launch(tmp_path):
         for process in (0, 1):
             place = [f"distributed.coordinator=127.0.0.1:{port}", "distributed.processes=2"]
             place += [f"distributed.process={process}", *own[process]]
+            if slurm is not None:
+                place = ["distributed=auto"]
+                own_number = {"SLURM_PROCID": str(process), "SLURM_LOCALID": str(process)}
+                environment = {**environment, **slurm, **own_number, "JAX_COORDINATOR_PORT": str(port)}
             told = [{**job, "words": [*job["words"], *place]} for job in jobs]
             started.append(
                 subprocess.Popen(
@@ -244,6 +248,14 @@ def test_a_process_that_dies_or_is_stuck_ends_the_other_in_one_line(launch, tmp_
 def test_half_a_setting_is_refused(tmp_path, words, text):
     with pytest.raises(ConfigError, match=text):
         framework.run([*TINY, f"run.root={tmp_path}", *words])
+
+
+@pytest.mark.slow
+def test_auto_goes_by_what_slurm_sets(launch, tmp_path):
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+    codes, told = ended(launch({"words": [*TINY, "strategy=sharded", "run.dir=run"]}, slurm=slurm))
+    assert codes == [0, 0], told
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
 
 
 def test_auto_without_a_cluster_is_one_line(tmp_path):
