@@ -93,7 +93,7 @@ def ended(processes, timeout=120):
     return [process.returncode for process in processes], own
 
 
-def until(condition, timeout=60.0):
+def until(condition, timeout=120.0):
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end
@@ -220,14 +220,14 @@ def test_a_signal_to_one_process_stops_all_at_one_step_which_is_saved(launch, tm
     ],
 )
 def test_a_process_that_dies_or_is_stuck_ends_the_other_in_one_line(launch, tmp_path, victim, number, text):
-    processes = launch({"words": [*ENDLESS, "run.dir=run", "run.watchdog=5"]})
+    processes = launch({"words": [*ENDLESS, "run.dir=run", "run.watchdog=8"]})
     until((tmp_path / "run" / "metrics.jsonl").exists)
     until(lambda: (tmp_path / "run" / "metrics.jsonl").stat().st_size > 0)
     processes[victim].send_signal(number)
     began = time.monotonic()
-    codes, told = ended([processes[1 - victim]], timeout=30)
+    codes, told = ended([processes[1 - victim]], timeout=40)
     assert codes == [7]
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 18
     errors = [line for line in told[0] if line.startswith("error[")]
     assert len(errors) == 1 and errors[0].startswith("error[peer]: ") and text in errors[0]
     assert not any("Traceback" in line or "stack trace" in line for line in told[0])
