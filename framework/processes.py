@@ -62,9 +62,9 @@ def joined(settings: Distributed, patience: float) -> Iterator[None]:
 
     Raises: ConfigError for half a setting, or if `auto` finds no cluster; PeerError if the others do not come.
     """
-    if settings.coordinator is not None and distributed.global_state.client is None:
-        _start(settings, patience)
     try:
+        if settings.coordinator is not None and distributed.global_state.client is None:
+            _start(settings, patience)
         yield
     except BaseException as error:
         _failures.append(getattr(error, "exit_code", 1))
@@ -97,8 +97,10 @@ def _start(settings: Distributed, patience: float) -> None:
             "or set distributed.coordinator=HOST:PORT, distributed.processes and distributed.process."
         ) from error
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise PeerError(f"distributed: the processes did not meet in {settings.timeout} s ({reason}).") from error
+        raise PeerError(
+            f"distributed: process {index()} did not meet the others in {settings.timeout} s; start all of them, where "
+            f"they reach {distributed.global_state.coordinator_address}, or set distributed.timeout higher."
+        ) from error
     finally:
         _jax.get_distributed_runtime_client = connect
 

@@ -258,6 +258,20 @@ def test_auto_goes_by_what_slurm_sets(launch, tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_that_nobody_joins_ends_in_one_line(tmp_path, process):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = [f"distributed.coordinator=127.0.0.1:{free.getsockname()[1]}", "distributed.processes=2"]
+    place += [f"distributed.process={process}", "distributed.timeout=3", f"run.root={tmp_path}"]
+    command = [sys.executable, "-m", "framework", *TINY, "strategy=sharded", *place]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 7
+    assert done.stderr.startswith(f"error[peer]: distributed: process {process} did not meet the others in 3 s")
+    assert done.stderr.count("\n") == 1
+
+
 def test_auto_without_a_cluster_is_one_line(tmp_path):
     command = [sys.executable, "-m", "framework", *TINY, f"run.root={tmp_path}", "distributed=auto"]
     done = subprocess.run(command, capture_output=True, text=True)
