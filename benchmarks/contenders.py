@@ -36,9 +36,11 @@ class Contender(NamedTuple):
 
 
 def _loop(of: str, network: str, workload: Workload, plan: Plan) -> Marks:
-    from benchmarks import handwritten
+    from benchmarks import gpt, handwritten
 
-    loop = getattr(handwritten, of)
+    loop = getattr(gpt if workload.is_text else handwritten, of)
+    if workload.is_text and network == "stax":
+        return loop(gpt.plain_network(), plan)
     if network == "stax":
         return loop(handwritten.stax_network(workload.layers), plan)
     return loop(handwritten.framework_network(workload), plan)
@@ -56,7 +58,7 @@ def _mode(name: str) -> Contender:
 
 
 CONTENDERS: dict[str, Contender] = {
-    "jit-stax": Contender("jit loop by hand, stax as written", partial(_loop, "step_loop", "stax")),
+    "jit-stax": Contender("jit loop by hand, stax as written; w4: plain jax.nn", partial(_loop, "step_loop", "stax")),
     "jit-layers": Contender("jit loop by hand, same layers", partial(_loop, "step_loop", "framework"), start=False),
     "scan-stax": Contender("scan by hand, stax as written", partial(_loop, "epoch_scan", "stax"), start=False),
     "scan-layers": Contender("scan by hand, same layers", partial(_loop, "epoch_scan", "framework"), start=False),
@@ -74,4 +76,4 @@ BASELINES = ("jit-stax", "jit-layers", "scan-layers")
 def unasked(workload: Workload) -> list[str]:
     """Those that run a workload when none are named: loops by hand, the framework, and peers that are installed."""
     names = ["jit-stax", "jit-layers", *(["scan-layers"] if workload.scan else []), "framework", "framework-step"]
-    return names + [name for name, contender in CONTENDERS.items() if contender.needs != "jax" and contender.installed]
+    return names + [name for name in workload.peers if CONTENDERS[name].installed]

@@ -27,7 +27,9 @@ def run(workload: Workload, plan: Plan, mode: Sequence[str]) -> Marks:
     Nothing is evaluated in between, as nothing is in the loops by hand.
     """
     data = (
-        ["data=synthetic", f"data.examples={plan.synthetic}", "data.shape=[28,28,1]"]
+        _text()
+        if workload.is_text
+        else ["data=synthetic", f"data.examples={plan.synthetic}", "data.shape=[28,28,1]"]
         if plan.synthetic
         else ["data=mnist", "data.offline=error"]
     )
@@ -46,3 +48,10 @@ def run(workload: Workload, plan: Plan, mode: Sequence[str]) -> Marks:
         framework.run([*overrides, f"run.dir={folder}/run"])
         marks = json.loads(Path(folder, "run", "stopwatch.json").read_text())
     return [(step, when) for step, when in marks]
+
+
+def _text() -> list[str]:
+    from benchmarks.gpt import find_text
+
+    path = find_text()
+    return ["data=text"] if path is None else ["data=text", f"data.path={path}"]

@@ -14,7 +14,7 @@ import optax
 from jax.example_libraries import stax
 
 from benchmarks.images import load
-from benchmarks.workloads import SHAPE, Description, Marks, Plan, Workload
+from benchmarks.workloads import GPT, SHAPE, Description, Marks, Plan, Workload
 
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
 """`init(key, in_shape) -> (out_shape, params)` and `apply(params, inputs) -> logits`, as in stax."""
@@ -40,9 +40,10 @@ def framework_network(workload: Workload) -> Pair:
     from framework.python import compose_config
     from framework.registry import discover
 
+    shape = (-1, GPT.block) if workload.is_text else (-1, *SHAPE)
     config, _ = compose_config([*workload.model, "train.steps=1"])
     model = Builder(discover()).named("models", plain(config)["model"], "model")
-    _, _, state = jax.eval_shape(lambda key: model.init(key, (-1, *SHAPE))[:3], jax.random.key(0))
+    _, _, state = jax.eval_shape(lambda key: model.init(key, shape)[:3], jax.random.key(0))
     assert not jax.tree.leaves(state), "a network with state needs a loop that carries it"
 
     def init(key: jax.Array, in_shape: tuple[int, ...]) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.contenders import BASELINES
 from benchmarks.trial import Trial
-from benchmarks.workloads import WORKLOADS, Plan
+from benchmarks.workloads import WORKLOADS
 
 
 def summarise(trials: Sequence[Trial]) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def _row(workload: str, contender: str, trials: Sequence[Trial]) -> dict[str, An
         "ratios": {},
     }
     if row["ms_per_step"]:
-        row["examples_per_second"] = Plan._field_defaults["batch_size"] / row["ms_per_step"] * 1000
+        row["examples_per_second"] = WORKLOADS[workload].batch_size / row["ms_per_step"] * 1000
     for baseline in BASELINES:
         for measure in ("steady", "start"):
             ratio = _ratio(workload, baseline, contender, measure, trials)

@@ -68,7 +68,8 @@ def _best(session: Session, workload: str, name: str, measure: str, round: int, 
 
 
 def _plan(session: Session, workload: str, measure: str) -> Plan:
+    common = {"synthetic": session.synthetic, "batch_size": WORKLOADS[workload].batch_size}
     if measure == "start":
-        return Plan(**START, synthetic=session.synthetic)
+        return Plan(**START, **common)
     steps = session.steps or WORKLOADS[workload].steps
-    return Plan(steps=steps, warmup=2 * session.window, window=session.window, synthetic=session.synthetic)
+    return Plan(steps=steps, warmup=2 * session.window, window=session.window, **common)

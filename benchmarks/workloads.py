@@ -12,14 +12,16 @@ Marks = list[tuple[int, float]]
 
 
 class Workload(NamedTuple):
-    """One network on MNIST, or on images of its shape, with Adam.
+    """One network on MNIST, or on images of its shape, with Adam; or the character GPT on a text.
 
     Attributes:
       about: what it is, for the table.
-      layers: for hand-written loops and peers, in the order in which one usually writes them.
-      model: overrides that make the framework build the same function.
+      layers: for hand-written loops and peers, in the order in which one usually writes them; none for the GPT.
+      model: overrides that make the framework build the same function, and train it in the same way.
       steps: how many are timed; some seconds' worth.
       scan: whether it can run in a compiled loop; convolutions as stax writes them are 10 times slower there on a CPU.
+      batch_size: examples in a step.
+      peers: those that have it, where they are installed.
     """
 
     about: str
@@ -27,6 +29,13 @@ class Workload(NamedTuple):
     model: tuple[str, ...]
     steps: int
     scan: bool
+    batch_size: int = 128
+    peers: tuple[str, ...] = ("torch", "lightning", "keras", "flax")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is the GPT, which `benchmarks.gpt` trains."""
+        return not self.layers
 
 
 class Plan(NamedTuple):
@@ -44,6 +53,18 @@ class Plan(NamedTuple):
         """Steps of an epoch, for contenders that only go by epochs."""
         return min(self.steps, 468)
 
+
+class Gpt(NamedTuple):
+    """The sizes of the character GPT: what nanoGPT sets for a CPU, and one integer for unknown characters."""
+
+    layers: int = 4
+    heads: int = 4
+    width: int = 128
+    block: int = 64
+    vocabulary: int = 66
+
+
+GPT = Gpt()
 
 SHAPE = (28, 28, 1)
 CLASSES = 10
@@ -65,8 +86,15 @@ def _conv(channels: int) -> str:
     return f"{{Conv: {{out_chan: {channels}, filter_shape: [3, 3], padding: SAME}}}}, MaxPool, Relu"
 
 
-# A workload with other data, such as W4 (a character GPT on a text), joins here; it needs a description that `images`
-# cannot feed, and so fields for its arrays, its loss and its data overrides beside those for its network.
+_GPT = (
+    "model=transformer",
+    *(f"model.{name}={getattr(GPT, name)}" for name in ("layers", "heads", "width")),
+    *(f"data.{name}={getattr(GPT, name)}" for name in ("block", "vocabulary")),
+    "optimizer=chain",
+    "optimizer.transforms=[{clip_by_global_norm: {max_norm: 1.0}}, "
+    "{adamw: {b2: 0.99, weight_decay: 0.1, mask: '*/W'}}]",
+)
+
 WORKLOADS = {
     "w1": Workload("MLP 784-1024-1024-10", _mlp(1024, 1024), ("model=mlp", "model.hidden=[1024,1024]"), 400, True),
     "w2": Workload(
@@ -78,4 +106,5 @@ WORKLOADS = {
     ),
     "w3": Workload("MLP 784-64-10", _mlp(64), ("model=mlp", "model.hidden=[64]"), 8000, True),
     "lenet": Workload("CNN 16-32, 5×5, Dense 128", _cnn((16, 32), 5, "VALID", 128), ("model=cnn",), 200, False),
+    "w4": Workload("GPT of 4 layers, 128 wide, block 64, batch 12", (), _GPT, 200, True, 12, ("torch",)),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import torch  # pyright: ignore[reportMissingImports]
 
 from benchmarks.images import load
+from benchmarks.peers import torch_gpt
 from benchmarks.workloads import SHAPE, Description, Marks, Plan, Workload
 
 LAYERS: dict[str, Any] = {
@@ -21,6 +22,8 @@ LAYERS: dict[str, Any] = {
 
 def run(workload: Workload, plan: Plan) -> Marks:
     """A step loop over a shuffled tensor; losses are kept and read at the end."""
+    if workload.is_text:
+        return torch_gpt.run(plan)
     images, labels = tensors(plan)
     model = network(workload.layers)
     optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)

@@ -149,4 +149,6 @@ def encode(content: str, characters: str) -> np.ndarray:
 def _batch(windows: np.ndarray) -> Batch:
     """Windows [B, block + 1] as inputs and targets."""
     windows = windows.astype(np.int32)
-    return {name: np.ascontiguousarray(part) for name, part in (("inputs", windows[:, :-1]), ("targets", windows[:, 1:]))}
+    return {
+        name: np.ascontiguousarray(part) for name, part in (("inputs", windows[:, :-1]), ("targets", windows[:, 1:]))
+    }

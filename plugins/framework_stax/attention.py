@@ -15,7 +15,7 @@ from framework.errors import ConfigError
 from framework_stax.initializers import Initializer, initializer
 from framework_stax.layers import Dropout, Linear, linear
 from framework_stax.recurrent import Table
-from framework_stax.smooth import softmax
+from framework_stax.smooth import single, softmax
 
 
 class Attention(NamedTuple):
@@ -54,7 +54,9 @@ def SelfAttention(
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, Attention]:
         if len(in_shape) != 3 or heads < 1 or in_shape[-1] % heads:
-            raise ConfigError(f"SelfAttention of {heads} heads expects inputs [B, T, F], F a multiple; found {in_shape}.")
+            raise ConfigError(
+                f"SelfAttention of {heads} heads expects inputs [B, T, F], F a multiple; found {in_shape}."
+            )
         *keys, out_key = jax.random.split(key, 4)
         size = in_shape[-1]
         W = jnp.concatenate([make_W(key, (size, size)) for key in keys], axis=1)
@@ -65,7 +67,7 @@ def SelfAttention(
         batch, length, size = inputs.shape
         qkv = _affine(params.qkv, inputs).reshape(batch, length, 3, heads, size // heads)
         query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [B, heads, T, F / heads]
-        wide = jnp.promote_types(inputs.dtype, jnp.float32)
+        wide = single(inputs.dtype)
         query = query * jnp.asarray(1 / math.sqrt(size // heads), query.dtype)
         scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=wide)
         weights = softmax(scores + _causal(length, wide) if causal else scores).astype(inputs.dtype)

@@ -60,16 +60,17 @@ def Dense(
     return as_model((init, apply), "Dense")
 
 
-def linear(inputs: Array, W: Array) -> Array:
+def linear(inputs: Array, weights: Array) -> Array:
     """The product of the last axis with a matrix: [..., in] and [in, out] to [..., out].
 
     All other axes are one in the product. Otherwise the weights' gradient, which sums over those axes, has a transposed
     copy of the inputs or of the outputs' gradient made for it by XLA's CPU backend; in a small transformer these copies
-    take as long as all products together: `python -m benchmarks.layers linear`.
+    take as long as all products together: `python -m benchmarks.pieces linear`.
     """
     if inputs.ndim <= 2:
-        return jnp.dot(inputs, W)
-    return jnp.dot(inputs.reshape(-1, inputs.shape[-1]), W).reshape(*inputs.shape[:-1], W.shape[-1])
+        return jnp.dot(inputs, weights)
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    return jnp.dot(flat, weights).reshape(*inputs.shape[:-1], weights.shape[-1])
 
 
 def Conv(

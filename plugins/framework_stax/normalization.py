@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from framework.api import Array, Model, Shape, as_model
 from framework.errors import ConfigError
 from framework_stax.layers import Affine
-from framework_stax.smooth import standardize
+from framework_stax.smooth import single, standardize
 
 
 def LayerNorm(epsilon: float = 1e-5, center: bool = True, scale: bool = True) -> Model:
@@ -31,7 +31,7 @@ def LayerNorm(epsilon: float = 1e-5, center: bool = True, scale: bool = True) ->
         return in_shape, Affine(jnp.zeros(features) if center else (), jnp.ones(features) if scale else ())
 
     def apply(params: Affine, inputs: Array) -> Array:
-        values = standardize(inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32)), epsilon)
+        values = standardize(inputs.astype(single(inputs.dtype)), epsilon)
         values = values * params.gamma.astype(values.dtype) if scale else values
         values = values + params.beta.astype(values.dtype) if center else values
         return values.astype(inputs.dtype)

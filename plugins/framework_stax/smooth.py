@@ -5,7 +5,7 @@ function's derivative is a rule (`jax.custom_jvp`) that takes what the value was
 those as they are. Rules are linear in the tangent, so forward-mode, reverse-mode and their compositions all work. On
 GPUs and TPUs, whose compilers fuse well, the functions are the plain ones; which, is known when a program is traced.
 
-What each buys is measured by `python -m benchmarks.layers`.
+What each buys is measured by `python -m benchmarks.pieces`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def gelu(x: Array, approximate: bool = True) -> Array:
     Args:
       x: any shape, floating-point.
       approximate: whether to take the tanh formula for Φ, as `jax.nn.gelu` does by default, or the exact one by erf.
-    """  # noqa: D400 - the first line is what a listing of jax.nn's activations shows
+    """
     if not _on_cpu():
         return jax.nn.gelu(x, approximate=approximate)
     return _gelu_by_tanh(x) if approximate else _gelu_by_erf(x)
@@ -116,6 +116,11 @@ def _rows(x: Array, epsilon: float) -> tuple[Array, Array]:
     deviations = x - x.mean(-1, keepdims=True)
     scale = lax.rsqrt((deviations * deviations).mean(-1, keepdims=True) + _like(epsilon, x))
     return deviations * scale, scale
+
+
+def single(dtype: Any) -> Any:
+    """The dtype in which sums over values of a dtype are taken: float32, and float64 for itself."""
+    return dtype if dtype == jnp.float64 else jnp.float32
 
 
 def _like(number: Any, x: Array) -> Array:

@@ -61,7 +61,9 @@ def transformer(
         if size < 1:
             raise ConfigError(f"{name} is {size}, expected at least 1.")
     if width % heads:
-        raise ConfigError(f"width {width} is not a multiple of heads {heads}; set model.width={-(-width // heads) * heads}.")
+        raise ConfigError(
+            f"width {width} is not a multiple of heads {heads}; set model.width={-(-width // heads) * heads}."
+        )
     blocks = [_block(width, heads, dropout, STDDEV / math.sqrt(2 * layers)) for _ in range(layers)]
     names = ["positions", "dropout", *(f"block_{i}" for i in range(layers)), "norm"]
     body = [Positions(context, STDDEV), Dropout(dropout), *blocks, LayerNorm(center=False)]

@@ -36,6 +36,8 @@ NEEDS = {
         "model.classes=1",
         "loss=binary_cross_entropy",
     ],
+    ("data", "text"): ["model=transformer", "model.layers=1", "model.width=16"],
+    ("model", "transformer"): ["data=text", "model.layers=1", "model.width=16"],
     ("data", "arrays"): ["data.train={folder}/binary.npz", "model.classes=2"],
 }
 
@@ -58,7 +60,8 @@ def test_every_choice_of_every_group_runs_one_step(group, name, folder, tmp_path
     extra = [word.format(folder=folder) for word in NEEDS.get((group, name), [])]
     listed = group in ("metrics", "callbacks")
     choice = f"{group}=[{name}]" if listed else f"{group}={name}"
-    model = ["model=mlp", "model.hidden=[8]"] if group != "model" else []
+    chosen = group == "model" or any(word.startswith("model=") for word in extra)
+    model = [] if chosen else ["model=mlp", "model.hidden=[8]"]
     result = framework.run([*SMALL, *model, *extra, choice, f"run.root={tmp_path}"])
     assert np.isfinite(result.metrics["eval/loss"]) or group == "callbacks"
     assert int(result.state.step.max()) == 1

@@ -97,7 +97,7 @@ def test_line_ends_and_byte_order_marks_do_not_count(file):
     [
         (b"", {}, r"text\.txt is empty, expected a text"),
         (b"caf\xe9 au lait", {}, r"text\.txt: byte 3 is not UTF-8"),
-        (b"short", {}, r"its training part has 4 characters, expected more than block, 64"),
+        (b"short", {}, r"its training part has 5 characters, expected more than block, 64"),
         (b"a" * 100, {"block": 20}, r"its validation part has 10 characters, expected more than block, 20"),
     ],
 )
@@ -113,7 +113,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("block", 0), ("batch_size", 0), ("validation", 1.0), ("vocabulary", 1), ("vocabulary", 70000)]
+    ("option", "value"),
+    [("block", 0), ("batch_size", 0), ("validation", 1.0), ("vocabulary", 1), ("vocabulary", 70000)],
 )
 def test_numbers_out_of_range_are_refused(option, value):
     with pytest.raises(ConfigError, match=f"{option} is {value}, expected"):

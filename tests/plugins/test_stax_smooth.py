@@ -1,4 +1,4 @@
-"""GELU, softmax and standardization with derivatives of their own, against the plain functions and autodiff of those."""
+"""GELU, softmax and standardization with derivatives of their own, against the plain functions and autodiff."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def plainly_standardized(x):
 
 
 PAIRS = {
-    "gelu exact": (functools.partial(smooth.gelu, approximate=False), functools.partial(jax.nn.gelu, approximate=False)),
+    "gelu exact": (
+        functools.partial(smooth.gelu, approximate=False),
+        functools.partial(jax.nn.gelu, approximate=False),
+    ),
     "gelu tanh": (smooth.gelu, jax.nn.gelu),
     "softmax": (smooth.softmax, jax.nn.softmax),
     "standardize": (functools.partial(smooth.standardize, epsilon=EPSILON), plainly_standardized),
@@ -50,11 +53,10 @@ def test_values_and_gradients_are_those_of_the_plain_form(pair, shape):
     np.testing.assert_allclose(pull(cotangent)[0], pull_plain(cotangent)[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_derivatives_of_two_orders_and_both_modes_are_those_of_differences(pair, shape):
+def test_derivatives_of_two_orders_and_both_modes_are_those_of_differences(pair):
     with jax.enable_x64(True):
-        x = jnp.asarray(inputs_of(shape), jnp.float64)
-        check_grads(pair[0], (x,), order=2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5)
+        x = jnp.asarray(inputs_of((3, 8)), jnp.float64)
+        check_grads(jax.jit(pair[0]), (x,), order=2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5)
 
 
 def test_forward_mode_gives_the_jacobian_of_the_plain_form(pair):
@@ -115,7 +117,7 @@ def test_the_gradient_of_weights_is_made_without_a_transposed_copy():
     """What `linear` is for: XLA's CPU backend would transpose the gradient of the outputs."""
     x, W = jnp.ones((12, 64, 96)), jnp.ones((96, 384))
     texts = [
-        jax.jit(jax.grad(lambda W, x, f=f: jnp.tanh(f(x, W)).sum())).lower(W, x).compile().as_text()
+        jax.jit(jax.grad(lambda weights, x, f=f: jnp.tanh(f(x, weights)).sum())).lower(W, x).compile().as_text()
         for f in (linear, jnp.dot)
     ]
     ours, plain = ("f32[384,768]" in text for text in texts)
