@@ -91,7 +91,7 @@ def _logged(run: Run, tag: str) -> dict[int, float]:
     scores = {}
     path = run.directory / "metrics.jsonl"
     for line in path.read_text().splitlines() if run.start_step and path.exists() else []:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             entry = json.loads(line)
             if tag in entry and entry["step"] <= run.start_step:
                 scores[entry["step"]] = float(entry[tag])

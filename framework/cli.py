@@ -6,15 +6,16 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from framework import search
+from framework import origins, policy, search
 from framework.errors import ConfigError, FrameworkError, nearest
 from framework.overrides import rewrite
 
@@ -54,21 +55,30 @@ def train(words: list[str]) -> None:
 
         run(words[1:], recorded=words[0])
         return
-    words = _flags_last(words)
+    overrides, flags, config_dir = _split(words)
     failures: list[Exception] = []
-    app = hydra.main(config_path="pkg://framework_conf", config_name="config", version_base="1.3")(_task(failures))
+    task = _task(failures, config_dir)
+    app = hydra.main(config_path="pkg://framework_conf", config_name="config", version_base="1.3")(task)
     # Hydra prints and exits on an error unless told otherwise; it reads its command line from sys.argv.
     before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"
-    argv, sys.argv = sys.argv, [sys.argv[0], *rewrite(words)]
+    argv, rewritten = sys.argv, rewrite(overrides)
     try:
-        with search.session():
+        with (
+            origins.told(lambda: origins.composed(overrides, config_dir)),
+            search.session(),
+            TemporaryDirectory(prefix="framework-") as scratch,
+        ):
+            policy.check_words(rewritten)
+            # Hydra writes the whole config of a sweep into its folder, secrets too; each run has its own record.
+            sweep = [f"hydra.sweep.dir={scratch}"] if _is_sweep(flags) else []
+            sys.argv = [argv[0], *rewritten, *sweep, *flags]
             app()
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
-    if failures and _is_sweep(words):
+    if failures and _is_sweep(flags):
         sys.exit(_exit_code(failures[0]))  # each was said when its job ended
     if failures:
         raise failures[0]
@@ -98,19 +108,26 @@ def plugins(words: list[str]) -> None:
 VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "resume": resume, "plugins": plugins}
 
 
-def _task(failures: list[Exception]) -> Callable[[DictConfig], float | None]:
+def _task(failures: list[Exception], config_dir: str | None) -> Callable[[DictConfig], float | None]:
     """One job. Its error is kept for the end: Hydra would print it, and in a sweep the other jobs shall run."""
 
     def task(config: DictConfig) -> float | None:
         try:
-            return _train_one(config)
+            with origins.told(lambda: origins.composed(_job_words(), config_dir)):
+                return _train_one(config)
         except Exception as error:
             failures.append(error)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                sys.stderr.write(f"{_line(error)} (job {' '.join(HydraConfig.get().overrides.task)})\n")
+                sys.stderr.write(f"{_line(error)} (job {' '.join(_job_words())})\n")
             return None
 
     return task
+
+
+def _job_words() -> list[str]:
+    """The overrides of this job, of which those that interpolate stay as they were given."""
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(word) for word in words] if isinstance(words, list) else []
 
 
 def _train_one(config: DictConfig) -> float | None:
@@ -124,10 +141,11 @@ def _train_one(config: DictConfig) -> float | None:
     return result.metrics.get("eval/loss")
 
 
-def _flags_last(words: list[str]) -> list[str]:
-    """Overrides, then flags: Hydra stops reading at an override that follows a flag which follows an override.
+def _split(words: list[str]) -> tuple[list[str], list[str], str | None]:
+    """Overrides, flags, and `--config-dir`. Hydra stops reading at an override that follows a flag after an override.
 
-    Raises: ConfigError for a flag that Hydra would answer with its whole usage.
+    Raises: ConfigError for a flag that Hydra would answer with its whole usage, and for those that read other things
+      than configs of ours: a pickle, or a config in the place of the framework's.
     """
     parser = get_args_parser()
 
@@ -135,14 +153,18 @@ def _flags_last(words: list[str]) -> list[str]:
         raise ConfigError(f"{message}; `--help` shows how to call.")
 
     parser.error = refuse
-    overrides = list(parser.parse_intermixed_args(words).overrides)
+    known = parser.parse_intermixed_args(words)
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(known, flag) is not None:
+            refuse(f"--{flag.replace('_', '-')} is not taken, --config-dir adds a folder of experiments")
+    overrides = list(known.overrides)
     flags, waiting = [], overrides
     for word in words:
         if waiting and word == waiting[0]:
             waiting = waiting[1:]
         else:
             flags.append(word)
-    return [*overrides, *flags]
+    return overrides, flags, known.config_dir
 
 
 def _is_sweep(words: list[str]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from framework import policy
 from framework.errors import ConfigError, nearest
 from framework.options import bind, check, schema_of
 from framework.settings import Debug, Distributed, NanPolicy, Precision, RunSettings, Train
@@ -55,8 +56,12 @@ OmegaConf.register_new_resolver("steps", share_of_steps, replace=True)
 def plain(config: DictConfig) -> dict[str, Any]:
     """Interpolations resolved, as dicts and lists.
 
-    Raises: ConfigError if an interpolation leads nowhere or a mandatory value is missing.
+    Raises: ConfigError if an interpolation leads nowhere, to itself or to more than a config can hold, if a mandatory
+      value is missing, or for what `policy.check_content` refuses.
     """
+    unresolved = _unresolved(config)
+    policy.check_content(unresolved)
+    policy.check_expansion(unresolved)
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -68,6 +73,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or "config"
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise ConfigError("config: it is nested too deeply to be read.") from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
@@ -163,6 +170,8 @@ def _check_ranges(settings: Settings) -> None:
             raise ConfigError(f"{key}: expected at least {least} seconds, found {seconds}.")
     if settings.ema is not None and not 0 < settings.ema < 1:
         raise ConfigError(f"ema: expected a decay between 0 and 1, such as 0.999, or null, found {settings.ema}.")
+    if settings.run.name is not None and not re.fullmatch(r"[\w+=@-][\w.+=@-]*", settings.run.name):
+        raise ConfigError(f"run.name: expected letters, digits and .+=@-_ for a folder, found {settings.run.name!r}.")
     if not 0 <= settings.seed < 2**32:  # JAX folds larger seeds into these, so that two would give the same run
         raise ConfigError(f"seed: expected 0 to {2**32 - 1}, found {settings.seed}.")
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000
+"""Characters of an error's line; of a longer one the middle is left out."""
+
 
 class FrameworkError(Exception):
     """A refusal in one line: what happened, what was expected, and the nearest fix."""
 
     kind = "usage"
     exit_code = 2
+    origin = ""  # of the key that it names, once that was looked up
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().split())
+        text = " ".join(super().__str__().split())
+        # What a file says may hold control characters that a terminal obeys, or be long.
+        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+        return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 3 :]}"
 
 
 class ConfigError(FrameworkError):

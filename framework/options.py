@@ -213,7 +213,8 @@ def _resolvable(function: Any) -> dict[str, Any]:
     hints = {}
     for parameter, annotation in getattr(function, "__annotations__", {}).items():
         with contextlib.suppress(Exception):
-            hints[parameter] = eval(annotation, dict(names)) if isinstance(annotation, str) else annotation
+            alone = types.SimpleNamespace(__annotations__={parameter: annotation})
+            hints |= typing.get_type_hints(alone, names)
     return hints
 
 

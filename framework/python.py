@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from framework import search
+from framework import masking, origins, policy, search
+from framework.config import plain
+from framework.documents import load_yaml
 from framework.errors import ConfigError
 from framework.overrides import rewrite
 from framework.resuming import read
@@ -35,8 +38,10 @@ def run(
     Raises: FrameworkError.
     """
     if recorded is not None:
-        return run_config(*recorded_config(recorded, overrides))
-    return run_config(*compose_config(overrides, config_dir))
+        with origins.told(lambda: origins.recorded(recorded, overrides)):
+            return run_config(*recorded_config(recorded, overrides))
+    with origins.told(lambda: origins.composed(overrides, config_dir)):
+        return run_config(*compose_config(overrides, config_dir))
 
 
 def resume(run_folder: str | Path, overrides: Sequence[str] = (), force: bool = False) -> Result:
@@ -50,8 +55,9 @@ def resume(run_folder: str | Path, overrides: Sequence[str] = (), force: bool = 
     Raises: FrameworkError.
     """
     recorded = read(Path(run_folder))
-    config, _ = recorded_config(run_folder, overrides)
-    return resume_config(recorded, config, force)
+    with origins.told(lambda: origins.recorded(run_folder, overrides)):
+        config, _ = recorded_config(run_folder, overrides)
+        return resume_config(recorded, config, force)
 
 
 def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> tuple[DictConfig, str]:
@@ -59,13 +65,13 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
 
     Raises: ConfigError.
     """
-    words = rewrite(overrides)
-    if config_dir is not None:
-        folder = Path(config_dir).expanduser().resolve()
-        if not folder.is_dir():
-            raise ConfigError(f"config_dir: {folder} is no folder.")
-        words.append(f"hydra.searchpath=['file://{folder}']")
+    folder = None if config_dir is None else Path(config_dir).expanduser().resolve()
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"config_dir: {folder} is no folder.")
     with search.session(), initialize_config_module("framework_conf", version_base="1.3"):
+        words = rewrite(overrides)
+        policy.check_words(words)
+        words += [] if folder is None else [f"hydra.searchpath=['file://{folder}']"]
         config = compose("config", words, return_hydra_config=True)
         name = experiment_name(config.hydra.runtime.choices)
         with open_dict(config):
@@ -79,20 +85,23 @@ def recorded_config(run_folder: str | Path, overrides: Sequence[str] = ()) -> tu
     Raises: ConfigError if there is no readable `config.yaml`, or an override is not of a single value.
     """
     path = Path(run_folder) / "config.yaml"
+    words = rewrite(overrides)
     with search.config_errors():
-        try:
-            config = OmegaConf.load(path)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}") from error
-        assert isinstance(config, DictConfig)
-        for override in OverridesParser.create().parse_overrides(rewrite(overrides)):
+        policy.check_words(words)
+        content, _ = load_yaml(path)
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: expected a mapping of sections, found {content!r:.40}.")
+        policy.check_content(content)
+        config = OmegaConf.create(content)
+        for override in OverridesParser.create().parse_overrides(words):
             if override.is_delete() or override.is_sweep_override() or "/" in override.key_or_group:
                 raise ConfigError(f"{override.input_line}: a recorded config takes key=value only.")
             OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
     OmegaConf.update(config, "run.dir", None, force_add=True)
-    return config, str(config.run.name or path.parent.parent.name)
+    masking.check_unmasked(plain(config))
+    return config, str(OmegaConf.select(config, "run.name") or path.resolve().parent.parent.name)
 
 
 def experiment_name(choices: Mapping[str, Any]) -> str:
     """The name of the experiment's config; "default" when none was chosen."""
-    return str(choices.get("experiment") or "default").replace("/", "_")
+    return re.sub(r"[^\w.-]", "_", str(choices.get("experiment") or "default")).lstrip(".")

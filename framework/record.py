@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 from framework import agreement, processes
 from framework.errors import StorageError
+from framework.masking import masked, masked_words
 from framework.registry import Plugin
 from framework.settings import RunSettings
 
@@ -79,12 +80,12 @@ def write_config(directory: Path, config: Mapping[str, Any]) -> None:
         (directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
-def write_record(directory: Path, record: Mapping[str, Any]) -> None:
-    """Replace `run.json` in one step, so that a reader never finds half of it."""
+def write_record(directory: Path, record: Mapping[str, Any], hidden: Collection[str] = ()) -> None:
+    """Replace `run.json` in one step, so that a reader never finds half of it; without the secrets in it."""
     if processes.index() > 0:
         return
     partial = directory / ".run.json.partial"
-    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.write_text(json.dumps(masked(record, hidden), indent=2) + "\n")
     partial.replace(directory / "run.json")
 
 
@@ -92,7 +93,7 @@ def environment() -> dict[str, Any]:
     """Versions, devices, command and git commit: what one must know to run it again."""
     packages = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
     return {
-        "command": sys.argv,
+        "command": masked_words(sys.argv, ()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: version(name) for name in packages},
@@ -117,7 +118,7 @@ def console() -> Iterator[None]:
 
     Of several processes only process 0 shows more than errors.
     """
-    with _handling(_Console(), "%(message)s"):
+    with _handling(_Console(), logging.Formatter("%(message)s")):
         level = LOGGER.level
         LOGGER.setLevel(logging.INFO if processes.index() == 0 else logging.ERROR)
         try:
@@ -127,13 +128,23 @@ def console() -> Iterator[None]:
 
 
 @contextmanager
-def run_log(directory: Path) -> Iterator[None]:
-    """Copy the framework's log into `run.log`."""
+def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
+    """Copy the framework's log into `run.log`, without the secrets in it."""
     if processes.index() > 0:
         yield
         return
-    with _handling(logging.FileHandler(directory / "run.log"), "%(asctime)s %(levelname)s %(message)s"):
+    line = "%(asctime)s %(levelname)s %(message)s"
+    with _handling(logging.FileHandler(directory / "run.log"), _Masking(line, hidden)):
         yield
+
+
+class _Masking(logging.Formatter):
+    def __init__(self, line: str, hidden: Collection[str]) -> None:
+        super().__init__(line)
+        self.hidden = hidden
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record), self.hidden)
 
 
 class _Console(logging.Handler):
@@ -144,8 +155,8 @@ class _Console(logging.Handler):
 
 
 @contextmanager
-def _handling(handler: logging.Handler, line: str) -> Iterator[None]:
-    handler.setFormatter(logging.Formatter(line))
+def _handling(handler: logging.Handler, formatter: logging.Formatter) -> Iterator[None]:
+    handler.setFormatter(formatter)
     propagated, LOGGER.propagate = LOGGER.propagate, False
     LOGGER.addHandler(handler)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -11,12 +10,27 @@ from typing import Any, NamedTuple
 
 from framework import agreement, store
 from framework.api import TrainState
+from framework.documents import load_json
 from framework.errors import ConfigError, StorageError
 
 LOGGER = logging.getLogger("framework")
 
 FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.")
 """Sections that may differ after a resume: they say how long and how a run runs, not what it computes."""
+
+
+KINDS = {
+    "config": dict,
+    "name": str,
+    "started": str,
+    "step": int,
+    "total_steps": int,
+    "metrics": dict,
+    "versions": dict,
+    "resumed": list,
+    "members": list | None,
+}
+"""What of `run.json` is read back, and of which type it must be."""
 
 
 class Recorded(NamedTuple):
@@ -32,9 +46,12 @@ def read(directory: Path) -> Recorded:
     Raises: StorageError if the folder holds none.
     """
     try:
-        entry = json.loads((directory / "run.json").read_text())
+        entry = load_json(directory / "run.json")
         if not isinstance(entry, dict) or "config" not in entry:
             raise ValueError("it is not complete")
+        for name, kind in KINDS.items():
+            if name in entry and not isinstance(entry[name], kind):
+                raise ValueError(f"its '{name}' is {str(entry[name])[:40]!r}")
     except (OSError, ValueError) as error:
         raise StorageError(f"{directory} is not a run folder: its run.json cannot be read ({error}).") from error
     return Recorded(directory, entry)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from omegaconf import DictConfig
 
-from framework import agreement, loop, members, processes, record, resuming, signals
+from framework import agreement, loop, masking, members, processes, record, resuming, signals
 from framework.api import Run, Strategy, Summary, TrainState
 from framework.averaging import trained_params
 from framework.compilation import persistent_cache
@@ -48,16 +48,18 @@ def run(config: DictConfig, name: str) -> Result:
 
     Raises: FrameworkError, in one line, with the exit code of its kind.
     """
-    settings = settings_of(plain(extended(config)))
+    read = plain(extended(config))
+    settings, hidden = settings_of(read), masking.secrets_of(read)
+    masking.check_names(settings.run._asdict(), hidden)
     with _joined(settings), record.console():
         if (recorded := agreement.agree(lambda: _found(settings.run))) is not None:
             return _resumed(resuming.Recorded(Path(recorded["directory"]), recorded["entry"]), config, force=False)
-        experiment = build(config, discover())
+        experiment = _without(build(config, discover()), hidden)
         name = experiment.settings.run.name or name
         directory = record.make_directory(experiment.settings.run, name)
-        with record.locked(directory), record.run_log(directory):
+        with record.locked(directory), record.run_log(directory, hidden):
             record.write_config(directory, experiment.config)
-            return _recorded(experiment, directory, entry_of(experiment, name), None)
+            return _recorded(experiment, directory, entry_of(experiment, name), None, hidden)
 
 
 def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Result:
@@ -88,8 +90,9 @@ def _found(settings: RunSettings) -> dict[str, Any] | None:
 
 
 def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Result:
-    with record.locked(recorded.directory), record.run_log(recorded.directory):
-        experiment = build(config, discover())
+    hidden = masking.secrets_of(plain(extended(config)))
+    with record.locked(recorded.directory), record.run_log(recorded.directory, hidden):
+        experiment = _without(build(config, discover()), hidden)
         resuming.check_unchanged(recorded.entry["config"], experiment.config, force)
         resuming.warn_of_versions(recorded.entry)
         state = resuming.newest_state(recorded.directory, experiment.shapes)
@@ -101,21 +104,29 @@ def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Re
         record.write_config(recorded.directory, experiment.config)
         entry = {**entry_of(experiment, recorded.entry["name"]), "started": recorded.entry["started"]}
         entry["resumed"] = [*recorded.entry.get("resumed", []), step]
-        return _recorded(experiment, recorded.directory, entry, state)
+        return _recorded(experiment, recorded.directory, entry, state, hidden)
 
 
-def _recorded(experiment: Experiment, directory: Path, entry: dict[str, Any], state: TrainState | None) -> Result:
+def _without(experiment: Experiment, hidden: frozenset[str]) -> Experiment:
+    """The experiment with a config that can be written down; its components were built from the whole one."""
+    return experiment._replace(config=masking.masked(experiment.config, hidden))
+
+
+def _recorded(
+    experiment: Experiment, directory: Path, entry: dict[str, Any], state: TrainState | None, hidden: frozenset[str]
+) -> Result:
     """Run, from a state or from the start, and write into run.json how it ended, whatever happens."""
-    record.write_record(directory, {**entry, "status": "running"})
+    record.write_record(directory, {**entry, "status": "running"}, hidden)
     began = time.perf_counter()
 
     def on_loss(reason: str) -> None:
-        record.write_record(directory, {**entry, "status": "failed", "exit_code": 7, "reason": reason})
+        record.write_record(directory, {**entry, "status": "failed", "exit_code": 7, "reason": reason}, hidden)
 
     outcome: dict[str, Any] = {"status": "failed", "exit_code": 1}
     try:
         with persistent_cache(experiment.settings.run.compilation_cache):
             facts = run_facts(experiment, directory, entry["name"], state)
+            facts = facts._replace(facts=masking.masked(facts.facts, hidden))
             state, metrics, reason = _train(experiment, facts, state, on_loss)
         outcome = {"status": "stopped" if reason else "done", "exit_code": 0, "reason": reason, "metrics": metrics}
         outcome["step"] = updates(state)
@@ -131,7 +142,7 @@ def _recorded(experiment: Experiment, directory: Path, entry: dict[str, Any], st
         outcome |= {"reason": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        record.write_record(directory, {**entry, **outcome, "seconds": round(time.perf_counter() - began, 3)})
+        record.write_record(directory, {**entry, **outcome, "seconds": round(time.perf_counter() - began, 3)}, hidden)
     _summarise(metrics, directory, reason, outcome.get("members"))
     return _result(experiment, directory, metrics, state)
 

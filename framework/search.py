@@ -6,7 +6,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -17,10 +23,11 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.version import VersionBase
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from framework import policy
 from framework.config import COMPONENTS, GROUPS, Settings
-from framework.errors import ConfigError, nearest
+from framework.documents import Readable, load_yaml
+from framework.errors import ConfigError, FrameworkError, nearest
 from framework.registry import discover
 
 SECTIONS = (*GROUPS, *Settings._fields, "experiment", "hydra")
@@ -29,6 +36,15 @@ SECTIONS = (*GROUPS, *Settings._fields, "experiment", "hydra")
 
 _COMPOSING = ContextVar("composing", default=False)
 """Whether it is our config that Hydra composes: a script may have one of its own, whose search path is left alone."""
+
+Read = dict[str, tuple[Readable, str]]
+"""Files that were read, with the key below which their content is put, by the path that Hydra gives them."""
+
+_READ: ContextVar[Read] = ContextVar("read")
+"""What a session has read so far."""
+
+_OWN = ("framework_conf", "hydra.conf")
+"""Packages whose files may say anything; they are installed with the framework."""
 
 
 class FrameworkSearchPath(SearchPathPlugin):
@@ -85,22 +101,74 @@ class RegistrySource(ConfigSource):
         return []
 
 
+def _load(source: ConfigSource, config_path: str, file: Readable) -> ConfigResult:
+    """A file as plain data that the policy allows."""
+    group = config_path.rpartition("/")[0].replace("/", ".")
+    _READ.get()[config_path] = file, group
+    content, text = load_yaml(file)
+    header = ConfigSource._get_header_dict(text[:512])
+    _READ.get()[config_path] = file, header["package"] or group
+    if source.scheme() != "pkg" or source.path not in _OWN:
+        if policy.is_hydras(config_path.replace("/", ".")):
+            raise ConfigError(f"{config_path}: Hydra's own groups cannot be added to.")
+        policy.check_file(content, header["package"])
+    config = OmegaConf.create({} if content is None else content)
+    return ConfigResult(source.provider, f"{source.scheme()}://{source.path}", config, header)
+
+
+class CheckedFiles(FileConfigSource):
+    """Hydra's source of files in a folder, which stays within the folder and reads what the policy allows."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file.
+
+        Raises: ConfigError if it cannot be read or holds what a config may not say.
+        """
+        return _load(self, config_path, Path(self.path) / self._normalize_file_name(config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        """A file of that name, below the folder."""
+        return ".." not in config_path.split("/") and super().is_config(config_path)
+
+
+class CheckedPackages(ImportlibResourcesConfigSource):
+    """Hydra's source of files in a package, as `CheckedFiles`."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file.
+
+        Raises: ConfigError if it cannot be read or holds what a config may not say.
+        """
+        return _load(self, config_path, resources.files(self.path).joinpath(self._normalize_file_name(config_path)))
+
+    def is_config(self, config_path: str) -> bool:
+        """A file of that name, below the package."""
+        return ".." not in config_path.split("/") and super().is_config(config_path)
+
+
 @contextmanager
-def session() -> Iterator[None]:
+def session() -> Iterator[Read]:
     """Hydra with our configs. Afterwards it is as before, initialised by somebody else or not.
+
+    Yields: the files that are read in it, by Hydra's paths.
 
     Raises: ConfigError.
     """
     for plugin in (FrameworkSearchPath, RegistrySource):
         Plugins.instance().register(plugin)
     before, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+    sources: dict[str, Any] = SourcesRegistry.instance().types
+    theirs = {scheme: sources[scheme] for scheme in ("file", "pkg")}
     GlobalHydra.instance().clear()
-    token = _COMPOSING.set(True)
+    composing, reading = _COMPOSING.set(True), _READ.set({})
+    sources |= {"file": CheckedFiles, "pkg": CheckedPackages}
     try:
         with config_errors():
-            yield
+            yield _READ.get()
     finally:
-        _COMPOSING.reset(token)
+        sources |= theirs
+        _READ.reset(reading)
+        _COMPOSING.reset(composing)
         GlobalHydra.instance().hydra, VersionBase.instance().version_base = before, base
 
 
@@ -112,6 +180,8 @@ def config_errors() -> Iterator[None]:
     """
     try:
         yield
+    except FrameworkError:
+        raise
     except MissingConfigException as error:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         known = error.options or RegistrySource("", "registry://").list(group, ObjectType.CONFIG)
@@ -120,8 +190,10 @@ def config_errors() -> Iterator[None]:
         raise ConfigError(f"{group or 'config'}={name}: no such config.{hint}") from error
     except OverrideParseException as error:
         raise ConfigError(f"{error.override.lstrip('+')}: {_first_lines(error)}") from error
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_unknown_section(str(error)) or _first_lines(error)) from error
+    except Exception as error:  # what Hydra did not foresee: keys that are numbers, lists for names, endless nesting
+        raise ConfigError(f"the config cannot be composed: {type(error).__name__}: {error}") from error
 
 
 def _unknown_section(text: str) -> str | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import jax
 import numpy as np
 
 from framework.api import PyTree
+from framework.documents import load_json
 from framework.errors import StorageError
 
 
@@ -22,6 +26,7 @@ class MismatchError(StorageError):
 
 
 ARRAYS, MANIFEST = "arrays.npz", "manifest.json"
+NPY_HEADER = 1 << 10  # bytes; more than NumPy writes before the bytes of an array of bytes
 
 
 def save(folder: Path, step: int, tree: PyTree) -> Path:
@@ -50,9 +55,8 @@ def save(folder: Path, step: int, tree: PyTree) -> Path:
 
 def steps(folder: Path) -> list[int]:
     """The steps that were saved, oldest first."""
-    return sorted(
-        int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal() and (entry / MANIFEST).is_file()
-    )
+    names = [entry.name for entry in folder.glob("*") if re.fullmatch("0|[1-9][0-9]{0,17}", entry.name)]
+    return sorted(int(name) for name in names if (folder / name / MANIFEST).is_file())
 
 
 def remove(path: Path) -> None:
@@ -85,13 +89,16 @@ def restore(path: Path, like: PyTree) -> PyTree:
 
     Raises: MismatchError if a leaf is missing or has another shape or dtype; StorageError if the files are damaged.
     """
+    expected = leaves_by_path(like)
     try:
         manifest = _read_manifest(path)
-        with (path / ARRAYS).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            stored = {name: file[name] for name in leaves_by_path(like) if name in file}
+        _check_leaves(path, expected, manifest)
+        stored = _read_arrays(path / ARRAYS, {name: _size(leaf) for name, leaf in expected.items()})
+    except MismatchError:
+        raise
     except Exception as error:  # damaged archives raise errors of zipfile, struct and zlib too
         raise StorageError(f"checkpoint {path} cannot be read: {type(error).__name__}: {error}") from error
-    leaves = [_checked(path, name, leaf, stored, manifest) for name, leaf in leaves_by_path(like).items()]
+    leaves = [_checked(path, name, leaf, stored[name], manifest[name][1]) for name, leaf in expected.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
@@ -136,27 +143,60 @@ def _read_manifest(path: Path) -> dict[str, tuple[str, str]]:
 
     Raises: ValueError if these are not the bytes that were written, and whatever JSON raises.
     """
-    manifest = json.loads((path / MANIFEST).read_text())
+    manifest = load_json(path / MANIFEST)
     if _sealed(manifest["leaves"]) != manifest:
         raise ValueError("the manifest's sha256 does not match")
     return {name: (f"{entry['dtype']}{entry['shape']}", entry["sha256"]) for name, entry in manifest["leaves"].items()}
 
 
-def _checked(
-    path: Path, name: str, leaf: Any, stored: Mapping[str, np.ndarray], manifest: Mapping[str, tuple[str, str]]
-) -> Any:
-    """A stored leaf as the array that `leaf` asks for; `manifest` has the description and the sha256 of each."""
-    if name not in stored or name not in manifest:
-        raise MismatchError(f"checkpoint {path} holds no '{name}'; was it saved with another model or optimizer?")
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    like = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
-    expected, (found, digest) = f"{np.dtype(like.dtype)}{list(like.shape)}", manifest[name]
-    if expected != found:
-        raise MismatchError(f"checkpoint {path}: '{name}' is {found}, expected {expected}.")
-    if hashlib.sha256(stored[name].tobytes()).hexdigest() != digest:
+def _check_leaves(path: Path, expected: Mapping[str, Any], manifest: Mapping[str, tuple[str, str]]) -> None:
+    """Compare what is asked for with what the manifest describes, before anything is allocated."""
+    for name, leaf in expected.items():
+        if name not in manifest:
+            raise MismatchError(f"checkpoint {path} holds no '{name}'; was it saved with another model or optimizer?")
+        like = _as_stored(leaf)
+        wanted, (found, _) = f"{np.dtype(like.dtype)}{list(like.shape)}", manifest[name]
+        if wanted != found:
+            raise MismatchError(f"checkpoint {path}: '{name}' is {found}, expected {wanted}.")
+
+
+def _read_arrays(path: Path, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The bytes of each leaf, of which no more is read than the leaf takes, whatever the archive claims.
+
+    Raises: ValueError if a member is compressed or of another size, and whatever zipfile and NumPy raise.
+    """
+    stored = {}
+    with zipfile.ZipFile(path) as archive:
+        for name, size in sizes.items():
+            member = archive.getinfo(f"{name}.npy")
+            if member.compress_type != zipfile.ZIP_STORED or not size < member.file_size < size + NPY_HEADER:
+                raise ValueError(f"'{name}' takes {member.file_size} bytes, expected {size} and a header")
+            with archive.open(member) as file:
+                content = file.read(size + NPY_HEADER)
+            stored[name] = np.frombuffer(content, np.uint8, offset=len(content) - size)
+    return stored
+
+
+def _checked(path: Path, name: str, leaf: Any, stored: np.ndarray, digest: str) -> Any:
+    """A stored leaf as the array that `leaf` asks for."""
+    if hashlib.sha256(stored).hexdigest() != digest:
         raise StorageError(f"checkpoint {path}: the bytes of '{name}' are not those that were saved.")
-    array = jax.numpy.asarray(stored[name].view(np.dtype(like.dtype)).reshape(like.shape))
+    like = _as_stored(leaf)
+    array = jax.numpy.asarray(stored.view(np.dtype(like.dtype)).reshape(like.shape))
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if is_key else array
+
+
+def _size(leaf: Any) -> int:
+    """Bytes of a leaf on the disk."""
+    like = _as_stored(leaf)
+    return math.prod(like.shape) * np.dtype(like.dtype).itemsize
+
+
+def _as_stored(leaf: Any) -> Any:
+    """Shape and dtype of a leaf on the disk, where keys are numbers."""
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
 
 
 def _key_impl(leaf: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from framework import members, resuming, store
+from framework import members, policy, resuming, store
 from framework.api import Model, PyTree
 from framework.averaging import from_checkpoint, in_checkpoint
 from framework.build import Builder
@@ -52,7 +52,10 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
     """
     directory = Path(path)
     entry = resuming.read(directory).entry
-    inputs, config = entry["inputs"], entry["config"]
+    inputs, config = entry.get("inputs"), entry["config"]
+    if inputs is None or not isinstance(config.get("model"), Mapping):
+        raise StorageError(f"{directory} is not a run folder: its run.json names no inputs or no model.")
+    policy.check_content(config)
     saved = store.steps(directory / "checkpoints")
     if not saved or (step is not None and step not in saved):
         raise StorageError(

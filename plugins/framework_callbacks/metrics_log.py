@@ -67,7 +67,7 @@ def _sound_lines(path: Path, last_step: int) -> Iterator[bytes]:
     for line in path.read_bytes().splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         step = entry.get("step") if isinstance(entry, dict) else None
         if isinstance(step, int) and step <= last_step:

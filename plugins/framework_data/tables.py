@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import math
+import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from framework.errors import DataError, nearest
 
-UNREADABLE = (OSError, EOFError, ValueError, MemoryError, csv.Error, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    NotImplementedError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+RATIO = 100  # bytes that one of a compressed archive may stand for, so that a small file is no large one
+FREE = 1 << 26  # bytes that may be had at any ratio: labels in order pack very well
 
 
 class Table(NamedTuple):
@@ -67,19 +85,61 @@ def _open_npz(place: Path) -> Table:
         raise ValueError("found no complete zip archive, expected one, as np.savez writes")
 
     def get(name: str) -> np.ndarray:
-        with np.load(place, allow_pickle=False) as file:
-            return _numbers(name, lambda: file[name])
+        with zipfile.ZipFile(place) as archive:
+            member = archive.getinfo(f"{name}.npy")
+            if member.file_size > max(FREE, RATIO * member.compress_size):
+                raise ValueError(
+                    f"found {member.file_size} bytes packed into {member.compress_size} as '{name}', expected at most "
+                    f"{RATIO} times as many; np.savez stores them as they are"
+                )
+            with archive.open(member) as file:
+                return _read_array(file, member.file_size, name)
 
-    with np.load(place, allow_pickle=False) as file:
-        return Table(file.files, get, {"inputs": "inputs", "targets": "targets"})
+    with zipfile.ZipFile(place) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    return Table(names, get, {"inputs": "inputs", "targets": "targets"})
 
 
 def _open_folder(place: Path) -> Table:
     def get(name: str) -> np.ndarray:
-        return _numbers(name, lambda: np.load(place / f"{name}.npy", allow_pickle=False))
+        path = place / f"{name}.npy"
+        with path.open("rb") as file:
+            return _read_array(file, path.stat().st_size, name)
 
-    names = sorted(path.stem for path in place.glob("*.npy"))
+    names = sorted(path.stem for path in place.glob("*.npy") if path.is_file())
     return Table(names, get, {"inputs": "inputs", "targets": "targets"})
+
+
+def _read_array(file: IO[bytes], size: int, name: str) -> np.ndarray:
+    """An array in NumPy's format, once its header was found to promise what a file of `size` bytes can hold."""
+    major, _ = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError(f"found Python objects or no array as '{name}', expected numbers")
+    count, held = math.prod(shape), size - file.tell()
+    if min(shape, default=0) < 0 or count * dtype.itemsize != held:
+        raise ValueError(
+            f"found a header for {count * dtype.itemsize} bytes as '{name}', expected the {held} there are"
+        )
+    if held > (memory := _available_memory()):
+        raise ValueError(f"found {held} bytes as '{name}', expected at most the {memory} of free memory")
+    content = file.read(held)
+    if len(content) != held:
+        raise ValueError(f"found {len(content)} bytes as '{name}', expected {held}")
+    array = np.frombuffer(content, dtype, count)
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+
+
+def _available_memory() -> int:
+    """Bytes that may be had of this machine, or of the container that the process is in."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError, ValueError):
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        line = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+        found += [int(line[1]) << 10] if line else []
+    return min(found)
 
 
 def _open_csv(place: Path) -> Table:
@@ -95,7 +155,8 @@ def _open_csv(place: Path) -> Table:
 
     def get(name: str) -> np.ndarray:
         column = values[:, names.index(name)]
-        return column.astype(np.int64) if np.array_equal(column, np.rint(column)) else column
+        whole = np.array_equal(column, np.rint(column)) and np.abs(column).max(initial=0) < 2**62
+        return column.astype(np.int64) if whole else column
 
     return Table(names, get, {"inputs": [name for name in names if name != "target"], "targets": "target"})
 
@@ -110,8 +171,7 @@ def _pick(table: Table, node: Any) -> Any:
             raise ValueError(f"found nothing called '{name}', expected it to be there.{nearest(name, table.names)}")
     if isinstance(node, str):
         return _narrow(node, table.get(node))
-    columns = np.stack([table.get(name) for name in names], axis=1)
-    return _narrow(", ".join(names), columns.astype(np.float32))
+    return np.stack([_narrow(name, table.get(name)).astype(np.float32) for name in names], axis=1)
 
 
 def _narrow(name: str, array: np.ndarray) -> np.ndarray:
@@ -119,6 +179,8 @@ def _narrow(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise ValueError(f"found values in '{name}' that are not finite, expected none")
+        if np.abs(array).max(initial=0) > np.finfo(np.float32).max:
+            raise ValueError(f"found values in '{name}' beyond float32, expected up to {np.finfo(np.float32).max:.2g}")
         return array.astype(np.float32)
     if array.dtype.kind not in "biu":
         raise ValueError(f"found '{name}' with dtype {array.dtype}, expected real numbers")
@@ -126,15 +188,6 @@ def _narrow(name: str, array: np.ndarray) -> np.ndarray:
     if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
         raise ValueError(f"found integers in '{name}' beyond int32, expected up to {limits.max}")
     return array.astype(np.int32)
-
-
-def _numbers(name: str, load: Callable[[], np.ndarray]) -> np.ndarray:
-    try:
-        return load()
-    except ValueError as error:
-        if "pickle" in str(error):
-            raise ValueError(f"found Python objects or no array as '{name}', expected numbers") from None
-        raise
 
 
 def _is_number(text: str) -> bool:

@@ -128,7 +128,12 @@ REFUSED = [
     (["model.hidden=many"], 2, "config", "model.hidden: expected int, found 'many' (str)."),
     (["model.hidden=3.5"], 2, "config", "model.hidden: expected int, found 3.5 (float)."),
     (["model.hidden=true"], 2, "config", "model.hidden: expected int, found True (bool)."),
-    (["model._target_=os.system"], 2, "config", "model._target_: model 'wide' (acme 1.0) has no option '_target_'."),
+    (
+        ["model._target_=os.system"],
+        2,
+        "config",
+        "model._target_: a config names registered components; there is no '_target_'.",
+    ),
     (["optimizer.step_sise=1"], 2, "config", "optimizer.step_sise: optimizer 'descend' (acme 1.0) has no option"),
     (["experiment=acme"], 2, "config", "Could not override 'experiment'."),
     (["++train.steps=abc"], 2, "config", "train.steps: expected int or null, found 'abc' (str)."),

@@ -14,14 +14,14 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = [
     {"errors"},
-    {"contracts", "keys", "mean", "memory", "options", "prefetch", "registry", "settings", "signals"},
+    {"contracts", "documents", "keys", "masking", "mean", "memory", "options", "prefetch", "registry", "settings", "signals"},
     {"processes"},
-    {"adapters", "agreement", "chunks", "packing"},
+    {"adapters", "agreement", "chunks", "packing", "policy"},
     {"api"},
     {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping", "store"},
     {"steps", "checkpoint", "listing", "measuring", "members", "overrides", "resuming", "search", "watchdog"},
     {"strategies.eager", "strategies.jit", "strategies.pmap", "strategies.sharded", "strategies.vmapped"},
-    {"loop", "trained"},
+    {"loop", "origins", "trained"},
     {"compose"},
     {"facts"},
     {"runner"},

@@ -199,7 +199,7 @@ def test_a_choice_that_is_none_is_one_line_with_the_nearest(acme, words, text):
         ),
         ("header", "seed: 1\n", "An experiment's file begins with '# @package _global_'."),
         ("empty", "", "An experiment's file begins with '# @package _global_'."),
-        ("text", "# @package _global_\nmodel: {hidden: '${a'}\n", "no viable alternative"),
+        ("text", "# @package _global_\nmodel: {hidden: '${a'}\n", "model.hidden: '${a' is no interpolation"),
     ],
 )
 def test_a_file_that_is_wrong_is_one_line(tmp_path, name, text, told):
