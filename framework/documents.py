@@ -13,9 +13,10 @@ from omegaconf._utils import get_yaml_loader
 from framework.errors import ConfigError
 
 MAX_BYTES = 1 << 20  # of a YAML file; those that people write have a few thousand
-MAX_NODES = 10_000  # keys and values, aliases counted as often as they would be expanded
+MAX_NODES = 5_000  # keys and values, aliases counted as often as they would be expanded
 MAX_DEPTH = 64
 MAX_SCALAR = 10_000  # characters; a number of more takes quadratic time
+MAX_INTERPOLATIONS = 500  # each of which OmegaConf parses for a millisecond
 MAX_JSON = 1 << 26  # bytes; the manifest of a checkpoint has some 150 for each array
 
 TAGS = ("str", "int", "float", "bool", "null", "seq", "map")
@@ -71,6 +72,8 @@ def load_yaml(file: Readable) -> tuple[Any, str]:
     Raises: ConfigError naming file and line if it cannot be read, is no YAML, or is larger or deeper than a config.
     """
     text = _read(file)
+    if text.count("${") > MAX_INTERPOLATIONS:
+        raise ConfigError(f"{shown(file)}: found more than {MAX_INTERPOLATIONS} interpolations; a config has fewer.")
     return _parse(file, text, LimitedLoader.get_single_data), text
 
 

@@ -91,7 +91,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     names = sorted(set(known))
     folded = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+    cutoff = 0.6 if len(word) > 3 else 0.5  # of two letters, one is half
+    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=cutoff)
     hint = f" Did you mean '{folded[close[0]]}'?" if close else ""
     if len(names) <= LISTED:
         return f"{hint} Known: {', '.join(names) or 'none'}."

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
-from framework import search
+from framework import policy, search
 from framework.documents import Readable, compose_yaml, shown
 from framework.errors import FrameworkError
 from framework.overrides import rewrite
@@ -25,6 +25,7 @@ COMMAND_LINE = "the command line"
 Path_ = tuple[str, ...]
 """The parts of a key: ("model", "layers", "0", "Dense")."""
 
+_PLACE = re.compile(r"\.yaml:\d+")
 _CHOICE = re.compile(r"\+?(?P<key>[\w/]+)=(?P<choice>\S*?): no such config")
 _KEY = re.compile(r"(?P<key>[A-Za-z_][\w-]*(?:[.:\[][^\s:.=]+)*?)(?:=\S*)?: ")
 
@@ -49,7 +50,7 @@ def told(pieces: Callable[[], Sequence[Piece]]) -> Iterator[None]:
     try:
         yield
     except FrameworkError as error:
-        if not error.origin:
+        if not error.origin and not _PLACE.search(str(error)):
             with suppress(Exception):  # the error to be told is the one there is
                 error.origin = find(str(error), pieces())
                 error.args = (f"{error.args[0]} {error.origin}".rstrip(), *error.args[1:])
@@ -58,14 +59,14 @@ def told(pieces: Callable[[], Sequence[Piece]]) -> Iterator[None]:
 
 def find(message: str, pieces: Sequence[Piece]) -> str:
     """Say "(set in conf/experiment/mine.yaml:7)", or nothing if the message names no key that a piece sets."""
-    if re.search(r"\.yaml:\d+", message):
-        return ""
     quoted = re.findall(r"'([\w-]+(?:/[\w-]+)+)'", message)
     named = [piece for piece in pieces if piece.name in quoted]
     text = re.sub(r"^In '[^']*': ", "", message)
     key = _CHOICE.match(text) or _KEY.match(text)
     if key is not None:
-        place = _nearest(named or pieces, _parts(key["key"].replace("/", ".")), key.groupdict().get("choice"))
+        option = re.match(r"(\w+) is ", text[key.end() :])  # as factories say it: "data: batch_size is 0"
+        parts = _parts(key["key"].replace("/", ".") + (f".{option[1]}" if option else ""))
+        place = _nearest(named or pieces, parts, key.groupdict().get("choice", "" if named else None))
         if place:
             return place
     if named:
@@ -101,6 +102,7 @@ def composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> 
         initialize_config_module("framework_conf", version_base="1.3"),
     ):
         read = reading
+        policy.check_words(words)
         loader: ConfigLoader = GlobalHydra.instance().config_loader()
         defaults = loader.compute_defaults_list("config", [*words, *folder], RunMode.MULTIRUN).defaults
         files = [(each.config_path or "", each.package or "") for each in defaults]
@@ -177,11 +179,13 @@ def _child(node: Any, part: str) -> tuple[yaml.Node, yaml.Node] | None:
 
 
 def _choice(node: yaml.Node | None, group: str, name: str | None) -> yaml.Node | None:
-    """The entry of a defaults list that chooses a name for a group; any name where none is given."""
+    """The entry of a defaults list that chooses a name for a group; any name if it is ""."""
+    if name is None:
+        return None
     defaults = _child(node, "defaults")
     for entry in defaults[1].value if defaults and isinstance(defaults[1], yaml.SequenceNode) else []:
         for key, value in entry.value if isinstance(entry, yaml.MappingNode) else []:
             names = [item.value for item in value.value] if isinstance(value, yaml.SequenceNode) else [value.value]
-            if key.value.split()[-1].strip("/").partition("@")[0] == group and (name is None or name in names):
+            if key.value.split()[-1].strip("/").partition("@")[0] == group and (not name or name in names):
                 return key
     return None
