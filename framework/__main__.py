@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from framework.cli import main
+from framework.signals import leave_when_asked
 
-main()
+
+def main() -> None:
+    """The command line; signals are heeded from here on, since the imports that follow take a second."""
+    leave_when_asked()
+    from framework import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

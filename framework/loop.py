@@ -96,7 +96,8 @@ def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> t
                 _log(work, at, evaluate(state, "eval"), journal)
             if request is not None:
                 return state, request.name
-            show(work.watchers, at, state, final=False)
+            if at < work.total_steps:
+                show(work.watchers, at, state, final=False)
         except StopTraining as stop:
             return state, str(stop)
         if pending is None:
@@ -104,14 +105,15 @@ def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> t
     return state, ""
 
 
-def finish(work: Work, state: TrainState, journal: Journal) -> None:
+def finish(work: Work, state: TrainState, journal: Journal, is_over: bool) -> None:
     """What follows the last step: the state is shown to every callback, and the splits not seen are evaluated.
 
-    After a signal they are not: the run will go on, and its log shall be that of one that never stopped.
+    They are not where the run will go on, after a signal: its log shall be that of one that never stopped. The state
+    comes first, so that what kills the process during an evaluation costs that only.
     """
-    if "test" in work.data.splits[1:] and work.stopping(updates(state)) is None:
-        _log(work, updates(state), _evaluator(work)(state, "test"), journal)
     show(work.watchers, updates(state), state, final=True)
+    if "test" in work.data.splits[1:] and is_over:
+        _log(work, updates(state), _evaluator(work)(state, "test"), journal)
 
 
 def events(work: Work, start: int) -> Iterator[int]:

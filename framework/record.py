@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,47 @@ def make_directory(settings: RunSettings, name: str) -> Path:
 
 
 def _made(settings: RunSettings, name: str) -> Path:
-    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    directory = Path(settings.dir) if settings.dir else Path(settings.root) / name / stamp
+    directory = Path(settings.dir) if settings.dir else Path(settings.root) / name
     try:
-        directory.mkdir(parents=True, exist_ok=settings.dir is not None)
-        with (directory / "run.json").open("x"):
+        directory.mkdir(parents=True, exist_ok=True)
+        if not settings.dir:
+            directory = _fresh(directory)
+        # Who was killed before its first step left an empty record; its lock tells whether it was.
+        with (directory / "run.json").open("a" if settings.resume == "auto" and not is_begun(directory) else "x"):
             pass
     except FileExistsError as error:
         raise StorageError(f"run.dir: {directory} holds a run already, or is a file; choose another folder.") from error
     except OSError as error:
         raise StorageError(f"run.dir: {directory} cannot be written: {error.strerror}.") from error
     return directory
+
+
+def is_begun(directory: Path) -> bool:
+    """Whether a folder holds the record of a run."""
+    path = directory / "run.json"
+    return path.exists() and path.stat().st_size > 0
+
+
+def check_unused(directory: Path) -> None:
+    """Once it is locked, nobody else can have begun a run in a folder.
+
+    Raises: StorageError if somebody did between the making and the locking of it.
+    """
+
+    def check() -> None:
+        if is_begun(directory):
+            raise StorageError(f"run.dir: {directory} holds a run by now, of another process; start again.")
+
+    agreement.agree(check)
+
+
+def _fresh(parent: Path) -> Path:
+    """A folder `<time>-<id>` that this process made; of many started in one second, two may draw one id."""
+    while True:
+        directory = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        with suppress(FileExistsError):
+            directory.mkdir()
+            return directory
 
 
 @contextmanager
@@ -76,17 +106,21 @@ def _lock(directory: Path, held: ExitStack) -> None:
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
     """Write `config.yaml`, resolved, which `python -m framework train RUN` runs again."""
-    if processes.index() == 0:
-        (directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    _replace(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
 def write_record(directory: Path, record: Mapping[str, Any], hidden: Collection[str] = ()) -> None:
-    """Replace `run.json` in one step, so that a reader never finds half of it; without the secrets in it."""
+    """Write `run.json`, without the secrets in it."""
+    _replace(directory / "run.json", json.dumps(masked(record, hidden), indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a reader never finds half of it, nor who resumes a killed run."""
     if processes.index() > 0:
         return
-    partial = directory / ".run.json.partial"
-    partial.write_text(json.dumps(masked(record, hidden), indent=2) + "\n")
-    partial.replace(directory / "run.json")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def environment() -> dict[str, Any]:

@@ -8,10 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framework import agreement, store
+from framework import agreement, signals, store
 from framework.api import TrainState
 from framework.documents import load_json
 from framework.errors import ConfigError, StorageError
+from framework.population import updates
 
 LOGGER = logging.getLogger("framework")
 
@@ -82,7 +83,10 @@ def _choose(folder: Path, shapes: TrainState, found: list[TrainState]) -> int | 
     """The step of the newest sound state, which is put into `found`."""
     for step in reversed(store.steps(folder)):
         try:
-            found.append(store.restore(folder / str(step), shapes))
+            state = store.restore(folder / str(step), shapes)
+            if updates(state) != step:
+                raise StorageError(f"checkpoint {folder / str(step)} holds the state of step {updates(state)}.")
+            found.append(state)
             return step
         except store.MismatchError:
             raise
@@ -106,8 +110,22 @@ def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: 
 
 def is_finished(entry: Mapping[str, Any], step: int, total_steps: int) -> bool:
     """Whether a run came to its end, by its last step or by a callback, holds that state still, and is not extended."""
-    ended = entry.get("exit_code") == 0 and entry.get("step") == step and entry.get("total_steps", 0) >= total_steps
-    return ended or step >= total_steps
+    return step > total_steps or (entry.get("exit_code") == 0 and _ended_at(entry, step, total_steps))
+
+
+def ending(entry: Mapping[str, Any], step: int, total_steps: int) -> dict[str, Any] | None:
+    """The end of a run that made its last step and was stopped before that was recorded; None if steps are left.
+
+    It has the reason of an early end ("" after the last step), the step, and the metrics: the last value of every tag.
+    """
+    known = entry.get("ending")
+    if known and _ended_at({**entry, **known}, step, total_steps) and known["reason"] not in signals.NAMES:
+        return known
+    return {"reason": "", "step": step, "metrics": entry.get("metrics") or {}} if step >= total_steps else None
+
+
+def _ended_at(entry: Mapping[str, Any], step: int, total_steps: int) -> bool:
+    return entry.get("step") == step and entry.get("total_steps", 0) >= total_steps
 
 
 def _counts(key: str) -> bool:

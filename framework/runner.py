@@ -58,6 +58,7 @@ def run(config: DictConfig, name: str) -> Result:
         name = experiment.settings.run.name or name
         directory = record.make_directory(experiment.settings.run, name)
         with record.locked(directory), record.run_log(directory, hidden):
+            record.check_unused(directory)
             record.write_config(directory, experiment.config)
             return _recorded(experiment, directory, entry_of(experiment, name), None, hidden)
 
@@ -84,7 +85,7 @@ def _joined(settings: Settings) -> AbstractContextManager[None]:
 def _found(settings: RunSettings) -> dict[str, Any] | None:
     """The run to go on with, if there is one, as process 0 sees it."""
     directory = Path(settings.dir or "")
-    if settings.resume != "auto" or not settings.dir or not (directory / "run.json").exists():
+    if settings.resume != "auto" or not settings.dir or not record.is_begun(directory):
         return None
     return {"directory": str(directory), "entry": dict(resuming.read(directory).entry)}
 
@@ -104,6 +105,7 @@ def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Re
         record.write_config(recorded.directory, experiment.config)
         entry = {**entry_of(experiment, recorded.entry["name"]), "started": recorded.entry["started"]}
         entry["resumed"] = [*recorded.entry.get("resumed", []), step]
+        entry["ending"] = resuming.ending(recorded.entry, step, experiment.total_steps)
         return _recorded(experiment, recorded.directory, entry, state, hidden)
 
 
@@ -116,18 +118,19 @@ def _recorded(
     experiment: Experiment, directory: Path, entry: dict[str, Any], state: TrainState | None, hidden: frozenset[str]
 ) -> Result:
     """Run, from a state or from the start, and write into run.json how it ended, whatever happens."""
-    record.write_record(directory, {**entry, "status": "running"}, hidden)
     began = time.perf_counter()
 
-    def on_loss(reason: str) -> None:
-        record.write_record(directory, {**entry, "status": "failed", "exit_code": 7, "reason": reason}, hidden)
+    def write(**outcome: Any) -> None:
+        record.write_record(directory, {**entry, **outcome}, hidden)
 
+    write(status="running")
     outcome: dict[str, Any] = {"status": "failed", "exit_code": 1}
     try:
         with persistent_cache(experiment.settings.run.compilation_cache):
             facts = run_facts(experiment, directory, entry["name"], state)
             facts = facts._replace(facts=masking.masked(facts.facts, hidden))
-            state, metrics, reason = _train(experiment, facts, state, on_loss)
+            state, metrics, reason = _train(experiment, facts, entry, state, write)
+        del entry["ending"]
         outcome = {"status": "stopped" if reason else "done", "exit_code": 0, "reason": reason, "metrics": metrics}
         outcome["step"] = updates(state)
         if experiment.members is not None:
@@ -142,15 +145,19 @@ def _recorded(
         outcome |= {"reason": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        record.write_record(directory, {**entry, **outcome, "seconds": round(time.perf_counter() - began, 3)}, hidden)
+        write(**outcome, seconds=round(time.perf_counter() - began, 3))
     _summarise(metrics, directory, reason, outcome.get("members"))
     return _result(experiment, directory, metrics, state)
 
 
 def _train(
-    experiment: Experiment, run: Run, state: TrainState | None, on_loss: Callable[[str], None]
+    experiment: Experiment, run: Run, entry: dict[str, Any], state: TrainState | None, write: Callable[..., None]
 ) -> tuple[TrainState, dict[str, float], str]:
     """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
+
+    def on_loss(reason: str) -> None:
+        write(status="failed", exit_code=7, reason=reason)
+
     began, journal, status = time.perf_counter(), loop.Journal(run.start_step), "failed"
     with (
         switches(experiment.settings.debug),
@@ -164,8 +171,15 @@ def _train(
             loop.notify([watcher], "on_start", run)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
             up.callback(lambda watcher=watcher: loop.notify([watcher], "on_end", _summary(journal, status, began)))
-        state, reason = loop.fit(work, _initial_state(experiment, work.strategy, state), journal)
-        loop.finish(work, state, journal)
+        state = _initial_state(experiment, work.strategy, state)
+        if entry.get("ending") is None:
+            state, reason = loop.fit(work, state, journal)
+            # Who is killed while the last state is saved has ended all the same, and shall not train on.
+            entry["ending"] = {"reason": reason, "step": updates(state), "metrics": journal.scalars}
+            write(status="ending")
+        else:
+            reason, journal.scalars = entry["ending"]["reason"], dict(entry["ending"]["metrics"])
+        loop.finish(work, state, journal, is_over=reason not in signals.NAMES)
         status = "stopped" if reason else "done"
     return state, journal.scalars, reason
 

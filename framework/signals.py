@@ -12,6 +12,18 @@ CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 NAMES = {number.name: number for number in CAUGHT}
 
 
+def leave_when_asked() -> None:
+    """End the process at the first signal, with its exit code and one line, until a run begins and after it ended."""
+
+    def leave(number: int, _: object) -> None:
+        line = f"error[interrupted]: {signal.Signals(number).name} while no step was being made; nothing was lost.\n"
+        os.write(2, line.encode())
+        os._exit(exit_code(signal.Signals(number)))
+
+    for number in CAUGHT:
+        signal.signal(number, leave)
+
+
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
     """Catch the signals inside the context; what is yielded tells the first that came, or None.

@@ -54,9 +54,9 @@ def save(folder: Path, step: int, tree: PyTree) -> Path:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps that were saved, oldest first."""
+    """The steps that were saved, oldest first; a folder has its name only once it is whole."""
     names = [entry.name for entry in folder.glob("*") if re.fullmatch("0|[1-9][0-9]{0,17}", entry.name)]
-    return sorted(int(name) for name in names if (folder / name / MANIFEST).is_file())
+    return sorted(int(name) for name in names if (folder / name).is_dir())
 
 
 def remove(path: Path) -> None:

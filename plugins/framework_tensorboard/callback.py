@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from framework.api import Callback, Parameter, Run, Summary
-from framework.errors import ConfigError
 from framework_tensorboard import events
 
 NOT_HYPERPARAMETERS = ("run", "callbacks", "debug", "data.root", "data.offline")
 """Parts of the config that say where and how a run is watched, which changes no number of it."""
 
 
-def tensorboard(flush_seconds: float = 5.0) -> Callback:
+def tensorboard() -> Callback:
     """Scalars, config, parameter table and hyper-parameters for TensorBoard, in the run folder's `tb`.
 
-    Args:
-      flush_seconds: how long a point may wait in memory for the next one before it goes to the file; 0 for not at all.
-
-    Raises: ConfigError if flush_seconds is negative.
+    Each point is handed to the operating system as it comes: those that waited in a killed process would be missing
+    from the curves for good, if a checkpoint was saved after them.
     """
-    if not flush_seconds >= 0:
-        raise ConfigError(f"tensorboard: flush_seconds is {flush_seconds}, expected 0 (every write) or more.")
-    return TensorBoard(flush_seconds)
+    return TensorBoard()
 
 
 class TensorBoard(Callback):
     """Writes one event file for each run, which a resumed run takes over up to where it goes on."""
 
-    def __init__(self, flush_seconds: float) -> None:
-        self._flush_seconds = flush_seconds
+    def __init__(self) -> None:
         self._file: events.EventFile | None = None
+        self._known: Container[tuple[Any, ...]] = ()  # what earlier processes wrote, by step and tags
 
     def on_start(self, run: Run) -> None:
         directory = run.directory / "tb"
@@ -42,17 +37,18 @@ class TensorBoard(Callback):
         # Not every reader of event files honours a mark that says where a run went on, and TensorBoard keeps the first
         # status that it finds of a session. So the points that stay move to the file of this process, and the earlier
         # files are emptied, not removed: a TensorBoard in the middle of a file that vanishes reads no further.
-        records = events.scalar_records(earlier, run.start_step) if run.start_step > 0 else []
-        self._file = events.EventFile(directory, self._flush_seconds)
-        for record in records:
+        records = events.scalar_records(earlier, run.start_step) if run.start_step > 0 else {}
+        self._known = records.keys()
+        self._file = events.EventFile(directory)
+        for record in records.values():
             self._file.add_record(record)
         self._file.add(run.start_step, _header(run))
-        self._file.flush()
         for path in earlier:
             os.truncate(path, 0)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        if self._file:
+        # What was evaluated after the last step is evaluated again where the process was killed before it ended.
+        if self._file and (step, *scalars) not in self._known:
             self._file.add(step, [events.scalar(tag, number) for tag, number in scalars.items()])
 
     def on_end(self, summary: Summary) -> None:

@@ -26,7 +26,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.summary.writer.record_writer import RecordWriter, masked_crc32c
 
 Value = Any
 """A `Summary.Value`; the classes of protocol buffers are made at run time, so no type names them."""
@@ -42,36 +42,26 @@ class EventFile:
 
     Args:
       directory: made if missing. It is one run to TensorBoard.
-      flush_seconds: a write hands everything to the operating system if the last time was longer ago than this.
     """
 
-    def __init__(self, directory: Path, flush_seconds: float) -> None:
+    def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (directory / name).open("xb")
         self._records = RecordWriter(self._file)
-        self._flush_seconds = flush_seconds
-        self._flushed = -math.inf
         self.add_record(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
         # A TensorBoard that is looking on drops what it has read of the run's earlier files.
         start = Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START))
         self.add_record(start.SerializeToString())
 
     def add_record(self, record: bytes) -> None:
-        """Write one serialized event."""
+        """Write one serialized event; it may wait in memory."""
         self._records.write(record)
-        now = time.monotonic()
-        if now - self._flushed >= self._flush_seconds:
-            self._file.flush()
-            self._flushed = now
 
     def add(self, step: int, values: Iterable[Value]) -> None:
-        """Write values of one step as one event."""
+        """Write values of one step as one event, and hand everything written so far to the operating system."""
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
         self.add_record(event.SerializeToString())
-
-    def flush(self) -> None:
-        """Hand everything written so far to the operating system."""
         self._file.flush()
 
     def close(self) -> None:
@@ -126,8 +116,11 @@ def session_end(success: bool) -> Value:
     return _hparams("_hparams_/session_end_info", session_end_info=info)
 
 
-def scalar_records(paths: Iterable[Path], last_step: int) -> list[bytes]:
-    """The serialized events that hold scalars of steps up to last_step, by step; what two files tell counts once."""
+def scalar_records(paths: Iterable[Path], last_step: int) -> dict[tuple[Any, ...], bytes]:
+    """The serialized events that hold scalars of steps up to last_step, in order, by their step and tags.
+
+    What two files tell counts once.
+    """
     records: dict[tuple[Any, ...], bytes] = {}
     for path in paths:
         for record in _read(path):
@@ -135,18 +128,20 @@ def scalar_records(paths: Iterable[Path], last_step: int) -> list[bytes]:
             values = event.summary.value
             if event.step <= last_step and values and all(v.metadata.plugin_data == SCALAR.plugin_data for v in values):
                 records[event.step, *(value.tag for value in values)] = record
-    return [records[content] for content in sorted(records)]
+    return {content: records[content] for content in sorted(records)}
 
 
 def _read(path: Path) -> Iterator[bytes]:
-    """The records of a file up to the first one that is cut off, as the last one of a killed run may be."""
+    """The sound records of a file up to the first one that is cut off, as the last one of a killed run may be."""
     content = path.read_bytes()
     start = 12  # length uint64, its checksum uint32; after the record, a checksum uint32
     while start <= len(content):
-        (length,) = struct.unpack_from("<Q", content, start - 12)
-        if start + length + 4 > len(content):
+        length, checksum = struct.unpack_from("<QI", content, start - 12)
+        if checksum != masked_crc32c(content[start - 12 : start - 4]) or start + length + 4 > len(content):
             return
-        yield content[start : start + length]
+        record = content[start : start + length]
+        if struct.unpack_from("<I", content, start + length)[0] == masked_crc32c(record):
+            yield record
         start += length + 16
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,9 @@ import numpy as np
 import pytest
 
 import framework
+from framework import record
 from framework.errors import ConfigError, StorageError
+from framework.settings import RunSettings
 
 TINY = [
     "data=synthetic",
@@ -127,15 +131,70 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_used(straight, tm
     assert_equal_states(resumed.state, straight.state)
     kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert {"8", "16", "20"} <= kept
-    if (file, damage) != ("manifest.json", "delete"):  # without a manifest it was never a saved step
-        assert "20.damaged" in kept
-        assert "/20" in capfd.readouterr().err
+    assert "20.damaged" in kept
+    assert "/20" in capfd.readouterr().err
+
+
+def test_a_checkpoint_under_another_ones_name_is_set_aside(straight, tmp_path, capfd):
+    train(tmp_path / "run", "train.steps=20", "train.checkpoint_every=8")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.rmtree(checkpoints / "20")
+    shutil.copytree(checkpoints / "8", checkpoints / "20")
+    assert_equal_states(framework.resume(tmp_path / "run").state, straight.state)
+    assert "/20 holds the state of step 8. It is set aside" in capfd.readouterr().err
+    assert (checkpoints / "20.damaged").exists()
 
 
 def test_a_run_without_a_checkpoint_starts_again(straight, tmp_path):
     train(tmp_path / "run", "train.steps=20")
     (tmp_path / "run" / "checkpoints" / "20").rename(tmp_path / "gone")
     assert_equal_states(framework.resume(tmp_path / "run").state, straight.state)
+
+
+EARLY = ["train.steps=60", "callbacks+={early_stopping: {metric: eval/loss, patience: 1, min_delta: 100}}"]
+
+
+@pytest.mark.parametrize("words", [["train.steps=12"], EARLY])
+def test_a_run_that_is_killed_after_its_last_save_has_ended(tmp_path, words):
+    arrays = {"inputs": np.random.default_rng(1).standard_normal((90, 6)).astype(np.float32), "targets": np.arange(90)}
+    np.savez(tmp_path / "data.npz", inputs=arrays["inputs"], targets=arrays["targets"] % 3)
+    data = ["data=arrays", f"data.train={tmp_path}/data.npz", "data.validation=10", "data.batch_size=16"]
+    words = [*TINY[5:], *data, "data.eval_batch_size=16", "train.checkpoint_every=4", *words]
+    straight = framework.run([*words, f"run.dir={tmp_path}/straight"])
+    script = (
+        "import os, sys, framework\nfrom framework import store\nsave = store.save\n"
+        "def save_and_die(folder, step, tree):\n    save(folder, step, tree)\n    step == 12 and os._exit(137)\n"
+        "store.save = save_and_die\nframework.run(sys.argv[1:])"
+    )
+    killed = [sys.executable, "-c", script, *words, f"run.dir={tmp_path}/run"]
+    assert subprocess.run(killed, check=False, capture_output=True, env=on_two_devices()).returncode == 137
+    ended = framework.resume(tmp_path / "run")
+    assert_equal_states(ended.state, straight.state)
+    assert lines(tmp_path / "run") == lines(tmp_path / "straight")
+    assert "test/loss" in lines(tmp_path / "run")[-1]
+    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("run", "straight")]
+    for key in ("status", "exit_code", "reason", "step"):
+        assert records[0][key] == records[1][key]
+    assert records[0]["metrics"].keys() == records[1]["metrics"].keys()
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    framework.resume(tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_auto_starts_a_run_that_was_killed_before_its_first_record(straight, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    with pytest.raises(StorageError, match="holds a run already"):
+        train(tmp_path / "run", "train.steps=20")
+    assert_equal_states(train(tmp_path / "run", "train.steps=20", "run.resume=auto").state, straight.state)
+
+
+def test_runs_that_draw_one_name_have_folders_of_their_own(tmp_path, monkeypatch):
+    drawn = iter(["1a2b", "1a2b", "3c4d"])
+    monkeypatch.setattr(secrets, "token_hex", lambda _: next(drawn))
+    monkeypatch.setattr(time, "strftime", lambda _: "20260101-120000")
+    made = [record.make_directory(RunSettings(root=str(tmp_path)), "mnist").name for _ in range(2)]
+    assert made == ["20260101-120000-1a2b", "20260101-120000-3c4d"]
 
 
 def test_auto_starts_and_then_goes_on(straight, tmp_path):
@@ -160,6 +219,32 @@ def test_what_is_kept(tmp_path, options, kept):
         tmp_path / "run", "train.steps=12", "train.checkpoint_every=2", "train.eval_every=2", "data.noise=0.5", *chosen
     )
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == kept
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR2, 143)])
+def test_a_signal_during_the_imports_is_one_line(tmp_path, number, code):
+    # The second process says when it is about to import the command line.
+    script = (
+        "import sys, runpy\nsys.meta_path.insert(0, type('Tell', (), {'find_spec': lambda name, *_: tell(name)}))\n"
+    )
+    script += "def tell(name):\n    name == 'hydra' and print('importing', flush=True)\n"
+    script += "runpy.run_module('framework', run_name='__main__')"
+    words = [*TINY, f"run.dir={tmp_path}/run"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert (
+        errors == f"error[interrupted]: {signal.Signals(number).name} while no step was being made; nothing was lost.\n"
+    )
+
+
+def on_two_devices():
+    """The number of devices is part of what makes the same bits."""
+    return {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 
 def start(folder, *overrides):

@@ -122,14 +122,16 @@ def test_a_part_of_a_tree_can_be_read(tmp_path):
     assert_same(restore(path, {"params": [{"b": state.params[0]["b"]}]}), {"params": [{"b": state.params[0]["b"]}]})
 
 
-def test_steps_are_those_that_were_saved_whole_in_order(tmp_path):
+def test_steps_are_in_order_and_one_that_lost_its_files_is_among_them(tmp_path):
     for step in (10, 9, 100):
         save(tmp_path, step, {"a": jnp.ones(1)})
     (tmp_path / "notes").mkdir()
     (tmp_path / "11").mkdir()
     (tmp_path / ".12.partial").mkdir()
     (tmp_path / "13").write_text("")
-    assert steps(tmp_path) == [9, 10, 100]
+    assert steps(tmp_path) == [9, 10, 11, 100]
+    with pytest.raises(StorageError, match="11 cannot be read"):
+        restore(tmp_path / "11", {"a": jnp.ones(1)})
     assert steps(tmp_path / "nowhere") == []
 
 

@@ -70,6 +70,15 @@ def test_what_one_step_logs_in_two_calls_is_one_line(tmp_path):
     ]
 
 
+def test_a_line_that_gets_shorter_leaves_nothing_behind(tmp_path):
+    callback = start(tmp_path)
+    callback.on_log(10, {"train/loss": 0.123456789})
+    callback.on_log(10, {"train/loss": 0.5})
+    callback.on_log(20, {"train/loss": 0.25})
+    callback.on_end(Summary(20, {}, "done", 1.0))
+    assert entries(tmp_path) == [{"step": 10, "train/loss": 0.5}, {"step": 20, "train/loss": 0.25}]
+
+
 @pytest.mark.parametrize("start_step", [5, 10, 20, 60])
 def test_resumed_run_has_each_step_once(tmp_path, start_step):
     write(tmp_path, range(10, 70, 10))

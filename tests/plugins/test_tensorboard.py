@@ -20,7 +20,6 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.util import tensor_util
 
 from framework.api import Parameter, Run, Summary
-from framework.errors import ConfigError
 from framework_tensorboard.callback import hyperparameters, parameter_markdown, tensorboard
 
 CONFIG = {
@@ -29,7 +28,7 @@ CONFIG = {
     "optimizer": {"name": "adam", "learning_rate": 0.001, "clip": None},
     "data": {"batch_size": 128, "root": "/somewhere", "offline": "fallback"},
     "metrics": {"accuracy": {}},
-    "callbacks": {"tensorboard": {"flush_seconds": 5.0}},
+    "callbacks": {"tensorboard": {}},
     "run": {"root": "runs"},
     "runner_up": True,
 }
@@ -146,7 +145,7 @@ def test_run_that_starts_over_shows_nothing_old(tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
 def test_resume_after_a_kill_in_the_middle_of_a_write(tmp_path, cut):
-    callback = tensorboard(flush_seconds=0)
+    callback = tensorboard()
     callback.on_start(run_of(tmp_path))
     for step in (10, 20, 30):
         callback.on_log(step, scalars_at(step))
@@ -169,18 +168,30 @@ def test_resume_keeps_what_one_step_logged_in_two_calls(tmp_path):
     assert points(read(tmp_path), "test/loss") == [(20, 0.25)]
 
 
-def test_without_waiting_a_point_is_on_disk_at_once(tmp_path):
-    callback = tensorboard(flush_seconds=0)
+def test_a_point_is_on_disk_at_once(tmp_path):
+    callback = tensorboard()
     callback.on_start(run_of(tmp_path))
     callback.on_log(10, scalars_at(10))
     assert curves(tmp_path) == expected_curves([10])
     callback.on_end(Summary(10, {}, "done", 1.0))
 
 
-@pytest.mark.parametrize("seconds", [-1.0, math.nan])
-def test_impossible_wait_is_refused(seconds):
-    with pytest.raises(ConfigError, match=r"flush_seconds is .* expected 0"):
-        tensorboard(seconds)
+def test_points_that_an_earlier_process_wrote_are_not_written_again(tmp_path):
+    write(tmp_path, [40, 60])
+    write(tmp_path, [60], start_step=60)
+    assert curves(tmp_path) == expected_curves([40, 60])
+
+
+@pytest.mark.parametrize("part", ["length", "content"])
+def test_a_damaged_record_is_left_out(tmp_path, part):
+    write(tmp_path, [10, 20, 30])
+    (path,) = (tmp_path / "tb").iterdir()
+    content = bytearray(path.read_bytes())
+    last = content.rindex(b"train/learning_rate")  # of step 30; the record is short enough for a length of one byte
+    content[last + 2 if part == "content" else content.rindex(b"\0\0\0\0\0\0\0", 0, last) - 1] ^= 1
+    path.write_bytes(content)
+    write(tmp_path, [40], start_step=30)
+    assert curves(tmp_path) == expected_curves([10, 20, 40])
 
 
 def test_end_without_start_is_harmless():
@@ -192,7 +203,7 @@ def test_neither_tensorflow_nor_the_user_interface_is_imported(tmp_path):
     script = (
         "import sys\n"
         "from framework_tensorboard import events\n"
-        f"file = events.EventFile(__import__('pathlib').Path({str(tmp_path)!r}) / 'tb', 0.0)\n"
+        f"file = events.EventFile(__import__('pathlib').Path({str(tmp_path)!r}) / 'tb')\n"
         "file.add(1, [events.scalar('train/loss', 0.5), events.session_start({'seed': 1})])\n"
         "file.close()\n"
         "heavy = {'tensorflow', 'tensorboard.main', 'tensorboard.backend', 'werkzeug', 'grpc', 'jax'}\n"

@@ -1,0 +1,87 @@
+"""What is done to a child before its command line runs: stop it at a step, or break it, so that a control must fail."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def exit_after_save(step: int) -> None:
+    """End as `kill -9` would, as soon as a step is saved."""
+    from framework import store
+
+    save = store.save
+
+    def save_and_exit(folder: Path, at: int, tree: Any) -> Path:
+        target = save(folder, at, tree)
+        if at == step:
+            os._exit(137)
+        return target
+
+    store.save = save_and_exit
+
+
+def log_rows(path: Path) -> None:
+    """Append, for each training batch that is asked for, its step and which examples it holds."""
+    from framework_data.pipeline import InMemoryPipeline
+
+    rows = InMemoryPipeline.rows
+
+    def logged(self: InMemoryPipeline, seed: int, step: int) -> Any:
+        found = rows(self, seed, step)
+        with path.open("a") as file:
+            file.write(json.dumps([step, found.tolist()]) + "\n")
+        return found
+
+    InMemoryPipeline.rows = logged
+
+
+def nothing_resident() -> None:
+    """Feed chunks with stacked batches, as of data too large for the device."""
+    from framework import stepping
+
+    stepping.RESIDENT_BYTES = 0
+
+
+def forget_position() -> None:
+    """Begin the data anew at every start of the process."""
+    from framework_data.pipeline import InMemoryPipeline
+
+    rows, first = InMemoryPipeline.rows, []
+
+    def forgetful(self: InMemoryPipeline, seed: int, step: int) -> Any:
+        first.append(step)
+        return rows(self, seed, step - first[0])
+
+    InMemoryPipeline.rows = forgetful
+
+
+def forget_key() -> None:
+    """Restore all of a state but its key."""
+    import jax
+
+    from framework import resuming
+
+    newest_state = resuming.newest_state
+    resuming.newest_state = lambda *args: newest_state(*args)._replace(key=jax.random.key(20_001))
+
+
+def forge(folder: Path, step: int) -> None:
+    """Change one number of a checkpoint, and its digests with it, and end."""
+    import numpy as np
+
+    from framework import store
+
+    with np.load(folder / str(step) / store.ARRAYS) as file:
+        leaves = {name: file[name] for name in file}
+    manifest = json.loads((folder / str(step) / store.MANIFEST).read_text())["leaves"]
+    tree = {
+        name: content.view(np.dtype(manifest[name]["dtype"])).reshape(manifest[name]["shape"])
+        for name, content in leaves.items()
+    }
+    name = next(name for name in tree if name.startswith("params/") and tree[name].ndim == 2)
+    tree[name] = tree[name] + np.float32(1e-3)
+    store.save(folder, step, tree)
+    os._exit(0)

@@ -1,0 +1,101 @@
+"""R5: a signal at any moment ends the process with its code and one line, and costs no step."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from framework.signals import CAUGHT, exit_code
+from tests.faults.kills import check_checkpoints, check_end
+from tests.faults.processes import Child, fork, start
+from tests.faults.runs import Reference, log_of, reference, steps_of, tail, words_of
+from tests.faults.trials import Draws, Outcome, run_trials
+
+SIGNALS = {1: 8, 2: 100, 3: 1000}
+FULL = 5
+"""One trial in so many starts an interpreter from nothing, so that its imports are hit too."""
+
+GRACE = 10.0
+"""Seconds from the first signal to the end: one step and one save take far less."""
+
+SECOND = 1.0
+"""Seconds from a second signal to the end."""
+
+READY = 0.1
+"""Seconds in which an interpreter comes to its first line; before that, signals are Python's own affair."""
+
+
+def stops(tier: int, draws: Draws) -> Outcome:
+    """R5."""
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        work = Path(name)
+        expected = reference(work, "reference", words_of(work))
+
+        def trial(index: int, generator: random.Random) -> str | None:
+            place = work / str(index)
+            place.mkdir()
+            problem = _trial(place, index, expected, generator)
+            shutil.rmtree(place)
+            return problem
+
+        return run_trials(draws, SIGNALS[tier], trial)
+
+
+def _trial(work: Path, index: int, expected: Reference, generator: random.Random) -> str | None:
+    """Send one signal or two, look at what is there, and go on to the end."""
+    folder, errors = work / "run", work / "err"
+    full = index % FULL == FULL - 1
+    words = [*expected.words, f"run.dir={folder}", "run.resume=auto"]
+    number, twice = generator.choice(CAUGHT), generator.random() < 0.3
+    child = start(words, errors) if full else fork(words, errors)
+    child.wait(READY + generator.uniform(0, expected.seconds + 2) if full else generator.uniform(0, expected.seconds))
+    child.send(number)
+    seconds = GRACE
+    if twice:
+        child.wait(generator.uniform(0, 0.05))
+        child.send(number)
+        seconds = SECOND
+    began = time.monotonic()
+    if child.wait(seconds) is None:
+        child.end()
+        return f"{number.name}: no end within {seconds} s: {tail(errors)}"
+    took = time.monotonic() - began
+    said = errors.read_text()
+    if "Traceback" in said:
+        return f"{number.name}: traceback: {tail(errors)}"
+    if child.code not in (0, exit_code(number)):
+        return f"{number.name}: ended with {child.code}, expected {exit_code(number)}: {tail(errors)}"
+    problem = _check_saved(child, folder, said, expected, must_say=not twice)
+    if problem:
+        return f"{number.name}, ended after {took:.2f} s: {problem}"
+    return _go_on(words, folder, errors, expected)
+
+
+def _check_saved(child: Child, folder: Path, said: str, expected: Reference, must_say: bool) -> str | None:
+    """The newest checkpoint is of the step that was said, and no step that was logged is missing from it."""
+    if child.code == 0:
+        return None if json.loads((folder / "run.json").read_text())["exit_code"] == 0 else "ended with 0, not done"
+    if problem := check_checkpoints(folder, expected):
+        return problem
+    found = re.search(r"error\[interrupted\]: SIG\w+ at step (\d+);", said)
+    if not must_say:
+        return None
+    if found is None:
+        return None if "error[interrupted]: SIG" in said else f"nothing was said: {said[-200:]!r}"
+    saved, logged = steps_of(folder), [entry["step"] for entry in log_of(folder)]
+    if saved[-1] != int(found[1]) or max(logged, default=0) > saved[-1]:
+        return f"said to be saved at step {found[1]}, found {saved}, logged {logged[-1:]}"
+    return None
+
+
+def _go_on(words: list[str], folder: Path, errors: Path, expected: Reference) -> str | None:
+    """The run that is started again ends as the one that never stopped; steps saved at the signal may be kept too."""
+    child = fork(words, errors)
+    child.wait()
+    problem = check_end(child, folder, errors, expected, kept=False)
+    return problem and f"after going on: {problem}"
