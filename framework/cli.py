@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from framework import origins, policy, search
-from framework.errors import ConfigError, FrameworkError, nearest
+from framework.errors import ConfigError, FrameworkError, InterruptError, nearest
 from framework.overrides import rewrite
 
 
@@ -116,6 +116,9 @@ def _task(failures: list[Exception], config_dir: str | None) -> Callable[[DictCo
             with origins.told(lambda: origins.composed(_job_words(), config_dir)):
                 return _train_one(config)
         except Exception as error:
+            if isinstance(error, InterruptError) and HydraConfig.get().mode == RunMode.MULTIRUN:
+                sys.stderr.write(_line(error) + "\n")
+                sys.exit(error.exit_code)  # who stops a sweep means the jobs that follow too
             failures.append(error)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 sys.stderr.write(f"{_line(error)} (job {' '.join(_job_words())})\n")

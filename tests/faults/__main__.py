@@ -46,10 +46,10 @@ def main(words: list[str] | None = None) -> int:
     for name in options.rows or ROWS:
         text, row = ROWS[name]
         began = time.monotonic()
-        outcome = row(options.tier, Draws(name, options.seed, options.only))
+        outcome = row(options.tier, Draws(name, options.tier, options.seed, options.only))
         failed += outcome.failed
         # With no failure in n trials, the true rate is below 3/n with a confidence of 95 %.
-        bound = f", rate below {3 / outcome.done:.1%}" if outcome.done and not outcome.failed else ""
+        bound = f", rate below {3 / outcome.done:.1%}" if outcome.done > 3 and not outcome.failed else ""
         seconds = time.monotonic() - began
         print(f"{name} {text}: {outcome.done} done, {outcome.failed} failed{bound} ({seconds:.0f} s)", flush=True)
         for detail in outcome.details:

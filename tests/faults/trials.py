@@ -18,21 +18,21 @@ class Outcome(NamedTuple):
 class Draws(random.Random):
     """The randomness of one row. Each trial has its own, so that one can be replayed without those before it."""
 
-    def __new__(cls, row: str, seed: int, only: int | None = None) -> Draws:
-        return super().__new__(cls, f"{row}/{seed}")
-
-    def __init__(self, row: str, seed: int, only: int | None = None) -> None:
+    def __init__(self, row: str, tier: int, seed: int, only: int | None = None) -> None:
         super().__init__(f"{row}/{seed}")
-        self.row, self.seed_number, self.only = row, seed, only
+        self.row, self.tier, self.number, self.only = row, tier, seed, only
+
+    def __new__(cls, *_: object) -> Draws:
+        return super().__new__(cls)
 
     def trials(self, count: int) -> Iterator[tuple[int, random.Random]]:
         """Numbers and generators of `count` trials, or of the one that is to be replayed."""
         for index in range(count) if self.only is None else [self.only]:
-            yield index, random.Random(f"{self.row}/{self.seed_number}/{index}")
+            yield index, random.Random(f"{self.row}/{self.number}/{index}")
 
     def replay(self, index: int) -> str:
         """The command that runs one trial again."""
-        return f"python -m tests.faults {self.row} --seed {self.seed_number} --only {index}"
+        return f"python -m tests.faults {self.row} --tier {self.tier} --seed {self.number} --only {index}"
 
 
 def run_trials(draws: Draws, count: int, trial: Callable[[int, random.Random], str | None]) -> Outcome:

@@ -277,6 +277,19 @@ def test_a_signal_saves_and_stops(tmp_path, number, code):
     assert lines(tmp_path / "run") == lines(tmp_path / "straight")
 
 
+def test_a_signal_ends_a_sweep(tmp_path):
+    words = [*TINY, "-m", "seed=1,2", f"run.root={tmp_path}", "run.name=sweep", "train.steps=1000000"]
+    process = subprocess.Popen([sys.executable, "-m", "framework", *words], stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("sweep/*/metrics.jsonl")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143, errors
+    assert errors.splitlines()[-1].startswith("error[interrupted]: SIGTERM at step ")
+    assert len(list((tmp_path / "sweep").iterdir())) == 1
+
+
 def test_two_processes_never_share_a_folder(tmp_path):
     process = start(tmp_path / "run")
     try:
