@@ -25,10 +25,10 @@ PLACES = {
     "the last step": STEPS,
     "after the end": STEPS + 1,
 }
-FEEDS: dict[str, tuple[list[str], Callable[[], object]]] = {
-    "chunks of data on the device": ([], bool),
-    "chunks of stacked batches": ([], sabotage.nothing_resident),
-    "single steps": (["train.steps_per_call=1"], bool),
+FEEDS = {
+    "chunks of data on the device": [],
+    "chunks of batches read ahead": ["train.resident_mib=0"],
+    "single steps": ["train.steps_per_call=1"],
 }
 CONTROLS = {"data position": sabotage.forget_position, "key": sabotage.forget_key}
 
@@ -45,7 +45,7 @@ def positions(tier: int, draws: Draws) -> Outcome:
             place, feed = cases[index]
             folder = work / str(index) / "run"
             folder.parent.mkdir()
-            problem = _stop_and_go_on(folder, PLACES[place], feed, expected[feed])
+            problem = _stop_and_go_on(folder, PLACES[place], expected[feed])
             shutil.rmtree(folder.parent)
             return problem and f"{place}, {feed}: {problem}"
 
@@ -54,7 +54,7 @@ def positions(tier: int, draws: Draws) -> Outcome:
         blind = [
             f"control: with the {what} not restored, nothing was seen"
             for what, forget in (CONTROLS.items() if draws.only is None else ())
-            if _is_blind(work / what, feed, expected[feed], forget)
+            if _is_blind(work / what, expected[feed], forget)
         ]
         figures = (
             f"{outcome.done} stop points, {len(CONTROLS) - len(blind)} of {len(CONTROLS)} controls fail as they must"
@@ -64,10 +64,10 @@ def positions(tier: int, draws: Draws) -> Outcome:
 
 def _reference(work: Path, feed: str) -> tuple[Reference, dict[int, list[int]]]:
     """The run without a stop, and which examples each step takes."""
-    words = words_of(work, f"train.steps={STEPS}", *FEEDS[feed][0])
+    words = words_of(work, f"train.steps={STEPS}", *FEEDS[feed])
     place = work / f"rows of {feed}"
     place.mkdir()
-    code = fork([*words, f"run.dir={place}/run"], place / "err", prepare=_prepared(place, feed)).wait()
+    code = fork([*words, f"run.dir={place}/run"], place / "err", prepare=_prepared(place)).wait()
     if code != 0:
         raise SystemExit(f"the reference ended with {code}: {(place / 'err').read_text()[-500:]}")
     return reference(work, feed, words), _rows(place)
@@ -76,7 +76,6 @@ def _reference(work: Path, feed: str) -> tuple[Reference, dict[int, list[int]]]:
 def _stop_and_go_on(
     folder: Path,
     step: int,
-    feed: str,
     expected: tuple[Reference, dict[int, list[int]]],
     forget: Callable[[], object] = bool,
 ) -> str | None:
@@ -84,27 +83,24 @@ def _stop_and_go_on(
     straight, rows = expected
     place, words = folder.parent, [*straight.words, f"run.dir={folder}", "run.resume=auto"]
     every = "train.checkpoint_every=10" if step >= STEPS else f"train.checkpoint_every={step}"
-    child = fork([*words, every], place / "err", prepare=_prepared(place, feed, lambda: sabotage.exit_after_save(step)))
+    child = fork([*words, every], place / "err", prepare=_prepared(place, lambda: sabotage.exit_after_save(step)))
     if child.wait() != (0 if step > STEPS else 137):
         return f"ended with {child.code} before it was to go on"
     before = _rows(place)
-    child = fork(words, place / "err", prepare=_prepared(place, feed, forget))
+    child = fork(words, place / "err", prepare=_prepared(place, forget))
     child.wait()
     if problem := check_end(child, folder, place / "err", straight, kept=False):
         return problem
     return None if {**before, **_rows(place)} == rows else "the steps took other examples"
 
 
-def _is_blind(
-    place: Path, feed: str, expected: tuple[Reference, dict[int, list[int]]], forget: Callable[[], object]
-) -> bool:
+def _is_blind(place: Path, expected: tuple[Reference, dict[int, list[int]]], forget: Callable[[], object]) -> bool:
     place.mkdir()
-    return _stop_and_go_on(place / "run", EPOCH + 1, feed, expected, forget) is None
+    return _stop_and_go_on(place / "run", EPOCH + 1, expected, forget) is None
 
 
-def _prepared(place: Path, feed: str, more: Callable[[], object] = bool) -> Callable[[], None]:
+def _prepared(place: Path, more: Callable[[], object] = bool) -> Callable[[], None]:
     def prepare() -> None:
-        FEEDS[feed][1]()
         more()
         sabotage.log_rows(place / "rows")
 

@@ -38,13 +38,6 @@ def log_rows(path: Path) -> None:
     InMemoryPipeline.rows = logged
 
 
-def nothing_resident() -> None:
-    """Feed chunks with stacked batches, as of data too large for the device."""
-    from framework import stepping
-
-    stepping.RESIDENT_BYTES = 0
-
-
 def forget_position() -> None:
     """Begin the data anew at every start of the process."""
     from framework_data.pipeline import InMemoryPipeline

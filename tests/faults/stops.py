@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from framework.signals import CAUGHT, exit_code
-from tests.faults.kills import check_checkpoints, check_end
+from tests.faults.kills import check_checkpoints, check_end, references
 from tests.faults.processes import Child, fork, start
-from tests.faults.runs import Reference, log_of, reference, steps_of, tail, words_of
+from tests.faults.runs import Reference, log_of, steps_of, tail
 from tests.faults.trials import Draws, Outcome, run_trials
 
 SIGNALS = {1: 8, 2: 100, 3: 1000}
@@ -34,12 +34,12 @@ def stops(tier: int, draws: Draws) -> Outcome:
     """R5."""
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         work = Path(name)
-        expected = reference(work, "reference", words_of(work))
+        expected = references(work)
 
         def trial(index: int, generator: random.Random) -> str | None:
             place = work / str(index)
             place.mkdir()
-            problem = _trial(place, index, expected, generator)
+            problem = _trial(place, index, expected[index % 2], generator)
             shutil.rmtree(place)
             return problem
 
