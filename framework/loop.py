@@ -88,6 +88,8 @@ def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> t
             if pending is not None:
                 finished = max(pending.stop, window.start + count_finished(parts))
                 _log(work, pending.stop, _read(work, pending, clock, finished), journal)
+            if request is not None and not parts:
+                return state, request.name
             pending = window
             if _synchronous(work, at) or request is not None:
                 _log(work, at, _read(work, window, clock, at), journal)

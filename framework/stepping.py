@@ -77,12 +77,14 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int
         call = feed.strategy.train(_packed(step), 0)
         feeds, quick = (feed.strategy.feed(batch, 0) for batch in _batches(feed)), is_indexed(feed.data)
 
-    with nullcontext(feeds) if quick else ahead(jax.device_put(each) for each in feeds) as ready:
+    with nullcontext(feeds) if quick else ahead((jax.device_put(each) for each in feeds), stopping=stopping) as ready:
 
         def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
             done: Parts = []
             for first, end in _calls(start, stop, steps_per_call):
-                state, means = call(state, next(ready))
+                if (item := next(ready, None)) is None:
+                    break  # asked to stop while there was nothing to do
+                state, means = call(state, item)
                 done.append((means, end - first if chunks else 0))
                 _throttle(done)
                 if stopping(end):
@@ -104,7 +106,7 @@ def count_steps(parts: Parts) -> int:
 
 def count_finished(parts: Parts) -> int:
     """How many of them are finished for certain when `advance` returns."""
-    if parts[-1][1]:
+    if not parts or parts[-1][1]:
         return count_steps(parts[:-1])
     waits = len(parts) // STRIDE
     return (waits - 1) * STRIDE + 1 if waits else 0

@@ -277,9 +277,31 @@ def test_a_signal_saves_and_stops(tmp_path, number, code):
     assert lines(tmp_path / "run") == lines(tmp_path / "straight")
 
 
+def test_a_signal_ends_the_wait_for_data(tmp_path):
+    script = (
+        "import sys, threading\nfrom framework_data.pipeline import InMemoryPipeline\nfrom framework import cli\n"
+        "rows = InMemoryPipeline.rows\n"
+        "def wait(self, seed, step):\n    return threading.Event().wait() if step == 7 else rows(self, seed, step)\n"
+        "InMemoryPipeline.rows = wait\ncli.main(sys.argv[1:])"
+    )
+    words = [*TINY, f"run.dir={tmp_path}/run", "train.steps=20", "train.resident_mib=0", "train.log_every=1"]
+    process = subprocess.Popen([sys.executable, "-c", script, *words], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists() or len(lines(tmp_path / "run")) < 6:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143, errors
+    assert errors.splitlines()[-1].startswith("error[interrupted]: SIGTERM at step 7;")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["7"]
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_a_signal_ends_a_sweep(tmp_path):
     words = [*TINY, "-m", "seed=1,2", f"run.root={tmp_path}", "run.name=sweep", "train.steps=1000000"]
-    process = subprocess.Popen([sys.executable, "-m", "framework", *words], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "framework", *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     while not list(tmp_path.glob("sweep/*/metrics.jsonl")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
