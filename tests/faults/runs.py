@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,8 +84,6 @@ def words_of(work: Path, *overrides: str) -> list[str]:
 
 def reference(work: Path, name: str, words: Sequence[str]) -> Reference:
     """Run twice without interruption, once keeping all checkpoints; both must agree, or nothing after has meaning."""
-    import time
-
     every, straight = work / f"{name}-every", work / f"{name}-straight"
     _done([*words, f"run.dir={every}", "callbacks.checkpoint.keep=0"], work / f"{name}.err")
     began = time.monotonic()
@@ -152,8 +151,8 @@ def curves_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Hidden files that a killed save or delete left."""
-    return [path.name for path in (folder / "checkpoints").glob(".*")]
+    """Files that a killed save, delete or replacement left."""
+    return [path.name for pattern in (".*", "*.draft") for path in folder.rglob(pattern)]
 
 
 def tail(path: Path, lines: int = 3) -> str:
