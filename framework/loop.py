@@ -38,6 +38,7 @@ class Work(NamedTuple):
     seed: int
     nan_policy: NanPolicy
     stopping: Callable[[int], signal.Signals | None]  # tells, after so many updates, whether the run shall stop
+    given_up: Callable[[], bool] = bool  # whether a wait for data shall end; several processes end together
 
 
 class Window(NamedTuple):
@@ -162,7 +163,7 @@ def _stepper(work: Work, state: TrainState) -> AbstractContextManager[Advance]:
     resident = is_indexed(data) and size <= work.settings.resident_mib * 2**20
     steps_per_call = choose(work.settings.steps_per_call, step, state, data.spec, resident)
     start = updates(state)
-    feed = Feed(work.strategy, data, work.seed, start, events(work, start), resident)
+    feed = Feed(work.strategy, data, work.seed, start, events(work, start), resident, work.given_up)
     return stepper(feed, step, steps_per_call, lambda at: stopping(at) is not None)
 
 

@@ -21,9 +21,7 @@ PATIENCE = 5.0
 
 
 @contextmanager
-def ahead(
-    items: Generator[T], depth: int = DEPTH, stopping: Callable[[], bool] = lambda: False
-) -> Iterator[Iterator[T]]:
+def ahead(items: Generator[T], depth: int = DEPTH, stopping: Callable[[], bool] = bool) -> Iterator[Iterator[T]]:
     """Run a generator in a thread, at most `depth` items ahead of who takes them.
 
     Items come in order, and an exception comes where its item would have stood. When the context is left, the thread

@@ -213,13 +213,16 @@ def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loo
         settings.seed,
         settings.nan_policy,
         lambda updates: stopping(),
+        lambda: stopping() is not None,
     )
 
 
 def _together(work: loop.Work, watchdog: Watchdog) -> loop.Work:
     """The same for one of several processes: the first runs the callbacks, and all stop at one step."""
     watchers = [watcher._replace(callback=agreement.ByFirst(watcher.callback)) for watcher in work.watchers]
-    return work._replace(strategy=Watched(work.strategy, watchdog), watchers=watchers, stopping=watchdog.stopping)
+    return work._replace(
+        strategy=Watched(work.strategy, watchdog), watchers=watchers, stopping=watchdog.stopping, given_up=bool
+    )
 
 
 def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float], state: TrainState) -> Result:

@@ -50,6 +50,7 @@ class Feed(NamedTuple):
       start: the first batch.
       stops: the steps at which `advance` will be told to stop, in order; what it is given is made ahead of time.
       resident: whether the examples are kept on the devices, and gathered there by index.
+      given_up: whether nobody wants to wait for a batch any longer.
     """
 
     strategy: Strategy
@@ -58,6 +59,7 @@ class Feed(NamedTuple):
     start: int
     stops: Iterable[int]
     resident: bool
+    given_up: Callable[[], bool] = bool
 
 
 @contextmanager
@@ -77,7 +79,8 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int
         call = feed.strategy.train(_packed(step), 0)
         feeds, quick = (feed.strategy.feed(batch, 0) for batch in _batches(feed)), is_indexed(feed.data)
 
-    with nullcontext(feeds) if quick else ahead((jax.device_put(each) for each in feeds), stopping=stopping) as ready:
+    placed = (jax.device_put(each) for each in feeds)
+    with nullcontext(feeds) if quick else ahead(placed, stopping=feed.given_up) as ready:
 
         def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
             done: Parts = []
