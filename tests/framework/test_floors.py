@@ -14,7 +14,19 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = [
     {"errors"},
-    {"contracts", "documents", "keys", "masking", "mean", "memory", "options", "prefetch", "registry", "settings", "signals"},
+    {
+        "contracts",
+        "documents",
+        "keys",
+        "masking",
+        "mean",
+        "memory",
+        "options",
+        "prefetch",
+        "registry",
+        "settings",
+        "signals",
+    },
     {"processes"},
     {"adapters", "agreement", "chunks", "packing", "policy"},
     {"api"},
