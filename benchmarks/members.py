@@ -62,7 +62,8 @@ def launch(way: str, members: int, words: Sequence[str]) -> Trial:
         places = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
 
         def run(command: list[str]) -> None:
-            done = subprocess.run(command, env=os.environ | places, capture_output=True, text=True, check=False)
+            env = os.environ | places  # and in a folder that goes: Hydra leaves a file of a sweep where it is called
+            done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise RuntimeError(f"{way} failed:\n{done.stderr[-3000:]}")
 
