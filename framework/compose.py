@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import Any, NamedTuple
 
 import jax
@@ -11,18 +14,18 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from framework import agreement, processes
-from framework.api import DataPipeline, Members, Model, Parameter, Strategy, Task, TrainState, layer_name
+from framework.api import DataPipeline, Members, Model, Parameter, Strategy, Task, TrainState
 from framework.averaging import averaged
 from framework.build import Builder
-from framework.config import Settings, extended, plain, settings_of, tagged
-from framework.errors import ConfigError, FrameworkError
-from framework.keys import root_key
+from framework.config import GROUPS, MAPPINGS, Settings, extended, plain, settings_of, tagged
+from framework.errors import ConfigError
 from framework.loop import Watcher
 from framework.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.population import Make, own_orders, population
 from framework.precision import in_precision, loss_scaled
 from framework.registry import Plugin, Registry
 from framework.resuming import flat
+from framework.shapes import SEED, check_shapes, traced_once
 from framework.steps import supervised
 from framework.store import leaves_by_path
 
@@ -34,7 +37,9 @@ class Experiment(NamedTuple):
     settings: Settings
     model: Model
     task: Task
+    init: Callable[[Any], TrainState]  # the state of a seed, uint32 []
     data: DataPipeline
+    data_seconds: float  # that its factory took
     batches: DataPipeline  # what a step is fed: the data, or those of all members side by side
     strategy: Strategy
     members: Members | None
@@ -60,37 +65,37 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     settings = settings_of(plain(extended(config)))
     config = _recordable(extended(config))
     builder = Builder(registry)
-    data = _build_data(builder, plain(config)["data"])
+    data, data_seconds = _build_data(builder, plain(config))
     total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
     OmegaConf.update(config, "train.steps", total, force_add=True)
     resolved = plain(config)
     strategy = _build_strategy(builder, data, resolved)
     members = members_of(strategy, settings.seed)
-    first = resolved if members is None else with_values(config, values_of(members, 0))
-    model, task = _build_task(builder, first, settings)
+    model, task = _build_task(builder, _of_first(config, members), settings)
     _check_batches(strategy, data, resolved["data"], settings.train.accumulate)
-    watchers = tuple(_watcher(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
-    shapes = check_shapes(task, data, model)
+    task, init = traced_once(task, data)
+    shapes, batches = check_shapes(task, init, data, model), data
     parameters = _parameters(shapes)
-    batches = data
     if members is not None:
         means = jax.eval_shape(task.train_step, shapes, data.spec)[1]
-        results = {**dict.fromkeys(means, operator.truediv), **task.results}
+        results = dict.fromkeys(means, operator.truediv) | dict(task.results)
         make = _maker(config, settings, registry, members)
         check_traceable(make, values_of(members, 0), data.spec)
-        task = population(make, members, results)
-        shapes = jax.eval_shape(lambda: task.init(root_key(0), data.spec))
+        task, init = traced_once(population(make, members, results), data)
+        shapes = jax.eval_shape(init, SEED)
         batches = own_orders(data, members.values["seed"]) if members.order == "own" else data
     return Experiment(
         config=resolved if members is None else recordable(config, values_of(members, 0)),
         settings=settings,
         model=model,
         task=task,
+        init=init,
         data=data,
+        data_seconds=data_seconds,
         batches=batches,
         strategy=strategy,
         members=members,
-        watchers=watchers,
+        watchers=tuple(_watcher(builder, tag, options) for tag, options in _tags(resolved, "callbacks")),
         total_steps=total,
         shapes=shapes,
         parameters=parameters,
@@ -98,29 +103,34 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     )
 
 
-def check_shapes(task: Task, data: DataPipeline, model: Model) -> TrainState:
-    """Trace init and both steps on the data's shapes, which takes milliseconds and compiles nothing.
+@contextmanager
+def _importing(registry: Registry, config: Mapping[str, Any]) -> Iterator[None]:
+    """Import the other components meanwhile: reading data hardly needs the interpreter.
 
-    Raises: ConfigError that says which of them cannot be traced, and why.
+    What fails is left to be reported where the component is built.
     """
-    key = jax.eval_shape(lambda: root_key(0))
-    batch = {"weights": jax.ShapeDtypeStruct((_leading(data),), np.float32), **data.spec}
-    about = f"model '{layer_name(model)}' on inputs {_shapes(data.spec['inputs'])}"
-    state = _trace(f"init of {about}", lambda key: task.init(key, data.spec), key)
-    after, _ = _trace(f"train step of {about}", task.train_step, state, data.spec)
-    _trace(f"eval step of {about}", task.eval_step, state, batch)
-    for path, leaf in leaves_by_path(state).items():
-        changed = leaves_by_path(after).get(path)
-        if changed is None or (changed.shape, changed.dtype) != (leaf.shape, leaf.dtype):
-            raise ConfigError(
-                f"the train step turns {path} from {_shapes(leaf)} into {_shapes(changed)}; it must keep it."
-            )
-    return state
+
+    def load() -> None:
+        for key, kind in GROUPS.items():
+            section = config.get(key) or {}
+            for tag, options in section.items() if key in MAPPINGS else [(section.get("name"), section)]:
+                with suppress(Exception):
+                    registry.find(kind, options.get("name", tag), key).load()
+
+    thread = Thread(target=load, name="framework-imports", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
-def _build_data(builder: Builder, section: Mapping[str, Any]) -> DataPipeline:
-    """The pipeline; the augmentations that `data.transform` lists run in the step, not in the pipeline."""
-    return builder.named("data", {name: value for name, value in section.items() if name != "transform"}, "data")
+def _build_data(builder: Builder, config: Mapping[str, Any]) -> tuple[DataPipeline, float]:
+    """The pipeline, and the seconds it took; what `data.transform` lists runs in the step, not here."""
+    began = time.perf_counter()
+    with _importing(builder.registry, config):
+        data = builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
+    return data, time.perf_counter() - began
 
 
 def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings) -> tuple[Model, Task]:
@@ -185,6 +195,10 @@ def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, A
     return strategy
 
 
+def _of_first(config: DictConfig, members: Members | None) -> dict[str, Any]:
+    return plain(config) if members is None else with_values(config, values_of(members, 0))
+
+
 def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str, Any], accumulate: int) -> None:
     sizes = {"data.batch_size": _leading(data), "data.eval_batch_size": options.get("eval_batch_size")}
     for key, size in sizes.items():
@@ -210,16 +224,3 @@ def _parameters(shapes: TrainState) -> tuple[Parameter, ...]:
 
 def _leading(data: DataPipeline) -> int:
     return int(jax.tree.leaves(data.spec)[0].shape[0])
-
-
-def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:
-    try:
-        return jax.eval_shape(function, *args)
-    except FrameworkError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{what} fails: {type(error).__name__}: {str(error).splitlines()[0]}") from error
-
-
-def _shapes(tree: Any) -> str:
-    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)).replace("'", "")

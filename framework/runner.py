@@ -22,7 +22,6 @@ from framework.config import Settings, extended, plain, settings_of
 from framework.debug import Explicit, switches
 from framework.errors import FrameworkError, InterruptError, NumericalError
 from framework.facts import data_facts, entry_of, run_facts
-from framework.keys import root_key
 from framework.population import updates
 from framework.registry import discover
 from framework.settings import RunSettings
@@ -193,8 +192,7 @@ def _initial_state(experiment: Experiment, strategy: Strategy, saved: TrainState
     with jax.transfer_guard("allow"):
         if saved is not None:
             return strategy.init(lambda state: state, saved)
-        key = root_key(experiment.settings.seed)
-        return strategy.init(lambda key: experiment.task.init(key, experiment.data.spec), key)
+        return strategy.init(experiment.init, np.uint32(experiment.settings.seed))
 
 
 def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loop.Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -75,6 +76,7 @@ def catalogue() -> dict[str, Callable[..., optax.GradientTransformation]]:
     return {name: _factory(found) for name, found in search().items()}
 
 
+@functools.cache  # it looks at some 600 parameters
 def search() -> dict[str, Found]:
     """What optax and optax.contrib offer; where both do, optax's."""
     functions = vars(optax.contrib) | vars(optax)

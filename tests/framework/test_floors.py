@@ -31,7 +31,8 @@ FLOORS = [
     {"adapters", "agreement", "chunks", "packing", "policy"},
     {"api"},
     {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping", "store"},
-    {"steps", "checkpoint", "listing", "measuring", "members", "overrides", "resuming", "search", "watchdog"},
+    {"steps", "checkpoint", "listing", "measuring", "members", "overrides", "resuming", "search", "watchdog"}
+    | {"shapes"},
     {"strategies.eager", "strategies.jit", "strategies.pmap", "strategies.sharded", "strategies.vmapped"},
     {"loop", "origins", "trained"},
     {"compose"},
