@@ -14,6 +14,7 @@ from framework import policy
 from framework.errors import ConfigError, nearest
 from framework.options import bind, check, schema_of
 from framework.settings import Debug, Distributed, NanPolicy, Precision, RunSettings, Train
+from framework.sizes import bytes_of
 
 COMPONENTS = {
     "model": "models",
@@ -168,6 +169,7 @@ def _check_ranges(settings: Settings) -> None:
     for key, seconds, least in waits:
         if seconds < least:
             raise ConfigError(f"{key}: expected at least {least} seconds, found {seconds}.")
+    bytes_of(settings.run.compilation_cache_size, "run.compilation_cache_size")
     if settings.ema is not None and not 0 < settings.ema < 1:
         raise ConfigError(f"ema: expected a decay between 0 and 1, such as 0.999, or null, found {settings.ema}.")
     if settings.run.name is not None and not re.fullmatch(r"[\w+=@-][\w.+=@-]*", settings.run.name):

@@ -125,7 +125,7 @@ def _recorded(
     write(status="running")
     outcome: dict[str, Any] = {"status": "failed", "exit_code": 1}
     try:
-        with persistent_cache(experiment.settings.run.compilation_cache):
+        with persistent_cache(experiment.settings.run):
             facts = run_facts(experiment, directory, entry["name"], state)
             facts = facts._replace(facts=masking.masked(facts.facts, hidden))
             state, metrics, reason = _train(experiment, facts, entry, state, write)
