@@ -16,8 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from framework import origins, policy, search
+from framework.benching import bench, find_batch
 from framework.errors import ConfigError, FrameworkError, InterruptError, nearest
-from framework.overrides import rewrite
+from framework.overrides import is_word, rewrite
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -39,7 +40,7 @@ def dispatch(words: list[str]) -> None:
 
     Raises: ConfigError if there is no such verb.
     """
-    verb = words[0] if words and _is_verb(words[0]) else "train"
+    verb = words[0] if words and is_word(words[0]) else "train"
     if verb not in VERBS:
         raise ConfigError(f"no such command '{verb}'.{nearest(verb, VERBS)}")
     VERBS[verb](words[1:] if words[:1] == [verb] else words)
@@ -50,7 +51,7 @@ def train(words: list[str]) -> None:
 
     `train RUN` runs the recorded config of a run folder again.
     """
-    if words and _is_verb(words[0]):
+    if words and is_word(words[0]):
         from framework.python import run
 
         run(words[1:], recorded=words[0])
@@ -91,7 +92,7 @@ def resume(words: list[str]) -> None:
     """
     force = "--force" in words
     words = [word for word in words if word != "--force"]
-    if not words or not _is_verb(words[0]):
+    if not words or not is_word(words[0]):
         raise ConfigError("resume: expected a run folder, such as `resume runs/mnist/20260101-120000-1a2b`.")
     from framework.python import resume as resume_run
 
@@ -105,7 +106,13 @@ def plugins(words: list[str]) -> None:
     sys.stdout.write(show(words) + "\n")
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "resume": resume, "plugins": plugins}
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "resume": resume,
+    "bench": bench,
+    "find-batch": find_batch,
+    "plugins": plugins,
+}
 
 
 def _task(failures: list[Exception], config_dir: str | None) -> Callable[[DictConfig], float | None]:
@@ -172,10 +179,6 @@ def _split(words: list[str]) -> tuple[list[str], list[str], str | None]:
 
 def _is_sweep(words: list[str]) -> bool:
     return "-m" in words or "--multirun" in words
-
-
-def _is_verb(word: str) -> bool:
-    return "=" not in word and not word.startswith(("-", "+", "~"))
 
 
 def _exit_code(error: BaseException) -> int:

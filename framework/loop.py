@@ -157,10 +157,15 @@ def show(watchers: Iterable[Watcher], step: int, state: TrainState, final: bool)
     notify(due, "on_state", step, state)
 
 
+def is_resident(data: DataPipeline, settings: Train) -> bool:
+    """Whether a run keeps the training examples on the devices."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(getattr(data, "arrays", ())))
+    return is_indexed(data) and size <= settings.resident_mib * 2**20
+
+
 def _stepper(work: Work, state: TrainState) -> AbstractContextManager[Advance]:
     step, data, stopping = work.task.train_step, work.data, work.stopping
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(getattr(data, "arrays", ())))
-    resident = is_indexed(data) and size <= work.settings.resident_mib * 2**20
+    resident = is_resident(data, work.settings)
     steps_per_call = choose(work.settings.steps_per_call, step, state, data.spec, resident)
     start = updates(state)
     feed = Feed(work.strategy, data, work.seed, start, events(work, start), resident, work.given_up)

@@ -35,6 +35,11 @@ def rewrite(words: Sequence[str]) -> list[str]:
     return rewritten + [f"++extend.{key}=[{','.join(items)}]" for key, items in extensions.items()]
 
 
+def is_word(word: str) -> bool:
+    """Whether it is neither an override nor a flag: a verb, or a run folder."""
+    return "=" not in word and not word.startswith(("-", "+", "~"))
+
+
 def _items(value: str) -> str:
     value = value.strip()
     return value[1:-1] if value.startswith("[") and value.endswith("]") else value

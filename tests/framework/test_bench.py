@@ -1,0 +1,160 @@
+"""`bench` and `find-batch`: what they measure, with which strategies, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from framework import batch_size, bench
+from framework.bench import BARE, CHUNKED, DATA, EVALUATION, SINGLE
+from framework.cli import main
+from framework.errors import ConfigError
+from framework.python import compose_config
+from framework.sizes import bytes_of, in_words
+
+TINY = [
+    "data=synthetic",
+    "data.shape=[6]",
+    "data.classes=10",
+    "data.examples=96",
+    "data.batch_size=16",
+    "data.eval_batch_size=16",
+    "model=mlp",
+    "model.hidden=[8]",
+    "train.steps=12",
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "batch"),
+    [
+        (["strategy=jit"], 16),
+        (["strategy=pmap"], 16),
+        (["strategy=sharded"], 16),
+        (["strategy=vmapped", "strategy.members=3"], 48),
+        (["strategy=jit", "train.resident_mib=0", "train.steps_per_call=4"], 16),
+        (["strategy=eager", "train.steps_per_call=1"], 16),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_every_mode_is_measured_under_every_strategy_and_nothing_is_left(tmp_path, monkeypatch, overrides, batch):
+    monkeypatch.chdir(tmp_path)
+    report = bench.bench(*compose_config([*TINY, *overrides]), seconds=0.01)
+    rows = {row.mode: row for row in report.rows}
+    assert list(rows) == [SINGLE, CHUNKED, BARE, DATA, EVALUATION]
+    for mode in (SINGLE, CHUNKED, BARE, DATA):
+        assert rows[mode].examples_per_second == pytest.approx(batch / rows[mode].ms * 1000)
+    for mode in (SINGLE, CHUNKED):
+        assert rows[mode].of_limit == pytest.approx(rows[BARE].ms / rows[mode].ms)
+    assert report.chosen == (SINGLE if "train.steps_per_call=1" in overrides else CHUNKED)
+    assert all(seconds >= 0 for seconds in report.start.values())
+    assert ("a compiled step, with its state and batch" in report.memory) == ("strategy=eager" not in overrides)
+    assert report.bottleneck in bench.text(report)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "chosen", "says"),
+    [
+        ({SINGLE: 10, CHUNKED: 5, BARE: 9, DATA: 1}, SINGLE, "train.steps_per_call=50 is 2.00 times as fast"),
+        ({SINGLE: 5, CHUNKED: 50, BARE: 5, DATA: 1}, CHUNKED, "train.steps_per_call=1 is 10.00 times as fast"),
+        ({SINGLE: 10, CHUNKED: 10, BARE: 10, DATA: 1}, CHUNKED, "the compiled step"),
+        ({SINGLE: 10, CHUNKED: 10, BARE: 2, DATA: 9}, CHUNKED, "the data; the pipeline takes 9 ms"),
+        ({SINGLE: 10, CHUNKED: 10, BARE: 4, DATA: 1}, SINGLE, "the host, which takes 60% of a step's time"),
+    ],
+)
+def test_the_bottleneck_is_what_would_help_most(milliseconds, chosen, says):
+    assert says in bench.bottleneck({mode: each / 1000 for mode, each in milliseconds.items()}, chosen)
+
+
+def test_the_verbs_print_a_table_and_write_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["bench", *TINY, "--seconds", "0.01", "--json=bench.json"])
+    main(["find-batch", *TINY, "--seconds", "0.01", "--memory", "1GiB", "--json", "batch.json"])
+    out = capsys.readouterr().out
+    for text in ("bare step (the limit)", "bottleneck: ", "largest batch: data.batch_size=96, limited by training ex"):
+        assert text in out
+    assert {row["mode"] for row in json.loads((tmp_path / "bench.json").read_text())["rows"]} >= {SINGLE, BARE}
+    assert json.loads((tmp_path / "batch.json").read_text())["batch_size"] == 96
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch.json", "bench.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["bench", "--jsno", "x"], "bench: no such option '--jsno'. Did you mean '--json'?"),
+        (["bench", "--json"], "bench: --json needs a value."),
+        (["bench", "--seconds", "long"], "--seconds: expected a time for each measurement, up to 3600, found 'long'."),
+        (["find-batch", "--memory", "much"], "--memory: expected a size such as 2GiB or 500MB, found 'much'."),
+        (["find-batch", *TINY, "--memory", "1KiB"], "--memory: not even a batch of 1 fits into 1 KiB (as given);"),
+        (["find-batch", *TINY, "strategy=eager"], "strategy: its steps are not compiled,"),
+        (["bench", "nowhere"], "nowhere/config.yaml cannot be read"),
+    ],
+)
+def test_a_refusal_is_one_line(capsys, words, text):
+    with pytest.raises(SystemExit):
+        main(words)
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith(f"error[config]: {text}")
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap", "sharded", "vmapped"])
+def test_the_largest_batch_fits_and_the_next_larger_ones_do_not(strategy):
+    config, name = compose_config([*TINY, "data.examples=100000", f"strategy={strategy}"])
+    most = 4 * 2**20
+    found = batch_size.find(config, name, budget=most, seconds=0.01)
+    assert found.limited_by == "training examples" or found.rows[-1].bytes > most / 1.2
+    assert all(row.bytes <= most for row in found.rows)
+    assert found.batch_size == found.rows[-1].batch_size
+    assert found.batch_size % found_devices(strategy) == 0
+
+
+def found_devices(strategy):
+    return 2 if strategy in ("pmap", "sharded") else 1
+
+
+@pytest.mark.parametrize("unit", [1, 6])
+@pytest.mark.parametrize("first", [1, 16, 1000])
+@pytest.mark.parametrize("fitting", [0, 5, 6, 7, 64, 999, 1000, 1001, 60_000, 10**9])
+def test_the_search_ends_close_below_what_fits(fitting, first, unit):
+    most, tried = 60_000 // unit * unit, []
+
+    def fits(size):
+        tried.append(size)
+        assert 0 < size <= most and size % unit == 0
+        return size <= fitting
+
+    largest = batch_size.search(fits, first, unit, most)
+    exact = min(fitting, most) // unit * unit
+    assert (largest or 0) <= exact
+    if exact:
+        assert largest is not None
+        assert exact - largest <= max(0.05 * exact, 0)
+    assert len(tried) <= 32
+
+
+def test_larger_batches_are_worth_it_while_they_are_faster():
+    rows = tuple(batch_size.Row(2**k, 0, 1.0, speed) for k, speed in enumerate([10, 18, 30, 31, 60]))
+    assert batch_size.worthwhile(rows) == 4
+    assert batch_size.worthwhile(rows[:3]) == 4
+    assert batch_size.worthwhile(rows[:1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4096", 4096), (4096, 4096), ("1KiB", 1024), ("1kb", 1000), ("1.5GiB", 3 * 2**29), ("2 G", 2**31), ("0", 0)],
+)
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert bytes_of(text, "key") == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "1 XiB", "1,5GB", "true"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ConfigError, match=r"^key: expected a size"):
+        bytes_of(text, "key")
+
+
+@pytest.mark.parametrize(("size", "words"), [(0, "0 B"), (1536, "1.5 KiB"), (2**31, "2 GiB"), (2**42, "4 TiB")])
+def test_sizes_in_words(size, words):
+    assert in_words(size) == words
