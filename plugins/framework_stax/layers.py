@@ -10,8 +10,10 @@ from jax import lax
 
 from framework.api import Array, Model, Shape, as_model
 from framework.errors import ConfigError
+from framework_stax.convolution import convolve
 from framework_stax.initializers import Initializer, initializer
 from framework_stax.moments import Moments, batch_moments
+from framework_stax.pooling import max_windows
 from framework_stax.windows import count_windows, reduce_windows
 
 Padding = Literal["VALID", "SAME"]
@@ -81,7 +83,7 @@ def Conv(
     W_init: Initializer = "glorot_normal",  # noqa: N803
     b_init: Initializer = "zeros",
 ) -> Model:
-    """A convolution over images [B, H, W, C], with bias.
+    """A convolution over images [B, H, W, C], with bias; `convolution.convolve` says what makes it fast.
 
     Args:
       out_chan: channels of the outputs.
@@ -101,7 +103,7 @@ def Conv(
 
     def apply(params: Linear, inputs: Array) -> Array:
         W, b = params
-        return lax.conv_general_dilated(inputs, W, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")) + b
+        return convolve(inputs, W, tuple(strides), padding) + b
 
     return as_model((init, apply), "Conv")
 
@@ -110,6 +112,8 @@ def MaxPool(
     window_shape: tuple[int, ...] = (2, 2), strides: tuple[int, ...] | None = None, padding: Padding = "VALID"
 ) -> Model:
     """The maximum of each window of [B, *spatial, C], side by side unless strides are given.
+
+    Put Relu after it, not before: that is the same function on fewer values.
 
     Args:
       window_shape: extent along each spatial axis.
@@ -122,7 +126,7 @@ def MaxPool(
         return (in_shape[0], *count_windows(in_shape, window_shape, steps, padding, "MaxPool"), in_shape[-1]), ()
 
     def apply(params: tuple[()], inputs: Array) -> Array:
-        return reduce_windows(inputs, lax.max, -jnp.inf, window_shape, steps, padding)
+        return max_windows(inputs, tuple(window_shape), tuple(steps), padding)
 
     return as_model((init, apply), "MaxPool")
 

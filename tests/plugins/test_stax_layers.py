@@ -211,8 +211,8 @@ def test_max_pool_and_its_gradient_equal_reduce_window(window, strides, padding,
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
 
 
-def test_max_pool_shares_the_gradient_of_a_tie():
-    pool = layers.MaxPool()
+def test_max_pool_of_overlapping_windows_shares_the_gradient_of_a_tie():
+    pool = layers.MaxPool((2, 2), (1, 1))
     gradient = jax.grad(lambda x: pool.apply((), (), x)[0].sum())(jnp.ones((1, 2, 2, 1)))
     np.testing.assert_array_equal(gradient, np.full((1, 2, 2, 1), 0.25))
 
