@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ take their memory from the system each time."""
 Pair = tuple[int, int]
 
 
-def convolve(inputs: Array, kernel: Array, strides: Pair, padding: str) -> Array:
+def convolve(inputs: Array, kernel: Array, strides: Sequence[int], padding: str) -> Array:
     """A convolution of images, as `lax.conv_general_dilated` computes it, with gradients of its own on CPUs.
 
     XLA's CPU backend has a fast kernel for the plain layout, NHWC and HWIO, which the gradients that JAX derives do not
@@ -44,7 +45,7 @@ def convolve(inputs: Array, kernel: Array, strides: Pair, padding: str) -> Array
     Returns: [B, rows, columns, out].
     """
     function = _convolve if jax.default_backend() == "cpu" else _plain
-    return function(inputs, kernel, strides, padding)
+    return function(inputs, kernel, (strides[0], strides[1]), padding)
 
 
 def _plain(inputs: Array, kernel: Array, strides: Pair, padding: str) -> Array:

@@ -103,7 +103,7 @@ def Conv(
 
     def apply(params: Linear, inputs: Array) -> Array:
         W, b = params
-        return convolve(inputs, W, tuple(strides), padding) + b
+        return convolve(inputs, W, strides, padding) + b
 
     return as_model((init, apply), "Conv")
 
