@@ -51,11 +51,11 @@ class Watchdog:
         self.limit, self.step = limit, 0
         self._stopping, self._on_loss = stopping, on_loss
         self._folder = f"framework/run/{next(_runs)}/"
-        self._lock = threading.Lock()
+        self._lock, self._telling = threading.Lock(), threading.Lock()
         self._over, self._decided = threading.Event(), threading.Event()
         self._heard: dict[str, tuple[str, float]] = {}  # by process: what it said, and when that was new
         self._answered = self._moved = time.monotonic()
-        self._compiling = True
+        self._compiling, self._told = True, ""
         self._polls, self._mine, self._last, self._signal = 0, None, 0, Signals.SIGTERM
 
     @contextlib.contextmanager
@@ -68,8 +68,8 @@ class Watchdog:
             threading.Thread(target=target, daemon=True).start()
         try:
             yield
-            self._say(f"at/{processes.index()}", "done")
             self._hold()
+            self._tell("done")
         except Exception as error:
             if _is_transport(error):
                 raise processes.lost("another process is gone") from error
@@ -118,6 +118,13 @@ class Watchdog:
     def _say(self, key: str, value: str) -> None:
         processes.store().key_value_set(f"{self._folder}{key}", value, allow_overwrite=True)
 
+    def _tell(self, where: str) -> None:
+        """Say where this process is; once it is done, nothing else."""
+        with self._telling:
+            if self._told != "done":
+                self._told = where
+                self._say(f"at/{processes.index()}", where)
+
     def _hold(self, heard: str = "") -> None:
         """Say, once, which question comes next here, and of which signal it was heard; it may not be passed by."""
         with self._lock:
@@ -131,7 +138,7 @@ class Watchdog:
             if self._over.wait(TICK):
                 return
             try:
-                self._say(f"at/{processes.index()}", f"{self.step} {tick}")
+                self._tell(f"{self.step} {tick}")
                 if (signal := self._stopping()) is not None:
                     self._say(f"stop/{processes.index()}", signal.name)
                 said = dict(processes.store().key_value_dir_get(self._folder))
