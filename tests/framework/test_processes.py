@@ -166,7 +166,7 @@ def test_two_processes_of_two_devices_give_the_losses_of_one_device(launch, tmp_
 
 @pytest.mark.slow
 def test_many_steps_of_two_processes_of_two_devices_do_not_hang(launch, tmp_path):
-    words = [*TINY, "train.steps=2000", "train.log_every=500", "train.eval_every=0", "train.steps_per_call=1"]
+    words = [*TINY, "train.steps=600", "train.log_every=200", "train.eval_every=0", "train.steps_per_call=1"]
     jobs = [{"words": [*words, f"strategy={name}", f"run.dir={name}"]} for name in ("pmap", "sharded")]
     codes, told = ended(launch(*jobs, devices=2), timeout=240)
     assert codes == [0, 0], told
