@@ -1,12 +1,14 @@
-"""What is told of a run: to callbacks, and to whoever reads its run.json."""
+"""What is told of a run: to callbacks, to whoever reads its run.json, and to who waits for its end."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from framework import members, processes, record
 from framework.api import Run, TrainState
@@ -52,6 +54,19 @@ def entry_of(experiment: Experiment, name: str) -> dict[str, Any]:
         "plugins": record.provenance(experiment.plugins),
         **record.environment(),
     }
+
+
+def summarise(metrics: Mapping[str, float], directory: Path, reason: str, rows: Sequence[members.Row] | None) -> None:
+    """Log how a run ended: the last value of every tag, the table of its members, and where to look further."""
+    hidden = [tag for tag in metrics if tag.startswith("perf/") or (rows and members.is_of_member(tag, metrics))]
+    shown = {tag: value for tag, value in metrics.items() if tag not in hidden}
+    width = max(map(len, shown), default=0)
+    lines = [f"  {tag:<{width}}  {value:.6g}" for tag, value in shown.items() if np.isscalar(value)]
+    lines += members.table(rows) if rows else []
+    ended = f"stopped early: {reason}" if reason else "done"
+    record.LOGGER.info(
+        "\n".join([ended, *lines, f"run folder: {directory}", f"curves:     tensorboard --logdir {directory}"])
+    )
 
 
 def data_facts(experiment: Experiment) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from omegaconf import DictConfig
 
 from framework import agreement, loop, masking, members, processes, record, resuming, signals
@@ -21,7 +20,7 @@ from framework.compose import Experiment, build
 from framework.config import Settings, extended, plain, settings_of
 from framework.debug import Explicit, switches
 from framework.errors import FrameworkError, InterruptError, NumericalError
-from framework.facts import data_facts, entry_of, run_facts
+from framework.facts import data_facts, entry_of, run_facts, summarise
 from framework.population import updates
 from framework.registry import discover
 from framework.settings import RunSettings
@@ -145,7 +144,7 @@ def _recorded(
         raise
     finally:
         write(**outcome, seconds=round(time.perf_counter() - began, 3))
-    _summarise(metrics, directory, reason, outcome.get("members"))
+    summarise(metrics, directory, reason, outcome.get("members"))
     return _result(experiment, directory, metrics, state)
 
 
@@ -231,18 +230,6 @@ def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float
         params, model_state = jax.tree.map(lambda leaf: leaf[0], (params, model_state))
     model = trained_model(experiment.model, params, model_state, config, data_facts(experiment))
     return Result(metrics, state, model, directory)
-
-
-def _summarise(metrics: Mapping[str, float], directory: Path, reason: str, rows: Sequence[members.Row] | None) -> None:
-    hidden = [tag for tag in metrics if tag.startswith("perf/") or (rows and members.is_of_member(tag, metrics))]
-    shown = {tag: value for tag, value in metrics.items() if tag not in hidden}
-    width = max(map(len, shown), default=0)
-    lines = [f"  {tag:<{width}}  {value:.6g}" for tag, value in shown.items() if np.isscalar(value)]
-    lines += members.table(rows) if rows else []
-    ended = f"stopped early: {reason}" if reason else "done"
-    record.LOGGER.info(
-        "\n".join([ended, *lines, f"run folder: {directory}", f"curves:     tensorboard --logdir {directory}"])
-    )
 
 
 @contextmanager
