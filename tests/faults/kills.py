@@ -12,8 +12,8 @@ from tests.faults.processes import PATIENCE, Child, fork, start
 from tests.faults.runs import Reference, fingerprint, leftovers, reference, state_digest, steps_of, tail, words_of
 from tests.faults.trials import Draws, Outcome
 
-KILLS = {1: 6, 2: 200, 3: 1000}
-RESTARTS = {1: 3, 2: 60, 3: 300}
+KILLS = {1: 12, 2: 200, 3: 5000}
+RESTARTS = {1: 4, 2: 60, 3: 2000}
 FULL = 10
 """One run in so many is started from nothing each time, with an empty compilation cache."""
 
