@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,19 @@ METHODS = {
     "data": ("spec", "steps_per_epoch", "splits", "source", "train", "eval"),
     "strategies": ("devices", "init", "train", "evaluate", "feed"),
 }
+
+CALLS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
+    "layers": {"init": (2, ()), "apply": (3, ("key", "train"))},
+    "models": {"init": (2, ()), "apply": (3, ("key", "train"))},
+    "losses": {"": (2, ())},
+    "metrics": {"values": (2, ())},
+    "schedules": {"": (1, ())},
+    "transforms": {"": (2, ())},
+    "data": {"train": (2, ()), "eval": (1, ())},
+    "strategies": {"init": (2, ()), "train": (2, ()), "evaluate": (1, ()), "feed": (2, ())},
+    "callbacks": {"on_start": (1, ()), "on_log": (2, ()), "on_state": (2, ()), "on_end": (1, ())},
+}
+"""How many arguments, and which by name, the core gives to what a plugin made; "" is the thing itself."""
 
 
 class Builder:
@@ -80,7 +94,9 @@ class Builder:
             given.setdefault("learning_rate", self.rate)
         bound = {} if positional else bind(schema, given, key, label, self._builds)
         built = _call(factory, positional, bound, key, label)
-        return _adapt(kind, built, plugin.name, label)
+        adapted = _adapt(kind, built, plugin.name, label)
+        _check_calls(kind, adapted, label)
+        return adapted
 
 
 def _arguments(schema: Schema, options: Any, key: str, label: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -146,3 +162,20 @@ def _adapt(kind: str, built: Any, name: str, label: str) -> Any:
     if kind in ("losses", "schedules", "transforms") and not callable(built):
         raise PluginError(f"{label} breaks its contract: expected a function, found {type(built).__name__}.")
     return built
+
+
+def _check_calls(kind: str, built: Any, label: str) -> None:
+    """See that what was made can be called as the core will call it.
+
+    Raises: PluginError naming the function and what is wrong with its parameters.
+    """
+    for name, (positional, named) in CALLS.get(kind, {}).items():
+        function = getattr(built, name) if name else built
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # of C, or of a library that hides it
+            continue
+        try:
+            signature.bind(*range(positional), **dict.fromkeys(named))
+        except TypeError as error:
+            raise PluginError(f"{label} breaks its contract: {name or kind}{signature}: {error}.") from error

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, NamedTuple
 
@@ -23,6 +27,9 @@ KINDS = {
     "callbacks": "callback",
 }
 """Entry-point groups (after `framework.`) of components, and what one of each is called."""
+
+PATIENCE = 8.0  # seconds in which an import must have worked, at least a twentieth of them
+LONGEST = 8  # such intervals of computing, the time in which the process had no turn left out
 
 
 class Plugin(NamedTuple):
@@ -56,7 +63,8 @@ class Plugin(NamedTuple):
         Raises: PluginError if the import fails, whatever it raises, or what it names is not callable.
         """
         try:
-            factory = self.fetch()
+            with _impatiently():
+                factory = self.fetch()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin's import may raise anything, SystemExit too
@@ -168,6 +176,33 @@ def discover() -> Registry:
 def normalised(distribution: str) -> str:
     """A distribution's name as pip compares it: case and runs of -_. do not count (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@contextmanager
+def _impatiently() -> Iterator[None]:
+    """Interrupt an import that waits for something that does not come; one that computes may take `LONGEST` times as long.
+
+    Only the main thread can be interrupted, and only where nobody else has set its alarm.
+
+    Raises: TimeoutError.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+    times = [time.process_time()]
+
+    def look(*_: Any) -> None:
+        times.append(time.process_time())
+        if times[-1] - times[-2] < PATIENCE / 20 or times[-1] - times[0] > LONGEST * PATIENCE:
+            raise TimeoutError(f"it did not end within {PATIENCE * (len(times) - 1):g} s")
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _entries(distribution: Distribution) -> list[EntryPoint]:

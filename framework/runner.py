@@ -10,6 +10,7 @@ from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from omegaconf import DictConfig
 
 from framework import agreement, loop, masking, members, processes, record, resuming, signals

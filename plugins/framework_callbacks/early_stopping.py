@@ -83,7 +83,8 @@ def _recorded(path: Path, metric: str, last_step: int) -> Iterator[tuple[int, fl
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             entry = json.loads(line)
-        except ValueError:
+            step, value = int(entry["step"]), float(entry[metric])
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
-        if isinstance(entry, dict) and metric in entry and entry.get("step", math.inf) <= last_step:
-            yield entry["step"], float(entry[metric])
+        if step <= last_step:
+            yield step, value

@@ -171,6 +171,8 @@ def test_a_stock_pair_is_lifted_and_keeps_the_name_it_was_called_by(layers):
     assert (outputs.shape, state) == ((2, 4), ())
 
 
+API = "__import__('framework.api').api"
+
 CONTRACTS = [
     ("layers", "3", "expected a Model or a stax pair (init_fun, apply_fun), found int"),
     ("layers", "(len,)", "expected a Model or a stax pair (init_fun, apply_fun), found tuple"),
@@ -188,6 +190,13 @@ CONTRACTS = [
     ("strategies", "None", "NoneType lacks devices, init, train, evaluate, feed"),
     ("callbacks", "object()", "expected a framework.api.Callback, found object"),
     ("callbacks", "__import__('framework.api').api.Callback", "expected a framework.api.Callback, found type"),
+    ("losses", "lambda outputs: 0", "losses(outputs): too many positional arguments"),
+    ("metrics", "lambda outputs, batch, k: 0", "values(outputs, batch, k): missing a required argument: 'k'"),
+    ("schedules", "lambda: 0.1", "schedules(): too many positional arguments"),
+    ("transforms", "lambda batch: batch", "transforms(batch): too many positional arguments"),
+    ("models", f"{API}.Model(lambda key: 0, lambda *_, **__: 0)", "init(key): too many positional arguments"),
+    ("layers", f"{API}.Model(lambda k, s: 0, lambda p, s, x: 0)", "apply(p, s, x): got an unexpected keyword argument"),
+    ("callbacks", f"type('C', ({API}.Callback,), {{'on_log': lambda self: 0}})()", "on_log(): too many positional"),
 ]
 
 

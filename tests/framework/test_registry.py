@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
 import pytest
 
+import framework.registry
 from framework.errors import ConfigError, PluginError
 from framework.listing import show
 from framework.registry import KINDS, discover, normalised
@@ -109,6 +111,33 @@ def test_a_broken_plugin_says_who_and_why_when_it_is_named(install, case):
 def test_a_broken_plugin_disturbs_nobody_who_does_not_name_it(install, case):
     install_broken(install, case)
     install_good(install)
+    assert discover().find("models", "wide", "model").load()() == 3
+
+
+HANGING = {
+    "waiting": "import time; time.sleep(60)",
+    "locked": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
+    "computing without end": "while True: pass",
+}
+
+
+@pytest.mark.parametrize("text", HANGING.values(), ids=HANGING.keys())
+def test_an_import_that_does_not_end_is_ended(install, monkeypatch, text):
+    monkeypatch.setattr(framework.registry, "PATIENCE", 0.1)
+    install("acme", {"framework.models": {"slow": "slow_m:slow"}}, {"slow_m.py": text})
+    with pytest.raises(
+        PluginError, match=r"model 'slow' \(acme 1\.0, slow_m:slow\) .* TimeoutError: it did not end within"
+    ):
+        discover().find("models", "slow", "model").load()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+def test_an_import_that_works_may_take_its_time(install, monkeypatch):
+    monkeypatch.setattr(framework.registry, "PATIENCE", 0.1)
+    text = "import time\nend = time.process_time() + 0.25\n"
+    text += "while time.process_time() < end: pass\n" + WIDE
+    install("acme", {"framework.models": {"wide": "slow_m:wide"}}, {"slow_m.py": text})
     assert discover().find("models", "wide", "model").load()() == 3
 
 

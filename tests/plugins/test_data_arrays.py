@@ -203,7 +203,7 @@ BAD_FILES = {
     "unequal": (npz(inputs=np.ones(4), targets=np.zeros(3)), "4 examples and 'targets' has 3"),
     "one number": (npz(inputs=np.ones(4), targets=np.float32(1)), "single value"),
     "empty folder": (lambda folder: (folder / "d").mkdir() or folder / "d", "nothing called 'inputs'"),
-    "garbage npy": (damaged_folder, "the magic string is not correct"),
+    "garbage npy": (damaged_folder, "reading magic string"),
     "header only": (write("data.csv", "a,target\n"), "found 1 lines, expected a header and at least one row"),
     "empty csv": (write("data.csv", ""), "found 0 lines"),
     "no header": (write("data.csv", "1,2\n3,4\n"), "expected a header of distinct column names"),
