@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from framework.api import PyTree, Strategy, TrainState
+from framework.errors import NumericalError
 from framework.settings import Debug
 
 
@@ -61,3 +62,12 @@ def switches(debug: Debug) -> Iterator[None]:
             if wanted:
                 stack.enter_context(context())
         yield
+
+
+@contextmanager
+def numerical_errors() -> Iterator[None]:
+    """What `debug=nans` and `debug=infs` raise, as an error of ours with its exit code."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise NumericalError(str(error)) from error

@@ -180,7 +180,7 @@ def normalised(distribution: str) -> str:
 
 @contextmanager
 def _impatiently() -> Iterator[None]:
-    """Interrupt an import that waits for something that does not come; one that computes may take `LONGEST` times as long.
+    """Interrupt an import that waits in vain; one that computes may take `LONGEST` times as long.
 
     Only the main thread can be interrupted, and only where nobody else has set its alarm.
 

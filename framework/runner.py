@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ from framework.averaging import trained_params
 from framework.compilation import persistent_cache
 from framework.compose import Experiment, build
 from framework.config import Settings, extended, plain, settings_of
-from framework.debug import Explicit, switches
-from framework.errors import FrameworkError, InterruptError, NumericalError
+from framework.debug import Explicit, numerical_errors, switches
+from framework.errors import FrameworkError, InterruptError
 from framework.facts import data_facts, entry_of, run_facts, summarise
 from framework.population import updates
 from framework.registry import discover
@@ -160,7 +160,7 @@ def _train(
     began, journal, status = time.perf_counter(), loop.Journal(run.start_step), "failed"
     with (
         switches(experiment.settings.debug),
-        _numerical_errors(),
+        numerical_errors(),
         signals.stop_requests() as stopping,
         watching(experiment.settings.run.watchdog, stopping, on_loss) as watchdog,
         ExitStack() as up,
@@ -231,12 +231,3 @@ def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float
         params, model_state = jax.tree.map(lambda leaf: leaf[0], (params, model_state))
     model = trained_model(experiment.model, params, model_state, config, data_facts(experiment))
     return Result(metrics, state, model, directory)
-
-
-@contextmanager
-def _numerical_errors() -> Iterator[None]:
-    """What `debug=nans` and `debug=infs` raise, as an error of ours with its exit code."""
-    try:
-        yield
-    except FloatingPointError as error:
-        raise NumericalError(str(error)) from error

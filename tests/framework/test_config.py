@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from framework.config import COMPONENTS, GROUPS, MAPPINGS, extended, plain, settings_of, tagged
 from framework.errors import ConfigError
 from framework.registry import KINDS
-from framework.settings import Debug, RunSettings, Train
+from framework.settings import Debug, Distributed, RunSettings, Train
 
 WHOLE = {section: {"name": "x"} for section in COMPONENTS} | {"metrics": {"accuracy": {}}, "callbacks": {}}
 
@@ -21,7 +21,7 @@ def message(raised):
 
 def test_sections_left_out_have_their_defaults():
     settings = settings_of(WHOLE)
-    assert settings == (0, Train(), RunSettings(), Debug(), "stop", "float32", None)
+    assert settings == (0, Train(), RunSettings(), Distributed(), Debug(), "stop", "float32", None)
 
 
 @pytest.mark.parametrize(
