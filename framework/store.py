@@ -179,7 +179,7 @@ def _read_arrays(path: Path, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 def _checked(path: Path, name: str, leaf: Any, stored: np.ndarray, digest: str) -> Any:
     """A stored leaf as the array that `leaf` asks for."""
-    if hashlib.sha256(memoryview(stored)).hexdigest() != digest:
+    if hashlib.sha256(stored.data).hexdigest() != digest:
         raise StorageError(f"checkpoint {path}: the bytes of '{name}' are not those that were saved.")
     like = _as_stored(leaf)
     array = jax.numpy.asarray(stored.view(np.dtype(like.dtype)).reshape(like.shape))
