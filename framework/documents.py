@@ -52,6 +52,13 @@ class LimitedLoader(get_yaml_loader()):
         assert node is not None
         return node
 
+    def construct_yaml_int(self, node: Any) -> int:
+        """An integer of 64 bits; one of thousands of digits, as `1:1:1:…` makes, can be neither printed nor used."""
+        number = super().construct_yaml_int(node)
+        if abs(number) >= 1 << 63:
+            raise yaml.MarkedYAMLError(problem="found an integer beyond 64 bits", problem_mark=node.start_mark)
+        return number
+
     def _check(self, event: Any) -> None:
         problem = ""
         if self.nodes > MAX_NODES:
@@ -64,6 +71,9 @@ class LimitedLoader(get_yaml_loader()):
             problem = f"found the type '{tag}'; a config holds plain values only"
         if problem:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+LimitedLoader.add_constructor("tag:yaml.org,2002:int", LimitedLoader.construct_yaml_int)
 
 
 def load_yaml(file: Readable) -> tuple[Any, str]:

@@ -127,12 +127,12 @@ def _convert(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build])
 def _convert_plain(value: Any, annotation: type) -> tuple[bool, Any]:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:
-        return (
-            is_number and float(value).is_integer(),
-            int(value) if is_number and float(value).is_integer() else value,
-        )
+        whole = is_number and (isinstance(value, int) or value.is_integer())
+        return whole, int(value) if whole else value
     if annotation is float:
-        return (is_number, float(value)) if is_number else (hasattr(value, "dtype"), value)  # a traced value passes
+        if is_number and abs(value) < 1 << 1023:
+            return True, float(value)
+        return isinstance(value, float) or hasattr(value, "dtype"), value  # infinities and traced values pass
     if annotation in (tuple, list, Sequence):
         return isinstance(value, list | tuple), freeze(value)
     if annotation in (dict, Mapping):

@@ -247,7 +247,7 @@ def compose_mutation(text: str, folder: Path, by_command: bool = False) -> str:
     (folder / "experiment" / "case.yaml").write_text(text, errors="surrogatepass")
     began = time.process_time()
     code, err = _settings(folder)
-    if by_command:
+    if by_command and code in (0, 2):
         code, err = call(["--config-dir", str(folder), "--cfg", "job", "+experiment=case", *SMALL])
     seconds = time.process_time() - began
     if code not in (0, 2) or "Traceback" in err or (code and err.count("\n") != 1):
