@@ -89,7 +89,7 @@ def _by_patches(inputs: Array, kernel: Array, strides: Pair, padding: str) -> Ar
         (size - extent) // stride + 1
         for size, extent, stride in zip(padded.shape[1:3], (height, width), strides, strict=True)
     )
-    exact = jnp.promote_types(inputs.dtype, jnp.float32)
+    exact = jnp.dtype(jnp.float32) if inputs.dtype.itemsize < 4 else inputs.dtype
     matrix = kernel.reshape(-1, features).astype(exact)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
