@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from threading import Thread
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +15,9 @@ from framework import agreement, processes
 from framework.api import DataPipeline, Members, Model, Parameter, Strategy, Task, TrainState
 from framework.averaging import averaged
 from framework.build import Builder
-from framework.config import GROUPS, MAPPINGS, Settings, extended, plain, settings_of, tagged
+from framework.config import Settings, extended, plain, settings_of, tagged
 from framework.errors import ConfigError
+from framework.guard import guarded
 from framework.loop import Watcher
 from framework.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.population import Make, own_orders, population
@@ -103,33 +102,10 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     )
 
 
-@contextmanager
-def _importing(registry: Registry, config: Mapping[str, Any]) -> Iterator[None]:
-    """Import the other components meanwhile: reading data hardly needs the interpreter.
-
-    What fails is left to be reported where the component is built.
-    """
-
-    def load() -> None:
-        for key, kind in GROUPS.items():
-            section = config.get(key) or {}
-            for tag, options in section.items() if key in MAPPINGS else [(section.get("name"), section)]:
-                with suppress(Exception):
-                    registry.find(kind, options.get("name", tag), key).load()
-
-    thread = Thread(target=load, name="framework-imports", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
 def _build_data(builder: Builder, config: Mapping[str, Any]) -> tuple[DataPipeline, float]:
     """The pipeline, and the seconds it took; what `data.transform` lists runs in the step, not here."""
     began = time.perf_counter()
-    with _importing(builder.registry, config):
-        data = builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
+    data = builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
     return data, time.perf_counter() - began
 
 
@@ -144,11 +120,16 @@ def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings)
     transforms = [builder.entry("transforms", entry, f"data.transform[{i}]") for i, entry in enumerate(entries)]
     optimizer = _build_optimizer(builder, config)
     task = supervised(model, loss, optimizer, metrics, transforms, settings.train.accumulate)
+    task = guarded(task) if settings.nan_policy in ("skip", "rollback") else task
     return model, task if settings.ema is None else averaged(task, settings.ema)
 
 
 def _maker(config: DictConfig, settings: Settings, registry: Registry, members: Members) -> Make:
     """A function from a member's values, which may be traced, to its task."""
+    if settings.nan_policy in ("skip", "rollback"):
+        raise ConfigError(
+            f"nan_policy: {settings.nan_policy} is not for members, which are frozen one by one; take stop."
+        )
     for member in range(1, members.size if len(members.values) > 1 else 0):
         # Factories check ranges, which they cannot do of traced numbers.
         _build_task(Builder(registry), with_values(config, values_of(members, member)), settings)

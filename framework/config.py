@@ -162,7 +162,7 @@ def _section(config: Mapping[str, Any], name: str, schema: type) -> dict[str, An
 
 def _check_ranges(settings: Settings) -> None:
     for name, value in settings.train._asdict().items():
-        low = 1 if name in ("steps", "epochs", "steps_per_call", "accumulate") else 0
+        low = 1 if name in ("steps", "epochs", "steps_per_call", "accumulate", "skips_in_row") else 0
         if isinstance(value, int) and value < low:
             raise ConfigError(f"train.{name}: expected at least {low}, found {value}.")
     waits = ("run.watchdog", settings.run.watchdog, 0), ("distributed.timeout", settings.distributed.timeout, 1)

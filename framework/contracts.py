@@ -213,7 +213,7 @@ class Callback:
     every: int = 0
 
     def on_start(self, run: Run) -> None:
-        """Before the first step."""
+        """Before the first step; once more, after `on_end`, where a run goes back to a checkpoint of its own."""
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Scalars of one step, on the host, by tag: `train/…`, `eval/…`, `test/…`, `perf/…`.
@@ -222,7 +222,10 @@ class Callback:
         """
 
     def on_state(self, step: int, state: TrainState) -> None:
-        """The state after `step` updates: every `every` steps and at the end. It is valid only during the call."""
+        """The state after `step` updates: every `every` steps and at the end. It is valid only during the call.
+
+        A state that has lost numbers which were finite at first is not shown.
+        """
 
     def on_end(self, summary: Summary) -> None:
         """After the last step, also when the run failed."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from framework.api import Callback, DataPipeline, StopTraining, Strategy, Task, TrainState
 from framework.chunks import choose
-from framework.errors import FrameworkError, PluginError, StorageError
-from framework.measuring import Clock, Scalars, check_finite, last_of, measure, results
+from framework.errors import FrameworkError, NumericalError, PluginError, StorageError
+from framework.guard import check_skips, finite_leaves, spoilt_leaf
+from framework.measuring import Clock, Scalars, check_finite, last_of, measure, per_step, results
 from framework.population import updates
 from framework.settings import NanPolicy, Train
 from framework.stepping import Advance, Feed, Parts, count_finished, count_steps, is_indexed, stepper
+
+LOGGER = logging.getLogger("framework")
 
 
 class Watcher(NamedTuple):
@@ -55,10 +60,12 @@ class Journal:
     Attributes:
       step: the last one that was logged.
       scalars: the last value of every tag.
+      finite: which leaves of the state were finite at first; an optimizer may begin with a number that is not.
     """
 
     def __init__(self, step: int) -> None:
         self.step = step
+        self.finite: np.ndarray | None = None
         self.scalars: Scalars = {}
 
 
@@ -70,8 +77,9 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
 
     Returns: the final state, and the reason if a callback or a signal ended the run early.
 
-    Raises: NumericalError if a loss is not finite; PluginError if a callback fails.
+    Raises: NumericalError or guard.Rollback if an update is not finite, by the policy; PluginError if a callback fails.
     """
+    journal.finite = finite_leaves(state)
     with _stepper(work, state) as advance:
         return _fit(work, state, journal, advance)
 
@@ -100,7 +108,7 @@ def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> t
             if request is not None:
                 return state, request.name
             if at < work.total_steps:
-                show(work.watchers, at, state, final=False)
+                show(work, at, state, journal)
         except StopTraining as stop:
             return state, str(stop)
         if pending is None:
@@ -114,7 +122,7 @@ def finish(work: Work, state: TrainState, journal: Journal, is_over: bool) -> No
     They are not where the run will go on, after a signal: its log shall be that of one that never stopped. The state
     comes first, so that what kills the process during an evaluation costs that only.
     """
-    show(work.watchers, updates(state), state, final=True)
+    show(work, updates(state), state, journal, final=True)
     if "test" in work.data.splits[1:] and is_over:
         _log(work, updates(state), _evaluator(work)(state, "test"), journal)
 
@@ -151,10 +159,22 @@ def notify(watchers: Iterable[Watcher], hook: str, *args: Any) -> None:
         raise request
 
 
-def show(watchers: Iterable[Watcher], step: int, state: TrainState, final: bool) -> None:
-    """Call `on_state` of the callbacks whose turn it is."""
-    due = [w for w in watchers if final or (w.callback.every > 0 and step % w.callback.every == 0)]
-    notify(due, "on_state", step, state)
+def show(work: Work, step: int, state: TrainState, journal: Journal, final: bool = False) -> None:
+    """Call `on_state` of the callbacks whose turn it is, unless the state has lost numbers that were finite.
+
+    Raises: NumericalError then, so that none is saved; with nan_policy=ignore a warning is all.
+    """
+    due = [w for w in work.watchers if final or (w.callback.every > 0 and step % w.callback.every == 0)]
+    spoilt = spoilt_leaf(journal.finite, state) if due and journal.finite is not None else None
+    if spoilt is None:
+        notify(due, "on_state", step, state)
+    elif work.nan_policy == "ignore":
+        LOGGER.warning(f"{spoilt} is not finite after step {step}: this state is not saved")
+    else:
+        raise NumericalError(
+            f"{spoilt} is not finite after step {step}, though the losses were, and is not saved; find the operation "
+            f"with debug=nans, or lower optimizer.learning_rate."
+        )
 
 
 def is_resident(data: DataPipeline, settings: Train) -> bool:
@@ -179,6 +199,9 @@ def _read(work: Work, window: Window, clock: Clock, finished: int) -> Scalars:
     """
     if work.nan_policy == "stop":
         check_finite(window.parts, window.start)
+    elif work.nan_policy != "ignore":
+        limit = work.settings.skips_in_row if work.nan_policy == "skip" else 0
+        check_skips(per_step(window.parts, "skipped"), window.start, limit)
     if not _logs(work, window.stop):
         return {}
     return results(work.task, last_of(window.parts), "train") | clock.lap(finished)

@@ -37,15 +37,19 @@ def last_of(parts: Parts) -> Mapping[str, Any]:
     return jax.tree.map(lambda leaf: leaf[count - 1], means) if count else means
 
 
+def per_step(parts: Parts, name: str) -> np.ndarray:
+    """The total of a metric for every step of a window: [steps, ...]."""
+    values = jax.device_get([packed.values for packed, _ in parts])
+    each = [value[:count] if count else value[None] for value, (_, count) in zip(values, parts, strict=True)]
+    return np.asarray(unpack(replace(parts[0][0], values=np.concatenate(each)))[name].total)
+
+
 def check_finite(parts: Parts, start: int) -> None:
     """Look at the loss of every step of a window that began after `start` updates, not only of those that are logged.
 
     Raises: NumericalError naming the first step whose loss is not finite.
     """
-    values = jax.device_get([packed.values for packed, _ in parts])
-    each = [value[:count] if count else value[None] for value, (_, count) in zip(values, parts, strict=True)]
-    packed = replace(parts[0][0], values=np.concatenate(each))
-    losses = unpack(packed)["loss"].total  # [steps], or [steps, members], of whom one has to be sound
+    losses = per_step(parts, "loss")  # [steps], or [steps, members], of whom one has to be sound
     failed = ~np.isfinite(losses.reshape(len(losses), -1)).any(axis=1)
     if failed.any():
         at = int(np.flatnonzero(failed)[0])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Members, Task, TrainState
+from framework.guard import spoils
 from framework.keys import root_key
 from framework.mean import Mean
 
@@ -22,8 +23,8 @@ Result = Callable[[Any, float], float | Mapping[str, float]]
 def population(make: Make, members: Members, results: Mapping[str, Result]) -> Task:
     """The task of all members, mapped over the first axis of every leaf of the state.
 
-    A member whose loss is not finite is frozen: its state stays what it was before that step, so that its step falls
-    behind; that is how it is known from then on. Its metrics have a count of NaN.
+    A member whose loss, or what its update made, is not finite is frozen: its state stays what it was before that
+    step, so that its step falls behind; that is how it is known from then on. Its metrics have a count of NaN.
 
     Args:
       make: the task of one member, made anew where a step is traced, since it may hold traced numbers.
@@ -42,7 +43,7 @@ def population(make: Make, members: Members, results: Mapping[str, Result]) -> T
             state: TrainState, batch: Batch, own: Mapping[str, Any], live: Array
         ) -> tuple[TrainState, dict[str, Mean], Array]:
             after, means = make(own).train_step(state, batch, axis)
-            live = live & jnp.isfinite(means["loss"][0])
+            live = live & jnp.isfinite(means["loss"][0]) & ~spoils(state[1:4], after[1:4])
             # A loss that is not finite, lest a step of dead members alone pass for sound.
             means = {**means, "loss": (jnp.where(live, means["loss"][0], jnp.nan), means["loss"][1])}
             return _selected(live, after, state), _counted(means, live), live

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from omegaconf import DictConfig
 
-from framework import agreement, loop, masking, members, processes, record, resuming, signals
-from framework.api import Run, Strategy, Summary, TrainState
+from framework import agreement, masking, members, processes, record, resuming, signals
+from framework.api import Run, TrainState
 from framework.averaging import trained_params
 from framework.compilation import persistent_cache
 from framework.compose import Experiment, build
 from framework.config import Settings, extended, plain, settings_of
-from framework.debug import Explicit, numerical_errors, switches
 from framework.errors import FrameworkError, InterruptError
 from framework.facts import data_facts, entry_of, run_facts, summarise
 from framework.population import updates
 from framework.registry import discover
 from framework.settings import RunSettings
 from framework.trained import Trained, trained_model
-from framework.watchdog import Watchdog, Watched, watching
+from framework.training import train
 
 
 class Result(NamedTuple):
@@ -122,13 +119,15 @@ def _recorded(
     def write(**outcome: Any) -> None:
         record.write_record(directory, {**entry, **outcome}, hidden)
 
+    def facts(start: TrainState | None) -> Run:
+        run = run_facts(experiment, directory, entry["name"], start)
+        return run._replace(facts=masking.masked(run.facts, hidden))
+
     write(status="running")
     outcome: dict[str, Any] = {"status": "failed", "exit_code": 1}
     try:
         with persistent_cache(experiment.settings.run):
-            facts = run_facts(experiment, directory, entry["name"], state)
-            facts = facts._replace(facts=masking.masked(facts.facts, hidden))
-            state, metrics, reason = _train(experiment, facts, entry, state, write)
+            state, metrics, reason = train(experiment, facts, entry, state, write)
         del entry["ending"]
         outcome = {"status": "stopped" if reason else "done", "exit_code": 0, "reason": reason, "metrics": metrics}
         outcome["step"] = updates(state)
@@ -147,80 +146,6 @@ def _recorded(
         write(**outcome, seconds=round(time.perf_counter() - began, 3))
     summarise(metrics, directory, reason, outcome.get("members"))
     return _result(experiment, directory, metrics, state)
-
-
-def _train(
-    experiment: Experiment, run: Run, entry: dict[str, Any], state: TrainState | None, write: Callable[..., None]
-) -> tuple[TrainState, dict[str, float], str]:
-    """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
-
-    def on_loss(reason: str) -> None:
-        write(status="failed", exit_code=7, reason=reason)
-
-    began, journal, status = time.perf_counter(), loop.Journal(run.start_step), "failed"
-    with (
-        switches(experiment.settings.debug),
-        numerical_errors(),
-        signals.stop_requests() as stopping,
-        watching(experiment.settings.run.watchdog, stopping, on_loss) as watchdog,
-        ExitStack() as up,
-    ):
-        work = _work(experiment, stopping) if watchdog is None else _together(_work(experiment, stopping), watchdog)
-        for watcher in work.watchers:
-            loop.notify([watcher], "on_start", run)
-            # Callbacks end in the reverse order; each does, even if another one fails in doing so.
-            up.callback(lambda watcher=watcher: loop.notify([watcher], "on_end", _summary(journal, status, began)))
-        state = _initial_state(experiment, work.strategy, state)
-        if entry.get("ending") is None:
-            state, reason = loop.fit(work, state, journal)
-            # Who is killed while the last state is saved has ended all the same, and shall not train on.
-            entry["ending"] = {"reason": reason, "step": updates(state), "metrics": journal.scalars}
-            write(status="ending")
-        else:
-            reason, journal.scalars = entry["ending"]["reason"], dict(entry["ending"]["metrics"])
-        loop.finish(work, state, journal, is_over=reason not in signals.NAMES)
-        status = "stopped" if reason else "done"
-    return state, journal.scalars, reason
-
-
-def _summary(journal: loop.Journal, status: str, began: float) -> Summary:
-    return Summary(journal.step, journal.scalars, status, time.perf_counter() - began)
-
-
-def _initial_state(experiment: Experiment, strategy: Strategy, saved: TrainState | None) -> TrainState:
-    # Making constants is a transfer: it is the loop that debug=transfers watches.
-    with jax.transfer_guard("allow"):
-        if saved is not None:
-            return strategy.init(lambda state: state, saved)
-        return strategy.init(experiment.init, np.uint32(experiment.settings.seed))
-
-
-def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loop.Work:
-    settings = experiment.settings
-    train = settings.train
-    if train.steps_per_call == "auto" and (settings.debug.nans or settings.debug.infs or settings.debug.eager):
-        train = train._replace(steps_per_call=1)  # a compiled loop would hide which operation it was
-    return loop.Work(
-        experiment.task,
-        Explicit(experiment.strategy) if settings.debug.transfers else experiment.strategy,
-        experiment.batches,
-        experiment.watchers,
-        train,
-        experiment.total_steps,
-        experiment.batch_size,
-        settings.seed,
-        settings.nan_policy,
-        lambda updates: stopping(),
-        lambda: stopping() is not None,
-    )
-
-
-def _together(work: loop.Work, watchdog: Watchdog) -> loop.Work:
-    """The same for one of several processes: the first runs the callbacks, and all stop at one step."""
-    watchers = [watcher._replace(callback=agreement.ByFirst(watcher.callback)) for watcher in work.watchers]
-    return work._replace(
-        strategy=Watched(work.strategy, watchdog), watchers=watchers, stopping=watchdog.stopping, given_up=bool
-    )
 
 
 def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float], state: TrainState) -> Result:

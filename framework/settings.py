@@ -14,6 +14,7 @@ class Train(NamedTuple):
     eval_every: int = 500
     checkpoint_every: int = 0
     accumulate: int = 1  # parts that a batch is cut into, to fit into memory; their gradients are summed
+    skips_in_row: int = 10  # updates that nan_policy=skip undoes before it gives up: ten batches are not all bad
     steps_per_call: int | Literal["auto"] = "auto"  # steps in one compiled call
     resident_mib: int = 1024  # training examples in memory go to the device whole up to this size; 0 for never
 
@@ -52,7 +53,8 @@ class Debug(NamedTuple):
     checks: bool = False  # jax_enable_checks
 
 
-NanPolicy = Literal["stop", "ignore"]
+NanPolicy = Literal["stop", "skip", "rollback", "ignore"]
+"""What follows an update that is not finite: the end; undoing it; going back to the last checkpoint; nothing."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """What models compute in. Parameters, optimizer state, losses and metrics are float32 in any case."""

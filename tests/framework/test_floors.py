@@ -31,6 +31,7 @@ FLOORS = [
     {"processes"},
     {"adapters", "agreement", "chunks", "packing", "policy"},
     {"api"},
+    {"guard"},
     {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping", "store"}
     | {"footprint"},
     {"steps", "checkpoint", "listing", "measuring", "members", "overrides", "resuming", "search", "watchdog"}
@@ -39,6 +40,7 @@ FLOORS = [
     {"loop", "origins", "trained"},
     {"compose"},
     {"facts"},
+    {"training"},
     {"runner", "timing"},
     {"bench"},
     {"batch_size", "python"},
