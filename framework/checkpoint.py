@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 
 from framework import store
 from framework.api import Callback, Run, TrainState
-from framework.errors import ConfigError
+from framework.errors import ConfigError, writing
+from framework.places import check_space
 
 
 class Score(NamedTuple):
@@ -31,9 +32,13 @@ class Checkpoint(Callback):
     def on_start(self, run: Run) -> None:
         """Note where to save; sweep what a killed process left."""
         self.folder = run.directory / "checkpoints"
+        with writing(self.folder):
+            self.folder.mkdir(exist_ok=True)
         store.sweep(self.folder)
         # A resumed run knows what is best from the log, so that there is nothing more to save.
         self.scores = _logged(run, self.score.tag) if self.score else {}
+        self._delete(self._surplus(store.steps(self.folder)))  # where the run kept more before
+        check_space(self.folder, self._copies(run), run.state_bytes)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Note the metric that decides which step is best."""
@@ -46,8 +51,16 @@ class Checkpoint(Callback):
         if step not in saved:
             store.save(self.folder, step, state)
             saved.append(step)
-        for old in self._surplus(saved):
-            store.remove(self.folder / str(old))
+        self._delete(self._surplus(saved))
+
+    def _delete(self, saved: list[int]) -> None:
+        for step in saved:
+            store.remove(self.folder / str(step))
+
+    def _copies(self, run: Run) -> int:
+        """How many more there may be at one time: those to be kept, two where all are, and the one being written."""
+        saves = (run.total_steps - run.start_step) // self.every + 1 if self.every else 1
+        return max(min(self.keep or 2, saves) + 1 - len(store.steps(self.folder)), 1)
 
     def _surplus(self, saved: list[int]) -> list[int]:
         if self.keep == 0:

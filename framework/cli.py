@@ -142,8 +142,10 @@ def _job_words() -> list[str]:
 
 def _train_one(config: DictConfig) -> float | None:
     from framework.config import extended, plain, settings_of
+    from framework.places import check_place
 
-    settings_of(plain(extended(config)))  # what is wrong with the config is said before JAX is imported
+    # What is wrong with the config, or with where the run shall go, is said before JAX is imported.
+    check_place(settings_of(plain(extended(config))).run)
     from framework.python import experiment_name
     from framework.runner import run
 

@@ -188,6 +188,7 @@ class Run(NamedTuple):
     batch_size: int
     parameters: tuple[Parameter, ...]
     facts: Mapping[str, str]  # devices, data source, versions: what the run record holds, in words
+    state_bytes: int = 0  # of the whole state, as it is saved
 
 
 class Summary(NamedTuple):

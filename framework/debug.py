@@ -44,6 +44,8 @@ class Explicit(NamedTuple):
 def switches(debug: Debug) -> Iterator[None]:
     """Turn on what `debug` names, and only inside the context.
 
+    Raises: NumericalError for what `debug=nans` and `debug=infs` find.
+
     `jax_debug_nans` and `jax_debug_infs` re-run a step that made a NaN op by op, to name the operation; JAX keeps
     donated inputs alive for it.
     """
@@ -61,13 +63,7 @@ def switches(debug: Debug) -> Iterator[None]:
         for wanted, context in contexts:
             if wanted:
                 stack.enter_context(context())
-        yield
-
-
-@contextmanager
-def numerical_errors() -> Iterator[None]:
-    """What `debug=nans` and `debug=infs` raise, as an error of ours with its exit code."""
-    try:
-        yield
-    except FloatingPointError as error:
-        raise NumericalError(str(error)) from error
+        try:
+            yield
+        except FloatingPointError as error:
+            raise NumericalError(str(error)) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 LONGEST = 2000
 """Characters of an error's line; of a longer one the middle is left out."""
@@ -73,6 +75,18 @@ class InterruptError(FrameworkError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file where something cannot be written to the disk.
+
+    Raises: StorageError for any OSError inside the context.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 LISTED = 16

@@ -21,8 +21,9 @@ import jax
 from omegaconf import OmegaConf
 
 from framework import agreement, processes
-from framework.errors import StorageError
+from framework.errors import StorageError, writing
 from framework.masking import masked, masked_words
+from framework.places import probe
 from framework.registry import Plugin
 from framework.settings import RunSettings
 
@@ -50,6 +51,7 @@ def _made(settings: RunSettings, name: str) -> Path:
         raise StorageError(f"run.dir: {directory} holds a run already, or is a file; choose another folder.") from error
     except OSError as error:
         raise StorageError(f"run.dir: {directory} cannot be written: {error.strerror}.") from error
+    probe(directory)
     return directory
 
 
@@ -93,15 +95,17 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _lock(directory: Path, held: ExitStack) -> None:
-    file = held.enter_context((directory / "lock").open("a+"))
+    with writing(directory / "lock"):
+        file = held.enter_context((directory / "lock").open("a+"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.seek(0)
         raise StorageError(f"run.dir: {directory} is in use by {file.read().strip() or 'another run'}.") from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}\n")
-    file.flush()
+    with writing(directory / "lock"):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
@@ -114,13 +118,25 @@ def write_record(directory: Path, record: Mapping[str, Any], hidden: Collection[
     _replace(directory / "run.json", json.dumps(masked(record, hidden), indent=2) + "\n")
 
 
+@contextmanager
+def concluding(exit_code: int) -> Iterator[None]:
+    """Where how a run ended cannot be written either, the error that ended it is the one to tell."""
+    try:
+        yield
+    except StorageError as error:
+        if exit_code == 0:
+            raise
+        LOGGER.warning(str(error))
+
+
 def _replace(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader never finds half of it, nor who resumes a killed run."""
     if processes.index() > 0:
         return
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with writing(path):
+        partial.write_text(text)
+        partial.replace(path)
 
 
 def environment() -> dict[str, Any]:
@@ -168,7 +184,9 @@ def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
         yield
         return
     line = "%(asctime)s %(levelname)s %(message)s"
-    with _handling(logging.FileHandler(directory / "run.log"), _Masking(line, hidden)):
+    with writing(directory / "run.log"):
+        handler = _LogFile(directory / "run.log")
+    with _handling(handler, _Masking(line, hidden)):
         yield
 
 
@@ -179,6 +197,14 @@ class _Masking(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return masked(super().format(record), self.hidden)
+
+
+class _LogFile(logging.FileHandler):
+    """Says once that the disk takes no more lines, which stand on stderr as well; whether a run goes on is not its."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self.setLevel(logging.CRITICAL + 1)
+        sys.stderr.write(f"{self.baseFilename} cannot be written: {sys.exception()}\n")
 
 
 class _Console(logging.Handler):
@@ -198,7 +224,8 @@ def _handling(handler: logging.Handler, formatter: logging.Formatter) -> Iterato
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.propagate = propagated
-        handler.close()
+        with suppress(OSError):  # said already
+            handler.close()
 
 
 def _git_commit() -> str | None:

@@ -19,6 +19,7 @@ from framework.compose import Experiment, build
 from framework.config import Settings, extended, plain, settings_of
 from framework.errors import FrameworkError, InterruptError
 from framework.facts import data_facts, entry_of, run_facts, summarise
+from framework.places import check_place
 from framework.population import updates
 from framework.registry import discover
 from framework.settings import RunSettings
@@ -50,6 +51,7 @@ def run(config: DictConfig, name: str) -> Result:
     with _joined(settings), record.console():
         if (recorded := agreement.agree(lambda: _found(settings.run))) is not None:
             return _resumed(resuming.Recorded(Path(recorded["directory"]), recorded["entry"]), config, force=False)
+        agreement.agree(lambda: check_place(settings.run))
         experiment = _without(build(config, discover()), hidden)
         name = experiment.settings.run.name or name
         directory = record.make_directory(experiment.settings.run, name)
@@ -143,7 +145,8 @@ def _recorded(
         outcome |= {"reason": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        write(**outcome, seconds=round(time.perf_counter() - began, 3))
+        with record.concluding(outcome["exit_code"]):
+            write(**outcome, seconds=round(time.perf_counter() - began, 3))
     summarise(metrics, directory, reason, outcome.get("members"))
     return _result(experiment, directory, metrics, state)
 

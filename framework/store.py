@@ -49,8 +49,14 @@ def save(folder: Path, step: int, tree: PyTree) -> Path:
         _swap(partial, target)
         _flush(folder)
     except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)  # it takes the room of what can still be written
         raise StorageError(f"checkpoint {target} cannot be written: {error.strerror or error}.") from error
     return target
+
+
+def size(tree: PyTree) -> int:
+    """Bytes of a tree's leaves, which may be shapes."""
+    return sum(map(_size, jax.tree.leaves(tree)))
 
 
 def steps(folder: Path) -> list[int]:
@@ -183,8 +189,7 @@ def _checked(path: Path, name: str, leaf: Any, stored: np.ndarray, digest: str) 
         raise StorageError(f"checkpoint {path}: the bytes of '{name}' are not those that were saved.")
     like = _as_stored(leaf)
     array = jax.numpy.asarray(stored.view(np.dtype(like.dtype)).reshape(like.shape))
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if is_key else array
+    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if _is_key(leaf) else array
 
 
 def _size(leaf: Any) -> int:
@@ -195,8 +200,11 @@ def _size(leaf: Any) -> int:
 
 def _as_stored(leaf: Any) -> Any:
     """Shape and dtype of a leaf on the disk, where keys are numbers."""
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
+    return jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _key_impl(leaf: Any) -> str:
@@ -207,7 +215,7 @@ def _key_impl(leaf: Any) -> str:
 
 
 def _to_numpy(leaf: Any) -> np.ndarray:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if _is_key(leaf):
         leaf = jax.random.key_data(leaf)
     return np.ascontiguousarray(jax.device_get(leaf)).reshape(leaf.shape)
 

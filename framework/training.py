@@ -15,7 +15,7 @@ import numpy as np
 from framework import agreement, guard, loop, record, resuming, signals
 from framework.api import Run, Strategy, Summary, TrainState
 from framework.compose import Experiment
-from framework.debug import Explicit, numerical_errors, switches
+from framework.debug import Explicit, switches
 from framework.population import updates
 from framework.watchdog import Watchdog, Watched, watching
 
@@ -44,7 +44,6 @@ def train(
     barred = () if state is None else guard.barred_steps(state)
     with (
         switches(settings.debug),
-        numerical_errors(),
         signals.stop_requests() as stopping,
         watching(settings.run.watchdog, stopping, on_loss) as watchdog,
     ):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.api import Callback, Run, Summary
+from framework.errors import writing
 
 
 def metrics_log() -> Callback:
@@ -29,15 +30,17 @@ class MetricsLog(Callback):
 
     def __init__(self) -> None:
         self._file: FileIO | None = None
+        self._path = Path()
         self._line: dict[str, Any] = {}
         self._offset = 0  # where the last line begins
         self._end = 0  # where it ends
 
     def on_start(self, run: Run) -> None:
-        path = run.directory / "metrics.jsonl"
+        self._path = path = run.directory / "metrics.jsonl"
         lines = list(_sound_lines(path, run.start_step)) if run.start_step > 0 and path.exists() else []
-        _replace(path, b"".join(lines))
-        self._file = FileIO(path, "r+b")
+        with writing(path):
+            _replace(path, b"".join(lines))
+            self._file = FileIO(path, "r+b")
         self._line = json.loads(lines[-1]) if lines else {}
         self._offset, self._end = sum(map(len, lines[:-1])), sum(map(len, lines))
 
@@ -50,11 +53,12 @@ class MetricsLog(Callback):
         self._line |= {tag: _json_number(number) for tag, number in scalars.items()}
         line = json.dumps(self._line, allow_nan=False).encode() + b"\n"
         # A longer line takes the place of the step's first one in one write: at no moment is there none.
-        if os.pwrite(self._file.fileno(), line, self._offset) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        former, self._end = self._end, self._offset + len(line)
-        if former > self._end:
-            self._file.truncate(self._end)
+        with writing(self._path):
+            if os.pwrite(self._file.fileno(), line, self._offset) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            former, self._end = self._end, self._offset + len(line)
+            if former > self._end:
+                self._file.truncate(self._end)
 
     def on_end(self, summary: Summary) -> None:
         if self._file is not None:

@@ -28,6 +28,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter, masked_crc32c
 
+from framework.errors import writing
+
 Value = Any
 """A `Summary.Value`; the classes of protocol buffers are made at run time, so no type names them."""
 
@@ -45,9 +47,12 @@ class EventFile:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (directory / name).open("xb")
+        self._path = directory / name
+        with writing(self._path):
+            self._file = self._path.open("xb")
         self._records = RecordWriter(self._file)
         self.add_record(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
         # A TensorBoard that is looking on drops what it has read of the run's earlier files.
@@ -56,17 +61,20 @@ class EventFile:
 
     def add_record(self, record: bytes) -> None:
         """Write one serialized event; it may wait in memory."""
-        self._records.write(record)
+        with writing(self._path):
+            self._records.write(record)
 
     def add(self, step: int, values: Iterable[Value]) -> None:
         """Write values of one step as one event, and hand everything written so far to the operating system."""
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
         self.add_record(event.SerializeToString())
-        self._file.flush()
+        with writing(self._path):
+            self._file.flush()
 
     def close(self) -> None:
         """Flush and close; nothing can be written afterwards."""
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
 
 def scalar(tag: str, number: float) -> Value:
