@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -22,6 +23,13 @@ def leave_when_asked() -> None:
 
     for number in CAUGHT:
         signal.signal(number, leave)
+    atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    """While the interpreter ends, which gives signals back their deadly default, all is said and done."""
+    for number in CAUGHT:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ TINY = [
         (["strategy=sharded"], 16),
         (["strategy=vmapped", "strategy.members=3"], 48),
         (["strategy=jit", "train.resident_mib=0", "train.steps_per_call=4"], 16),
-        (["strategy=eager", "train.steps_per_call=1"], 16),
+        pytest.param(["strategy=eager", "train.steps_per_call=1"], 16, marks=pytest.mark.slow),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -99,7 +99,9 @@ def test_a_refusal_is_one_line(capsys, words, text):
     assert err.splitlines()[-1].startswith(f"error[config]: {text}")
 
 
-@pytest.mark.parametrize("strategy", ["jit", "pmap", "sharded", "vmapped"])
+@pytest.mark.parametrize(
+    "strategy", ["jit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pmap", "sharded", "vmapped"))]
+)
 def test_the_largest_batch_fits_and_the_next_larger_ones_do_not(strategy):
     config, name = compose_config([*TINY, "data.examples=100000", f"strategy={strategy}"])
     most = 4 * 2**20

@@ -80,6 +80,7 @@ def test_disturbed_trials_alone_are_shown_as_such(trial):
     assert "0/1" in table(rows) and "1/1" in table(rows)
 
 
+@pytest.mark.slow
 def test_members_are_measured_in_every_way():
     words = ["--members=2", "--steps=100", "--rounds=1", "--patience=0", "--synthetic=1000", "--ways=vmapped,turn"]
     command = [sys.executable, "-m", "benchmarks.members", *words]
