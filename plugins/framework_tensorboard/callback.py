@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -53,9 +54,9 @@ class TensorBoard(Callback):
 
     def on_end(self, summary: Summary) -> None:
         if self._file:
-            self._file.add(summary.step, [events.session_end(success=summary.status != "failed")])
-            self._file.close()
-            self._file = None
+            with closing(self._file) as file:  # also where the disk takes no more
+                self._file = None
+                file.add(summary.step, [events.session_end(success=summary.status != "failed")])
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

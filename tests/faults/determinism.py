@@ -25,7 +25,7 @@ MODELS = {
     "cnn": ["model=cnn", "model.channels=[4]", "model.kernel=3", "model.hidden=8", "model.dropout=0"],
     "batch norm": [
         "model=serial",
-        "model.layers=[Flatten, {Dense: {out_dim: 16}}, BatchNorm, Relu, {Dense: {out_dim: 5}}]",
+        "model.layers=[Flatten, {Dense: {out_dim: 16, bias: false}}, BatchNorm, Relu, {Dense: {out_dim: 5}}]",
     ],
 }
 

@@ -84,7 +84,10 @@ def test_metrics_and_callbacks_may_be_none(section):
         ({"experiment": {"seed": 1}}, "experiment: no such section. An experiment's file begins with '# @package _glo"),
         ({"seed": None}, "seed: expected int, found None (NoneType)."),
         ({"seed": "one"}, "seed: expected int, found 'one' (str)."),
-        ({"nan_policy": "stopp"}, "nan_policy: expected one of 'stop', 'ignore', found 'stopp' (str). Did you mean"),
+        (
+            {"nan_policy": "stopp"},
+            "nan_policy: expected one of 'stop', 'skip', 'rollback', 'ignore', found 'stopp' (str). Did you mean",
+        ),
     ],
 )
 def test_an_unknown_or_wrong_setting_is_one_line_with_its_key(given, text):

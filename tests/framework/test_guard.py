@@ -77,8 +77,8 @@ BASE = [
 def train(tmp_path, install):
     install(
         "faults",
-        {"framework.data": {"faulty": "faults:faulty"}, "framework.losses": {"steep": "faults:steep"}},
-        {"faults.py": FAULTY},
+        {"framework.data": {"faulty": "bad_batches:faulty"}, "framework.losses": {"steep": "bad_batches:steep"}},
+        {"bad_batches.py": FAULTY},
     )
 
     def run(name, *overrides):
