@@ -28,9 +28,9 @@ def max_windows(inputs: Array, window: Ints, strides: Ints, padding: str) -> Arr
     Small windows that lie side by side keep which of their values was the largest, in a byte, and give it the gradient
     in one pass; the inputs themselves need not be kept. Where values tie, the first has all of the gradient, as in
     stock stax; where windows overlap, are large or padded, those that tie share it. Beside `lax.reduce_window`, whose
-    gradient is a select-and-scatter, this takes about a third off the step of a small CNN on a CPU:
-    `python -m benchmarks w2 --contenders jit-stax,jit-layers` shows it together with the convolution. A relu costs least after the pool, where it is the
-    same function on fewer values, and the compiler makes one pass of both.
+    gradient is a select-and-scatter, this takes about a third off the step of a small CNN on a CPU;
+    `python -m benchmarks w2 --contenders jit-stax,jit-layers` shows it together with the convolution. A relu costs
+    least after the pool, where it is the same function on fewer values, and the compiler makes one pass of both.
 
     Args:
       inputs: [B, *spatial, C].
