@@ -27,11 +27,11 @@ def convolve(inputs: Array, kernel: Array, strides: Sequence[int], padding: str)
     """A convolution of images, as `lax.conv_general_dilated` computes it, with gradients of its own on CPUs.
 
     XLA's CPU backend has a fast kernel for the plain layout, NHWC and HWIO, which the gradients that JAX derives do not
-    have; inside a compiled loop those are 10 to 20 times slower. Here the gradient of the inputs is a plain
-    convolution, and that of the kernel a product of matrices, tile by tile of the batch, so that the patches of a tile
-    stay in the cache. In chunks, the step of a CNN of 3×3 kernels, 32 and 64 wide, takes four tenths of the time that
-    it takes with stock layers: `python -m benchmarks w2 --contenders jit-stax,jit-layers,framework`. Narrow networks
-    of large kernels, as LeNet, gain nothing by it.
+    have; inside a compiled loop those are 10 to 20 times slower. Here both gradients are products of matrices, tile by
+    tile of the batch, so that the patches of a tile stay in the cache. In chunks, the step of a CNN of 3×3 kernels, 32
+    and 64 wide, takes four tenths of the time that it takes with stock layers:
+    `python -m benchmarks w2 --contenders jit-stax,jit-layers,framework`. Narrow networks of large kernels, as LeNet,
+    gain nothing by it.
 
     Only tangents are written differently, in the form whose transpose is the fast one. So derivatives of every kind and
     order, `vmap`, `pmap`, `jax.checkpoint` work as for any function. Elsewhere than on CPUs the plain form is
@@ -59,54 +59,53 @@ _convolve = jax.custom_jvp(_plain, nondiff_argnums=(2, 3))
 @functools.partial(_convolve.defjvp, symbolic_zeros=True)
 def _tangent(strides: Pair, padding: str, primals: Any, tangents: Any) -> tuple[Array, Any]:
     inputs, kernel = primals
-    of_inputs, of_kernel = tangents
     outputs = _convolve(inputs, kernel, strides, padding)
-    if isinstance(of_inputs, SymbolicZero):  # data have no gradient, and cost none
-        return outputs, _by_patches(inputs, of_kernel, strides, padding)
-    tangent = _along_inputs(of_inputs, kernel, strides, padding)
-    if not isinstance(of_kernel, SymbolicZero):
-        tangent += _by_patches(inputs, of_kernel, strides, padding)
-    return outputs, tangent
+    # What has no tangent, as data have none, costs no gradient.
+    known = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
+    terms = [pair for pair, there in zip([(tangents[0], kernel), (inputs, tangents[1])], known, strict=True) if there]
+    return outputs, _by_patches(terms, strides, padding)
 
 
-def _along_inputs(inputs: Array, kernel: Array, strides: Pair, padding: str) -> Array:
-    """The convolution as a function of its inputs; the transpose of HWOI is HWIO."""
-    if strides != (1, 1):  # a plain convolution would run over the zeros between strided positions
-        return _by_patches(inputs, kernel, strides, padding)
-    swapped = jnp.swapaxes(kernel, 2, 3)
-    return lax.conv_general_dilated(inputs, swapped, strides, padding, dimension_numbers=("NHWC", "HWOI", "NHWC"))
-
-
-def _by_patches(inputs: Array, kernel: Array, strides: Pair, padding: str) -> Array:
-    """The convolution as products of patches with the kernel; tiles of the batch one after the other.
+def _by_patches(terms: Sequence[tuple[Array, Array]], strides: Pair, padding: str) -> Array:
+    """The sum of convolutions as products of patches with kernels; tiles of the batch one after the other.
 
     Sums are float32 at least. Patches are made again for the transpose (`jax.checkpoint`): they are many times as
     large as the inputs.
+
+    Args:
+      terms: pairs of inputs [B, H, W, in] and a kernel [height, width, in, out], all of the same shapes.
+      strides: steps between two positions, down and across.
+      padding: "VALID" or "SAME".
     """
+    (inputs, kernel), *_ = terms
     height, width, channels, features = kernel.shape
     edges = lax.padtype_to_pads(inputs.shape[1:3], (height, width), strides, padding)
-    padded = jnp.pad(inputs, ((0, 0), *edges, (0, 0)))
+    padded = tuple(jnp.pad(images, ((0, 0), *edges, (0, 0))) for images, _ in terms)
     rows, columns = (
         (size - extent) // stride + 1
-        for size, extent, stride in zip(padded.shape[1:3], (height, width), strides, strict=True)
+        for size, extent, stride in zip(padded[0].shape[1:3], (height, width), strides, strict=True)
     )
     exact = jnp.dtype(jnp.float32) if inputs.dtype.itemsize < 4 else inputs.dtype
-    matrix = kernel.reshape(-1, features).astype(exact)
+    matrices = [kernel.reshape(-1, features).astype(exact) for _, kernel in terms]
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def product(images: Array) -> Array:
+    def patches(images: Array) -> Array:
         reach = ((rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1)
         views = [
             lax.slice(images, (0, i, j, 0), (len(images), i + reach[0], j + reach[1], channels), (1, *strides, 1))
             for i in range(height)
             for j in range(width)
         ]
-        patches = jnp.concatenate(views, -1).astype(exact).reshape(-1, matrix.shape[0])
-        return (patches @ matrix).astype(inputs.dtype).reshape(-1, rows, columns, features)
+        return jnp.concatenate(views, -1).astype(exact).reshape(-1, height * width * channels)
 
-    batch, size = len(inputs), rows * columns * matrix.shape[0] * exact.itemsize
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def product(tile: tuple[Array, ...]) -> Array:
+        total = sum(patches(images) @ matrix for images, matrix in zip(tile, matrices, strict=True))
+        return total.astype(inputs.dtype).reshape(-1, rows, columns, features)
+
+    batch, size = len(inputs), rows * columns * height * width * channels * exact.itemsize
     tile = math.ceil(batch / math.ceil(batch * size / TILE_BYTES))  # tiles of nearly equal size
     whole = batch - batch % tile
-    tiles = lax.map(product, padded[:whole].reshape(-1, tile, *padded.shape[1:]))
+    tiles = lax.map(product, tuple(images[:whole].reshape(-1, tile, *images.shape[1:]) for images in padded))
     outputs = tiles.reshape(whole, rows, columns, features)
-    return outputs if whole == batch else jnp.concatenate([outputs, product(padded[whole:])])
+    rest = tuple(images[whole:] for images in padded)
+    return outputs if whole == batch else jnp.concatenate([outputs, product(rest)])
