@@ -10,6 +10,7 @@ from typing import Any
 from framework.errors import ConfigError
 
 MASK = "***"
+FOLDERS = ("PWD", "OLDPWD")  # where a shell stands and stood; their names only look like those of passwords
 SHORTEST = 6  # characters; to replace shorter ones wherever they occur would make a text unreadable
 
 _PLAIN = r"pass(word|wd|phrase)|pwd|secret|credential|(api|access|private|secret|auth|signing|encryption)_?key|token"
@@ -33,7 +34,7 @@ def is_secret(name: str) -> bool:
 def secrets_of(config: Any) -> frozenset[str]:
     """The texts to be kept off the disk: values of a config's secret keys, and of environment variables named so."""
     named = {str(value) for key, value in _leaves(config, "") if is_secret(_last(key)) and _is_text(value)}
-    variables = {value for name, value in os.environ.items() if _WORDS.search(_snake(name))}
+    variables = {value for name, value in os.environ.items() if _WORDS.search(_snake(name)) and name not in FOLDERS}
     return frozenset(text for text in named | variables if len(text) >= SHORTEST and text != MASK)
 
 

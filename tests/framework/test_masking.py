@@ -60,6 +60,13 @@ def test_variables_of_the_environment_count_too(monkeypatch):
     assert masked({"data": {"root": "/x/swordfish-1"}}, secrets_of({})) == {"data": {"root": "/x/***"}}
 
 
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD"])
+def test_where_a_shell_stands_is_no_secret(name, monkeypatch):
+    monkeypatch.setenv(name, "/home/me/work")
+    config = {"run": {"dir": "/home/me/work/run"}}
+    assert masked(config, secrets_of({})) == config
+
+
 def test_what_was_masked_is_asked_for():
     with pytest.raises(
         ConfigError, match=r"callbacks\.web\.token: it held a secret, .* set it with callbacks\.web\.token="
