@@ -16,23 +16,23 @@ from framework.errors import ConfigError
 class Share(NamedTuple):
     """What one process makes of every batch: the examples that its own devices take.
 
-    A batch of B examples is cut into `count` equal parts, in order. Processes may have parts in common, where several
+    A batch of B examples is cut into `of` equal parts, in order. Processes may have parts in common, where several
     devices take the same examples.
 
     Attributes:
       parts: which of them, ascending from 0.
-      count: how many there are.
+      of: how many there are.
     """
 
     parts: Sequence[int]
-    count: int
+    of: int
 
     def rows(self, size: int) -> np.ndarray:
         """The places in a batch of `size` examples, int32, ascending.
 
         Raises: ConfigError if it cannot be cut into equal parts.
         """
-        each = _divided(size, self.count)
+        each = _divided(size, self.of)
         return np.concatenate([np.arange(part * each, (part + 1) * each, dtype=np.int32) for part in self.parts])
 
     def each(self, held: int) -> int:

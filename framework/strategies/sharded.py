@@ -76,7 +76,7 @@ class Sharded(NamedTuple):
             return self._assemble(np.shape(leaf), self._whole(), leaf, lambda index: np.asarray(leaf)[index])
         share = self.share
         each = share.each(leaf.shape[axis])
-        shape = (*leaf.shape[:axis], each * share.count, *leaf.shape[axis + 1 :])
+        shape = (*leaf.shape[:axis], each * share.of, *leaf.shape[axis + 1 :])
 
         def part(index: tuple[slice, ...]) -> np.ndarray:
             first = share.parts.index(_start(index[axis]) // each) * each
