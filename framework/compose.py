@@ -25,6 +25,7 @@ from framework.precision import in_precision, loss_scaled
 from framework.registry import Plugin, Registry
 from framework.resuming import flat
 from framework.shapes import SEED, check_shapes, traced_once
+from framework.sharing import restricted
 from framework.steps import supervised
 from framework.store import leaves_by_path
 
@@ -39,7 +40,7 @@ class Experiment(NamedTuple):
     init: Callable[[Any], TrainState]  # the state of a seed, uint32 []
     data: DataPipeline
     data_seconds: float  # that its factory took
-    batches: DataPipeline  # what a step is fed: the data, or those of all members side by side
+    batches: DataPipeline  # what a step is fed: the data, a process's share, or those of all members side by side
     strategy: Strategy
     members: Members | None
     watchers: tuple[Watcher, ...]
@@ -73,7 +74,7 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     model, task = _build_task(builder, _of_first(config, members), settings)
     _check_batches(strategy, data, resolved["data"], settings.train.accumulate)
     task, init = traced_once(task, data)
-    shapes, batches = check_shapes(task, init, data, model), data
+    shapes, batches = check_shapes(task, init, data, model), _batches(data, strategy)
     parameters = _parameters(shapes)
     if members is not None:
         means = jax.eval_shape(task.train_step, shapes, data.spec)[1]
@@ -82,7 +83,7 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
         check_traceable(make, values_of(members, 0), data.spec)
         task, init = traced_once(population(make, members, results), data)
         shapes = jax.eval_shape(init, SEED)
-        batches = own_orders(data, members.values["seed"]) if members.order == "own" else data
+        batches = own_orders(data, members.values["seed"]) if members.order == "own" else batches
     return Experiment(
         config=resolved if members is None else recordable(config, values_of(members, 0)),
         settings=settings,
@@ -165,7 +166,7 @@ def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, A
     strategy: Strategy = builder.named("strategies", config["strategy"], "strategy")
     if processes.count() == 1:
         return strategy
-    if not getattr(strategy, "across_processes", False):
+    if not hasattr(strategy, "share"):
         raise ConfigError(
             f"strategy: '{config['strategy']['name']}' runs in one process, and there are {processes.count()}; "
             "take strategy=sharded, or pmap."
@@ -174,6 +175,10 @@ def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, A
     versions = {"data": data.source, "JAX": jax.__version__, "devices": jax.local_device_count()}
     agreement.check_alike({**facts, **versions})
     return strategy
+
+
+def _batches(data: DataPipeline, strategy: Any) -> DataPipeline:
+    return data if processes.count() == 1 else restricted(data, strategy.share)
 
 
 def _of_first(config: DictConfig, members: Members | None) -> dict[str, Any]:

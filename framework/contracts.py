@@ -89,6 +89,10 @@ class DataPipeline(Protocol):
     A pipeline may have one attribute more, `facts`: a mapping for JSON of what one must know to use a trained model,
     such as its vocabulary. It goes into the run's record, and `framework.load(RUN).facts` is it.
 
+    It may have one method more, `restricted(share: Share) -> DataPipeline`, for runs of several processes: the pipeline
+    of the same batches, of which `train` and `eval` make only the examples at `share.rows(size)`, size being that of
+    the whole batch. All else, `spec` too, stays that of whole batches. Without it, each process makes them whole.
+
     Attributes:
       spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].
       steps_per_epoch: training batches in one pass over the training split.
@@ -136,8 +140,8 @@ class Strategy(Protocol):
     every leaf of the state has the members as its first axis, and if their orders are their own, so has every leaf of a
     training batch.
 
-    One that can run in several processes says so by `across_processes: bool = True`. Its `feed` then gets the whole
-    batch in each of them, and takes what belongs on the devices of its own; the means of its steps are the same in all.
+    One that can run in several processes has `share: Share`: which parts of a batch the devices of this process take.
+    Its `feed` then gets those, one after the other; the means of its steps are the same in all processes.
 
     Attributes:
       devices: into how many equal parts a batch is cut.

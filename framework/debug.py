@@ -10,6 +10,7 @@ import jax
 
 from framework.api import PyTree, Strategy, TrainState
 from framework.errors import NumericalError
+from framework.memory import placed
 from framework.settings import Debug
 
 
@@ -37,7 +38,7 @@ class Explicit(NamedTuple):
 
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
         """What the strategy feeds, on the devices for certain."""
-        return jax.device_put(self.strategy.feed(feed, axes))
+        return placed(self.strategy.feed(feed, axes))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Host memory that a device on the CPU takes over as it is."""
+"""From the host's memory to that of devices, which on a CPU may be the same."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 ALIGNMENT = 64
@@ -25,6 +26,14 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
     block = np.empty(size + ALIGNMENT, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
     return block[start : start + size].view(dtype).reshape(tuple(shape))
+
+
+def placed(tree: Any) -> Any:
+    """The tree with what the host holds on the default device; what lies on devices stays as it is.
+
+    `jax.device_put` alone refuses arrays of which other processes hold a part.
+    """
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf), tree)
 
 
 def as_aligned(array: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, DataPipeline, Members, Task, TrainState
+from framework.api import Array, Batch, DataPipeline, Members, PyTree, Task, TrainState
 from framework.guard import spoils
 from framework.keys import root_key
 from framework.mean import Mean
@@ -39,18 +39,16 @@ def population(make: Make, members: Members, results: Mapping[str, Result]) -> T
         return jax.vmap(lambda key, own: make(own).init(key, spec))(keys, values)
 
     def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, dict[str, Mean]]:
-        def one(
-            state: TrainState, batch: Batch, own: Mapping[str, Any], live: Array
-        ) -> tuple[TrainState, dict[str, Mean], Array]:
+        def one(state: TrainState, batch: Batch, own: Mapping[str, Any]) -> tuple[TrainState, dict[str, Mean]]:
             after, means = make(own).train_step(state, batch, axis)
-            live = live & jnp.isfinite(means["loss"][0]) & ~spoils(state[1:4], after[1:4])
-            # A loss that is not finite, lest a step of dead members alone pass for sound.
-            means = {**means, "loss": (jnp.where(live, means["loss"][0], jnp.nan), means["loss"][1])}
-            return _selected(live, after, state), _counted(means, live), live
+            return after, dict(means)
 
-        mapped = jax.vmap(one, in_axes=(0, batch_axis, 0, 0))
-        after, means, live = mapped(state, batch, values, _live(state))
-        return after, {**means, "live_members": Mean(live.sum().astype(jnp.float32), jnp.ones([], jnp.float32))}
+        after, means = jax.vmap(one, in_axes=(0, batch_axis, 0))(state, batch, values)
+        total, count = means["loss"]
+        after, live = _frozen(_live(state) & jnp.isfinite(total), state, after)
+        # A loss that is not finite, lest a step of dead members alone pass for sound.
+        counted = _counted({**means, "loss": Mean(jnp.where(live, total, jnp.nan), count)}, live)
+        return after, {**counted, "live_members": Mean(live.sum().astype(jnp.float32), jnp.ones([], jnp.float32))}
 
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, Mean]:
         def one(state: TrainState, own: Mapping[str, Any], live: Array) -> dict[str, Mean]:
@@ -71,14 +69,37 @@ def _live(state: TrainState) -> Array:
     return state.step == state.step.max()
 
 
-def _selected(live: Array, after: TrainState, before: TrainState) -> TrainState:
-    """All but the root key, which never changes."""
-    selected = jax.tree.map(lambda new, old: jnp.where(live, new, old), after[:4], before[:4])
-    step, params, model_state, opt_state = selected
-    return TrainState(step, params, model_state, opt_state, before.key)
+def _frozen(sound: Array, before: TrainState, after: TrainState) -> tuple[TrainState, Array]:
+    """The state after a step, in which members that are not sound, or were spoilt by it, stay what they were before.
+
+    Which members those are is looked at closely only in a step that may have some: to compare and select all numbers
+    of a state costs as much as an optimizer.
+
+    Returns: the state, and which members are alive: bool [members].
+    """
+
+    def closely(after: TrainState) -> tuple[tuple[PyTree, ...], Array]:
+        live = sound & ~jax.vmap(spoils)(before[1:4], after[1:4])
+        return jax.vmap(_selected)(live, after[:4], before[:4]), live
+
+    quickly = (sound & jax.vmap(_surely_finite)(after[1:4])).all()
+    kept, live = jax.lax.cond(quickly, lambda after: (after[:4], sound), closely, after)
+    step, params, model_state, opt_state = kept  # the root key never changes
+    return TrainState(step, params, model_state, opt_state, before.key), live
+
+
+def _selected(live: Array, after: PyTree, before: PyTree) -> PyTree:
+    return jax.tree.map(lambda new, old: jnp.where(live, new, old), after, before)
+
+
+def _surely_finite(tree: PyTree) -> Array:
+    """Whether the sum of each leaf is finite, and so all that it adds up: bool []; of large numbers it may not be."""
+    sums = [jnp.isfinite(leaf.sum()) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack(sums).all() if sums else jnp.array(True)
 
 
 def _counted(means: Mapping[str, Any], live: Array) -> dict[str, Mean]:
+    """Means with one count for each member, NaN for those that are not alive."""
     return {name: Mean(total, jnp.where(live, count, jnp.nan)) for name, (total, count) in means.items()}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from framework.api import Batch, DataPipeline, PyTree, Strategy, TrainState
 from framework.chunks import Step, chunked
 from framework.errors import FrameworkError, PluginError
-from framework.memory import aligned
+from framework.memory import aligned, placed
 from framework.packing import Packed, pack
 from framework.prefetch import ahead
 
@@ -70,17 +70,18 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int
     over would take as long as making them: tables of indices, and single batches gathered in memory.
     """
     chunks = steps_per_call > 1
+    calls = (span for start, stop in _windows(feed) for span in _calls(start, stop, steps_per_call))
     if chunks:
-        calls = (span for start, stop in _windows(feed) for span in _calls(start, stop, steps_per_call))
         make, axes = (_resident, RESIDENT_AXES) if feed.resident else (_stacked, STACKED_AXES)
         call = feed.strategy.train(chunked(_packed(step), steps_per_call), axes)
         feeds, quick = make(feed, calls, steps_per_call), feed.resident
     else:
         call = feed.strategy.train(_packed(step), 0)
-        feeds, quick = (feed.strategy.feed(batch, 0) for batch in _batches(feed)), is_indexed(feed.data)
+        batches = (batch for _, batch in zip(calls, _batches(feed), strict=False))  # no batch beyond the last call
+        feeds, quick = (feed.strategy.feed(batch, 0) for batch in batches), is_indexed(feed.data)
 
-    placed = (jax.device_put(each) for each in feeds)
-    with nullcontext(feeds) if quick else ahead(placed, stopping=feed.given_up) as ready:
+    on_devices = (placed(each) for each in feeds)
+    with nullcontext(feeds) if quick else ahead(on_devices, stopping=feed.given_up) as ready:
 
         def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
             done: Parts = []

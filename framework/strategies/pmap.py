@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from framework.api import PyTree, Strategy, TrainState
+from framework.api import PyTree, Share, Strategy, TrainState
 from framework.errors import ConfigError
 
 AXIS = "batch"
@@ -24,7 +24,12 @@ class Pmap(NamedTuple):
     """
 
     devices: int  # of all processes
-    across_processes: bool = True
+
+    @property
+    def share(self) -> Share:
+        """Parts side by side, one for each device."""
+        each = self.devices // jax.process_count()
+        return Share(range(jax.process_index() * each, (jax.process_index() + 1) * each), self.devices)
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Make the state once and replicate it."""
@@ -39,17 +44,19 @@ class Pmap(NamedTuple):
         return self._map(step, 0, out_axes=None, donate=())
 
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
-        """Cut axes of B examples into [devices, …, B / devices, …], one row to a device; replicate what has none."""
+        """Cut axes of examples into [devices, …, B / devices, …], one row to a device; replicate what has none.
+
+        Raises: ConfigError if they do not divide.
+        """
         whole = jax.tree.broadcast(axes, feed, is_leaf=lambda axis: axis is None)
         return jax.tree.map(self._place, whole, feed, is_leaf=lambda axis: axis is None)
 
     def _place(self, axis: int | None, leaf: np.ndarray) -> jax.Array:
         if axis is None:
             return jax.device_put(leaf, NamedSharding(self._mesh(), PartitionSpec()))
-        each = self.devices // jax.process_count()
-        cut = leaf.reshape(*leaf.shape[:axis], self.devices, leaf.shape[axis] // self.devices, *leaf.shape[axis + 1 :])
-        own = np.moveaxis(cut, axis, 0)[jax.process_index() * each :][:each]
-        return jax.device_put(own, NamedSharding(self._mesh(), PartitionSpec(AXIS)))
+        each = self.share.each(leaf.shape[axis])
+        cut = leaf.reshape(*leaf.shape[:axis], len(self.share.parts), each, *leaf.shape[axis + 1 :])
+        return jax.device_put(np.moveaxis(cut, axis, 0), NamedSharding(self._mesh(), PartitionSpec(AXIS)))
 
     def _mesh(self) -> Mesh:
         return Mesh(np.asarray(jax.local_devices()[: self.devices // jax.process_count()]), (AXIS,))

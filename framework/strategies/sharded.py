@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from framework.api import PyTree, Strategy, TrainState
+from framework.api import PyTree, Share, Strategy, TrainState
 from framework.errors import ConfigError, nearest
 
 AXES = ("data", "fsdp", "tensor")
@@ -31,12 +31,17 @@ class Sharded(NamedTuple):
 
     mesh: Mesh
     rules: Rules
-    across_processes: bool = True
 
     @property
     def devices(self) -> int:
         """Into how many equal parts a batch is cut."""
         return math.prod(self.mesh.shape[axis] for axis in BATCH)
+
+    @property
+    def share(self) -> Share:
+        """The parts that the mesh puts on this process's devices; along `tensor` several devices take the same one."""
+        taken = NamedSharding(self.mesh, PartitionSpec(BATCH)).addressable_devices_indices_map((self.devices,))
+        return Share(sorted({_start(part[0]) for part in taken.values() if part is not None}), self.devices)
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Make the state in pieces: no device ever holds the whole of a parameter that is cut.
@@ -59,17 +64,33 @@ class Sharded(NamedTuple):
         return jax.jit(step, out_shardings=self._whole())
 
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
-        """Cut the axes of examples over the mesh's `data` and `fsdp`; replicate what has none."""
+        """Cut the axes of examples over the mesh's `data` and `fsdp`; replicate what has none.
+
+        Raises: ConfigError if they do not divide.
+        """
         whole = jax.tree.broadcast(axes, feed, is_leaf=lambda axis: axis is None)
         return jax.tree.map(self._place, whole, feed, is_leaf=lambda axis: axis is None)
 
     def _place(self, axis: int | None, leaf: np.ndarray) -> jax.Array:
-        spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, BATCH)
-        sharding = NamedSharding(self.mesh, spec)
+        if axis is None:
+            return self._assemble(np.shape(leaf), self._whole(), leaf, lambda index: np.asarray(leaf)[index])
+        share = self.share
+        each = share.each(leaf.shape[axis])
+        shape = (*leaf.shape[:axis], each * share.of, *leaf.shape[axis + 1 :])
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            first = share.parts.index(_start(index[axis]) // each) * each
+            return leaf[(*index[:axis], slice(first, first + each))]
+
+        return self._assemble(shape, NamedSharding(self.mesh, PartitionSpec(*[None] * axis, BATCH)), leaf, part)
+
+    def _assemble(
+        self, shape: tuple[int, ...], sharding: NamedSharding, leaf: np.ndarray, part: Callable[..., np.ndarray]
+    ) -> jax.Array:
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
         # It asks for the parts of this process's devices alone; `device_put` would send the rest around to compare it.
-        return jax.make_array_from_callback(np.shape(leaf), sharding, lambda part: np.asarray(leaf)[part])
+        return jax.make_array_from_callback(shape, sharding, part)
 
     def _whole(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
@@ -160,6 +181,10 @@ def _check_names(rules: Rules) -> None:
                 raise ConfigError(f"strategy.rules.{pattern}: the mesh has no axis '{name}'.{nearest(name, AXES)}")
         if len(set(used)) < len(used):
             raise ConfigError(f"strategy.rules.{pattern}: {list(names)} names an axis twice; each can cut once.")
+
+
+def _start(part: slice) -> int:
+    return part.start or 0
 
 
 def _by_path(tree: PyTree) -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -9,8 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
-from framework.api import Batch, PyTree, as_aligned
+from framework.api import Batch, PyTree, Share, as_aligned
 from framework.errors import ConfigError, DataError, nearest
+
+ALL = Share((0,), 1)
+"""Whole batches."""
 
 
 class InMemoryPipeline:
@@ -54,13 +58,15 @@ class InMemoryPipeline:
         self.source = source
         self._evals = {name: _frozen(split) for name, split in evals.items()}
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        self._share = ALL
         self._orders = functools.cache(functools.partial(_orders, count))
 
     def rows(self, seed: int, step: int) -> np.ndarray:
         """The examples of a training batch, as int32 indices [B] into `arrays`."""
         epoch, position = divmod(step, self.steps_per_epoch)
         first = position * self._batch_size
-        return self._orders(seed)(epoch)[first : first + self._batch_size]
+        rows = self._orders(seed)(epoch)[first : first + self._batch_size]
+        return rows if self._share is ALL else rows[self._share.rows(self._batch_size)]
 
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
         """Yield batches start, start + 1, … without end."""
@@ -71,14 +77,27 @@ class InMemoryPipeline:
         """Yield every example of a split once, in order, with "weights" [B] of 1, and of 0 for padding."""
         if split not in self._evals:
             raise ConfigError(f"there is no split '{split}' to evaluate.{nearest(split, self.splits)}")
-        return padded(self._evals[split], self._eval_batch_size)
+        return padded(self._evals[split], self._eval_batch_size, self._share)
+
+    def restricted(self, share: Share) -> InMemoryPipeline:
+        """The same batches, of which the examples of one process are made."""
+        part = copy.copy(self)
+        part._share = share
+        return part
 
 
-def padded(arrays: Batch, batch_size: int) -> Iterator[Batch]:
-    """Yield every example once, in order, with "weights" [B] of 1; the last batch is padded with examples of 0."""
+def padded(arrays: Batch, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+    """Yield every example once, in order, with "weights" [B] of 1; the last batch is padded with examples of 0.
+
+    Args:
+      arrays: all examples, [N, ...].
+      batch_size: B, before it is shared.
+      share: what is made of every batch.
+    """
     count = count_examples(arrays, "eval")
+    places = share.rows(batch_size)
     for first in range(0, count, batch_size):
-        wanted = np.arange(first, first + batch_size)
+        wanted = first + places
         # Padding repeats the last example: a real one, so that it cannot bring up a NaN.
         batch = gather(arrays, np.minimum(wanted, count - 1))
         real = (wanted < count).astype(np.float32)

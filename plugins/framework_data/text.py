@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import itertools
 from collections import Counter
@@ -12,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Batch
+from framework.api import Batch, Share
 from framework.errors import ConfigError, DataError, nearest
-from framework_data.pipeline import padded
+from framework_data.pipeline import ALL, padded
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 SHIPPED = "400,000 characters of Shakespeare's plays that ship with the package (public domain)"
@@ -83,6 +84,7 @@ class TextPipeline:
     ) -> None:
         """Take both parts of the text as integers [N], N above block, and the sizes of batches for both."""
         self._batch_size, self._eval_batch_size = sizes
+        self._share = ALL
         leaf = jax.ShapeDtypeStruct((self._batch_size, block), np.int32)
         self.spec: Batch = {"inputs": leaf, "targets": leaf}
         self.steps_per_epoch = max(1, len(train) // (self._batch_size * block))
@@ -98,13 +100,20 @@ class TextPipeline:
         for step in itertools.count(start):
             # NumPy's seeds must not be negative, JAX's may be.
             random = np.random.default_rng([seed % 2**64, step])
-            yield _batch(self._windows[random.integers(len(self._windows), size=self._batch_size)])
+            places = random.integers(len(self._windows), size=self._batch_size)
+            yield _batch(self._windows[places[self._share.rows(self._batch_size)]])
 
     def eval(self, split: str) -> Iterator[Batch]:
         """Yield every window of a split once, in order, with "weights" [B] of 1, and of 0 for padding."""
         if split not in self.splits:
             raise ConfigError(f"there is no split '{split}' to evaluate.{nearest(split, self.splits)}")
-        return padded(_batch(self._held), self._eval_batch_size)
+        return padded(_batch(self._held), self._eval_batch_size, self._share)
+
+    def restricted(self, share: Share) -> TextPipeline:
+        """The same batches, of which the windows of one process are made."""
+        part = copy.copy(self)
+        part._share = share
+        return part
 
 
 def read(path: str | None) -> tuple[str, str]:

@@ -29,7 +29,7 @@ FLOORS = [
         "sizes",
     },
     {"processes"},
-    {"adapters", "agreement", "chunks", "packing", "places", "policy"},
+    {"adapters", "agreement", "chunks", "packing", "places", "policy", "sharing"},
     {"api"},
     {"guard"},
     {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping", "store"}

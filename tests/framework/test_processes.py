@@ -119,19 +119,121 @@ CASES = {
     "data-single": ["strategy=sharded", "train.steps_per_call=1"],
     "fsdp": FSDP,
     "fsdp-single": [*FSDP, "train.steps_per_call=1"],
+    "pmap-streamed": ["strategy=pmap", "train.resident_mib=0"],
+    "data-streamed": ["strategy=sharded", "train.resident_mib=0"],
 }
 
 
 @pytest.mark.parametrize(
-    "names", [["pmap", "fsdp-single"], pytest.param(["pmap-single", "data", "data-single"], marks=pytest.mark.slow)]
+    "names",
+    [
+        ["pmap", "fsdp-single", "data-streamed"],
+        pytest.param(["pmap-single", "data", "data-single", "pmap-streamed"], marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_give_the_losses_of_one_with_two_devices(launch, tmp_path, names):
     codes, told = ended(launch(*({"words": [*TINY, *CASES[name], f"run.dir={name}"]} for name in names)))
-    assert codes == [0, 0], told
+    assert codes == [0, 0], "\n".join(told[0] + told[1])
     assert told[1] == []
     for name in names:
         reference = framework.run([*TINY, *CASES[name], f"run.dir={tmp_path}/one-{name}"])
         assert_same_losses(tmp_path / name, reference.directory)
+
+
+POINTS = """
+import copy, itertools, json, pathlib
+import jax, numpy as np
+
+
+class Points:
+    steps_per_epoch, splits, source, share = 10, ("test",), "points", None
+    spec = {"inputs": jax.ShapeDtypeStruct((16, 2, 3, 1), np.float32), "targets": jax.ShapeDtypeStruct((16,), np.int32)}
+
+    def __init__(self, notes):
+        self.notes = pathlib.Path(notes)
+
+    def train(self, seed, start=0):
+        return (self.made("train", 16, step, seed) for step in itertools.count(start))
+
+    def eval(self, split):
+        return (self.made("eval", 12, step) for step in range(2))
+
+    def made(self, kind, size, step, seed=0):
+        rows = np.arange(size) if self.share is None else self.share.rows(size)
+        self.notes.mkdir(exist_ok=True)
+        with (self.notes / f"{kind}{jax.process_index()}").open("a") as notes:
+            notes.write(json.dumps([step, rows.tolist()]) + "\\n")
+        drawn = [np.random.default_rng([seed, step, row]).normal(size=(2, 3, 1)).astype(np.float32) for row in rows]
+        inputs = np.stack(drawn)
+        return {"inputs": inputs, "targets": (4 * np.abs(inputs[:, 0, 0, 0])).astype(np.int32) % 8}
+
+
+class Sharing(Points):
+    def restricted(self, share):
+        part = copy.copy(self)
+        part.share = share
+        return part
+
+
+def points(notes: str): return Points(notes)
+def sharing(notes: str): return Sharing(notes)
+"""
+DRAWN = [
+    "model=mlp",
+    "model.hidden=[8, 12]",
+    "model.classes=8",
+    "train.steps=8",
+    "train.log_every=1",
+    "train.eval_every=5",
+    "data.transform=[{gaussian_noise: {scale: 0.5}}]",
+]
+QUIET = "data.transform=[]"  # noise with pmap is that of as many devices
+ALL, FIRST, SECOND = [0, 16], [0, 8], [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("devices", "cases"),
+    [
+        (
+            1,
+            [
+                (["data=sharing", "strategy=pmap"], FIRST, SECOND),
+                (["data=sharing", "strategy=sharded", "strategy.tensor=2"], ALL, ALL),
+                (["data=points", "strategy=sharded", "train.accumulate=2"], ALL, ALL),
+            ],
+        ),
+        pytest.param(
+            2,
+            [
+                (["data=sharing", "strategy=pmap", QUIET], FIRST, SECOND),
+                (["data=sharing", "strategy=sharded", "train.accumulate=2"], FIRST, SECOND),
+                (["data=sharing", *FSDP, "strategy.fsdp=4", "train.steps_per_call=1"], FIRST, SECOND),
+                (["data=sharing", *FSDP, "strategy.tensor=2"], FIRST, SECOND),
+                (["data=points", "strategy=pmap", "train.steps_per_call=1", QUIET], ALL, ALL),
+            ],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_each_process_makes_the_examples_that_its_devices_take(launch, install, monkeypatch, tmp_path, devices, cases):
+    entries = {"framework.data": {name: f"acme_points:{name}" for name in ("points", "sharing")}}
+    monkeypatch.setenv("PYTHONPATH", str(install("acme", entries, {"acme_points.py": POINTS})))
+    jobs = [
+        {"words": [*DRAWN, *words, f"run.dir=run{i}", f"data.notes={tmp_path}/notes{i}"]}
+        for i, (words, *_) in enumerate(cases)
+    ]
+    codes, told = ended(launch(*jobs, devices=devices))
+    assert codes == [0, 0], "\n".join(told[0] + told[1])
+    for i, (words, *expected) in enumerate(cases):
+        own = words if devices == 1 else [words[0], "strategy=jit", *[word for word in words if word == QUIET]]
+        reference = framework.run([*DRAWN, *own, f"run.dir={tmp_path}/one{i}", f"data.notes={tmp_path}/one-notes{i}"])
+        assert_same_losses(tmp_path / f"run{i}", reference.directory)
+        for process, (first, last) in enumerate(expected):
+            asked = [json.loads(line) for line in (tmp_path / f"notes{i}/train{process}").read_text().splitlines()]
+            assert asked == [[step, list(range(first, last))] for step in range(8)]
+            seen = [json.loads(line) for line in (tmp_path / f"notes{i}/eval{process}").read_text().splitlines()]
+            part = list(range(first * 12 // 16, last * 12 // 16))
+            assert seen == [[0, part], [1, part]] * 2
 
 
 @pytest.mark.parametrize("case", [FSDP, pytest.param(CASES["pmap-single"], marks=pytest.mark.slow)])
@@ -140,7 +242,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path
     jobs = [{"words": [*words, "run.dir=whole"]}, {"words": [*words, "run.dir=part", "train.steps=3"]}]
     jobs += [{"resume": "part", "words": ["train.steps=5"]}, {"words": [*words, "run.dir=part", "run.resume=auto"]}]
     codes, told = ended(launch(*jobs))
-    assert codes == [0, 0], told
+    assert codes == [0, 0], "\n".join(told[0] + told[1])
     whole, part = (store.steps(tmp_path / name / "checkpoints") for name in ("whole", "part"))
     assert whole == [4, 8] and part == [3, 4, 5, 8]
     arrays = [np.load(tmp_path / name / "checkpoints" / "8" / "arrays.npz") for name in ("whole", "part")]
@@ -159,7 +261,7 @@ def test_two_processes_of_two_devices_give_the_losses_of_one_device(launch, tmp_
     rules = ["strategy.rules={1_Dense/W: [null, tensor], 4_Dense/W: [tensor, null]}"]
     words = [*TINY, "model.dropout=0", *{**CASES, "tensor": ["strategy=sharded", "strategy.tensor=2", *rules]}[name]]
     codes, told = ended(launch({"words": [*words, "run.dir=two"]}, devices=2))
-    assert codes == [0, 0], told
+    assert codes == [0, 0], "\n".join(told[0] + told[1])
     reference = framework.run([*TINY, "model.dropout=0", f"run.dir={tmp_path}/one"])
     assert_same_losses(tmp_path / "two", reference.directory)
 
@@ -169,7 +271,7 @@ def test_many_steps_of_two_processes_of_two_devices_do_not_hang(launch, tmp_path
     words = [*TINY, "train.steps=600", "train.log_every=200", "train.eval_every=0", "train.steps_per_call=1"]
     jobs = [{"words": [*words, f"strategy={name}", f"run.dir={name}"]} for name in ("pmap", "sharded")]
     codes, told = ended(launch(*jobs, devices=2), timeout=240)
-    assert codes == [0, 0], told
+    assert codes == [0, 0], "\n".join(told[0] + told[1])
 
 
 @pytest.mark.parametrize(
@@ -254,7 +356,7 @@ def test_half_a_setting_is_refused(tmp_path, words, text):
 def test_auto_goes_by_what_slurm_sets(launch, tmp_path):
     slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
     codes, told = ended(launch({"words": [*TINY, "strategy=sharded", "run.dir=run"]}, slurm=slurm))
-    assert codes == [0, 0], told
+    assert codes == [0, 0], "\n".join(told[0] + told[1])
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -154,21 +153,29 @@ def test_what_does_not_fit_is_one_line(train, overrides, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
+STRATEGIES = {
+    "pmap": ["strategy=pmap"],
+    "data": ["strategy=sharded"],
+    "fsdp": ["strategy=sharded", "strategy.fsdp=2"],
+    "tensor": ["strategy=sharded", "strategy.fsdp=2", "strategy.tensor=2", *COLUMNS_THEN_ROWS],
+}
+
+
 @pytest.mark.parametrize(
-    ("devices", "mesh"),
-    [(4, "strategy.fsdp=2"), (8, "strategy.fsdp=2 strategy.tensor=2")],
+    ("devices", "names"),
+    [(4, ["pmap", "fsdp"]), pytest.param(8, list(STRATEGIES), marks=pytest.mark.slow)],
 )
-def test_larger_meshes_give_the_losses_of_one_device(train, tmp_path, devices, mesh):
-    rules = COLUMNS_THEN_ROWS if "tensor" in mesh else []
-    words = [*TINY, f"run.dir={tmp_path}/large", "strategy=sharded", *mesh.split(), *rules]
+def test_more_devices_give_the_losses_of_one(train, tmp_path, devices, names):
+    words = [*TINY, "model.dropout=0"]  # whose noise with pmap is that of as many devices
+    jobs = [[*words, *STRATEGIES[name], f"run.dir={tmp_path}/{name}"] for name in names]
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "framework", *words], env=environment, cwd=tmp_path, capture_output=True, text=True
-    )
+    code = f"import framework\nfor job in {jobs!r}: framework.run(job)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    reference = train("strategy=jit")
-    lines = (Path(tmp_path) / "large" / "metrics.jsonl").read_text().splitlines()
-    for tag in TAGS:
-        losses = [record[tag] for record in map(json.loads, lines) if tag in record]
-        np.testing.assert_allclose(losses, series(reference, tag), rtol=1e-5, err_msg=tag)
+    reference = train("strategy=jit", "model.dropout=0")
+    for name in names:
+        assert json.loads((tmp_path / name / "run.json").read_text())["status"] == "done"
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        for tag in TAGS:
+            losses = [record[tag] for record in map(json.loads, lines) if tag in record]
+            np.testing.assert_allclose(losses, series(reference, tag), rtol=1e-5, err_msg=f"{name}: {tag}")

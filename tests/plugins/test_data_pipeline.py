@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from framework.api import Share
 from framework.errors import ConfigError, DataError
+from framework.sharing import restricted
 from framework_data.pipeline import InMemoryPipeline, hold_out
 from framework_data.synthetic import synthetic
+from framework_data.text import text
 
 
 def numbered(count):
@@ -47,6 +51,36 @@ def test_batch_k_depends_on_seed_and_k_alone(seed, start):
         assert equal(batch, whole[step])
         assert np.array_equal(batch["targets"], data.rows(seed, step))
         assert equal(jax.tree.map(lambda leaf, step=step: leaf[data.rows(seed, step)], data.arrays), batch)
+
+
+def by_index():
+    """Third-party data that lie in memory and know nothing of processes."""
+    whole = pipeline(batch_size=6)
+    names = ("arrays", "rows", "train", "eval", "spec", "steps_per_epoch", "splits", "source")
+    return SimpleNamespace(**{name: getattr(whole, name) for name in names})
+
+
+@pytest.mark.parametrize("make", [lambda: pipeline(batch_size=6), lambda: text(block=5, batch_size=6), by_index])
+@pytest.mark.parametrize(("parts", "count"), [((0,), 2), ((1,), 2), ((0, 1), 2)])
+def test_a_process_makes_the_rows_of_its_share_and_no_others(make, parts, count):
+    data = make()
+    own = restricted(data, Share(parts, count))
+    assert own.spec == data.spec and own.steps_per_epoch == data.steps_per_epoch
+
+    def part(leaf):
+        return np.concatenate([np.split(leaf, count)[part] for part in parts])
+
+    for mine, whole in zip(take(own.train(3, 2), 5), take(data.train(3, 2), 5), strict=True):
+        assert equal(mine, jax.tree.map(part, whole))
+    for mine, whole in zip(take(own.eval(data.splits[0]), 2), take(data.eval(data.splits[0]), 2), strict=True):
+        assert equal(mine, jax.tree.map(part, whole))
+    if hasattr(data, "rows"):
+        assert np.array_equal(own.rows(3, 4), part(data.rows(3, 4)))
+
+
+def test_a_batch_that_cannot_be_shared_is_one_line():
+    with pytest.raises(ConfigError, match=r"a batch of 5 examples does not divide over 2 devices; .*batch_size=6"):
+        next(restricted(pipeline(), Share((0,), 2)).train(0))
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(20, 5), (23, 5), (5, 5), (7, 1)])
