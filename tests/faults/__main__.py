@@ -14,7 +14,7 @@ CACHE = Path(tempfile.gettempdir()) / "framework-faults-jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))  # JAX reads it when it is imported
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from tests.faults import damage, determinism, folders, kills, points, positions, stops  # noqa: E402
+from tests.faults import damage, determinism, disks, folders, kills, points, positions, stops  # noqa: E402
 from tests.faults.trials import Draws, Outcome  # noqa: E402
 
 ROWS: dict[str, tuple[str, Callable[[int, Draws], Outcome]]] = {
@@ -22,6 +22,8 @@ ROWS: dict[str, tuple[str, Callable[[int, Draws], Outcome]]] = {
     "R1p": ("ended at every named point of what it does to its folder", points.crashes),
     "R2": ("damaged checkpoints", damage.damage),
     "R3p": ("a full or broken disk at every such point", points.refusals),
+    "R3": ("a small disk that fills up", disks.disks),
+    "R4": ("where no run can go", disks.places),
     "R5": ("SIGTERM, SIGINT, SIGUSR2 at random moments", stops.stops),
     "R6": ("the same again, and on 1, 2, 4 and 8 devices", determinism.determinism),
     "R7": ("where a run goes on", positions.positions),

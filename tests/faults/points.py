@@ -58,7 +58,7 @@ def crashes(tier: int, draws: Draws) -> Outcome:
 
 
 def refusals(tier: int, draws: Draws) -> Outcome:
-    """R3, at every point by name: what makes something finds a full disk, all else a broken one; at tier 3 each finds both."""
+    """R3, at every point by name: what makes something finds a full disk, all else a broken one; both at tier 3."""
 
     def kinds(operation: str) -> list[str]:
         return ["full"] * (operation in MAKING) + ["broken"] * (operation not in MAKING or tier == 3)

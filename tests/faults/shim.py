@@ -1,7 +1,8 @@
-"""Between a process and its files: numbers all that it does to those of one folder, and ends it or fails at one of them.
+"""Between a process and its files: names all that it does to those of one folder, and ends it or fails at one point.
 
-The points are found by a dry run of the real process, and have names such as "rename checkpoints/10 #1", so that a write
-that is added later is a point too, whoever does it and in whichever thread. What native libraries write is not seen.
+The points are found by a dry run of the real process, and have names such as "rename checkpoints/10 #1", so that a
+write that is added later is a point too, whoever does it and in whichever thread. What native libraries write is not
+seen.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Harm(NamedTuple):
     """What is done, and at which point.
 
     Attributes:
-      kind: "before", "half" (of a write) and "after" end the process as `kill -9` would; "full" is a disk that takes half
-        of this write and nothing from then on; "broken" is one input/output error.
+      kind: "before", "half" (of a write) and "after" end the process as `kill -9` would; "full" is a disk that takes
+        half of this write and nothing from then on; "broken" is one input/output error.
       point: its name; "" for none.
     """
 
@@ -44,8 +45,8 @@ def install(folder: Path, notes: Path, harm: Harm) -> None:
     """Stand between this process and the files of a folder, for the rest of its life.
 
     Args:
-      notes: a file elsewhere, which gets the name of each point, "!" where the harm was done, "advance" at each call for
-        steps, and "compile" at each of XLA's compilations.
+      notes: a file elsewhere, which gets the name of each point, "!" where the harm was done, "advance" at each call
+        for steps, and "compile" at each of XLA's compilations.
     """
     shim = Shim(folder, notes, harm)
     for name in BY_PATH:
@@ -105,7 +106,7 @@ class Shim:
 def _path_of(file: Any, dir_fd: int | None = None) -> str:
     """Where a file lies that is given by its path or its descriptor."""
     if isinstance(file, int):
-        return os.readlink(f"/proc/self/fd/{file}").removesuffix(" (deleted)")
+        return os.readlink(f"/proc/self/fd/{file}").removesuffix(" (deleted)")  # noqa: PTH115
     base = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else os.getcwd()  # noqa: PTH109, PTH115
     return os.path.normpath(os.path.join(base, os.fsdecode(file)))  # noqa: PTH118
 
