@@ -96,4 +96,5 @@ def _slow(place: Path, victim: Child, children: list[Child]) -> str | None:
     children[1].send(signal.SIGTERM)
     codes = [child.wait(30) for child in children]
     steps = {tuple(re.findall(r"SIGTERM at step (\d+)", (place / f"err{i}").read_text())) for i in (0, 1)}
-    return None if codes == [143, 143] and len(steps) == 1 else f"then ended with {codes}, at steps {steps}"
+    said = f"{tail(place / 'err0', 1)} / {tail(place / 'err1', 1)}"
+    return None if codes == [143, 143] and len(steps) == 1 else f"then ended with {codes}, at steps {steps}: {said}"
