@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults.processes import Child, fork
+from tests.faults.processes import Child, start
 from tests.faults.runs import tail, words_of
 from tests.faults.trials import Draws, Outcome, run_trials
 
@@ -59,7 +59,8 @@ def _start(place: Path, words: list[str]) -> list[Child]:
     meet = [f"run.dir={place}/run", f"distributed.coordinator=127.0.0.1:{port}", "distributed.processes=2"]
     # JAX counts the devices of all; each process has its own one or two, whatever was set outside.
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    return [fork([*words, *meet, f"distributed.process={i}"], place / f"err{i}", flags) for i in (0, 1)]
+    # Interpreters of their own: a forked child leaves without what is done at exit, which is when processes part.
+    return [start([*words, *meet, f"distributed.process={i}"], place / f"err{i}", flags) for i in (0, 1)]
 
 
 def _trial(place: Path, children: list[Child], kind: str, generator: random.Random, longest: list[float]) -> str | None:
