@@ -18,7 +18,7 @@ from framework.build import Builder
 from framework.config import Settings, extended, plain, settings_of, tagged
 from framework.errors import ConfigError
 from framework.guard import guarded
-from framework.loop import Watcher
+from framework.hooks import Watcher
 from framework.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.population import Make, own_orders, population
 from framework.precision import in_precision, loss_scaled

@@ -223,7 +223,8 @@ class Callback:
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Scalars of one step, on the host, by tag: `train/…`, `eval/…`, `test/…`, `perf/…`.
 
-        Steps come in order. One step may come more than once, with other tags: first `train/…`, then `eval/…`.
+        Steps come in order. One step may come more than once, with other tags: first `train/…`, then `eval/…`. A run
+        that goes on may begin with the evaluation of its step, once more if a process was killed after logging it.
         """
 
     def on_state(self, step: int, state: TrainState) -> None:

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from framework.api import Callback, DataPipeline, StopTraining, Strategy, Task, TrainState
+from framework.api import DataPipeline, StopTraining, Strategy, Task, TrainState
 from framework.chunks import choose
-from framework.errors import FrameworkError, NumericalError, PluginError, StorageError
+from framework.errors import NumericalError
 from framework.guard import check_skips, finite_leaves, spoilt_leaf
+from framework.hooks import Watcher, notify
 from framework.measuring import Clock, Scalars, check_finite, last_of, measure, per_step, results
 from framework.population import updates
+from framework.prefetch import ahead
 from framework.settings import NanPolicy, Train
 from framework.stepping import Advance, Feed, Parts, count_finished, count_steps, is_indexed, stepper
 
 LOGGER = logging.getLogger("framework")
-
-
-class Watcher(NamedTuple):
-    """A callback and who it is, for messages."""
-
-    label: str  # such as "callback 'tensorboard' (framework 0.1.0)"
-    callback: Callback
 
 
 class Work(NamedTuple):
@@ -61,12 +56,14 @@ class Journal:
       step: the last one that was logged.
       scalars: the last value of every tag.
       finite: which leaves of the state were finite at first; an optimizer may begin with a number that is not.
+      owed: whether the evaluation of the step at which the run is, or begins, was cut short or left out for a signal.
     """
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, scalars: Scalars | None = None, owed: bool = False) -> None:
         self.step = step
         self.finite: np.ndarray | None = None
-        self.scalars: Scalars = {}
+        self.scalars: Scalars = dict(scalars or {})
+        self.owed = owed
 
 
 def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, str]:
@@ -85,10 +82,15 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
 
 
 def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> tuple[TrainState, str]:
-    evaluate = _evaluator(work)
+    evaluate = _evaluator(work, journal)
     clock = Clock(work.batch_size)
     pending: Window | None = None
     at = updates(state)
+    try:
+        if journal.owed:
+            evaluate(state, "eval", at)
+    except StopTraining as stop:
+        return state, str(stop)
     for event in events(work, at):
         state, parts = advance(state, at, event)
         window = Window(at, at + count_steps(parts), parts)
@@ -103,8 +105,9 @@ def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> t
             if _synchronous(work, at) or request is not None:
                 _log(work, at, _read(work, window, clock, at), journal)
                 pending = None
-            if _evaluates(work, at):
-                _log(work, at, evaluate(state, "eval"), journal)
+            journal.owed = _evaluates(work, at)
+            if journal.owed and request is None:
+                evaluate(state, "eval", at)
             if request is not None:
                 return state, request.name
             if at < work.total_steps:
@@ -116,15 +119,21 @@ def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> t
     return state, ""
 
 
-def finish(work: Work, state: TrainState, journal: Journal, is_over: bool) -> None:
+def finish(work: Work, state: TrainState, journal: Journal, is_over: bool) -> str:
     """What follows the last step: the state is shown to every callback, and the splits not seen are evaluated.
 
     They are not where the run will go on, after a signal: its log shall be that of one that never stopped. The state
     comes first, so that what kills the process during an evaluation costs that only.
+
+    Returns: the name of the signal that cut that evaluation short, or "".
     """
     show(work, updates(state), state, journal, final=True)
     if "test" in work.data.splits[1:] and is_over:
-        _log(work, updates(state), _evaluator(work)(state, "test"), journal)
+        try:
+            _evaluator(work, journal)(state, "test", updates(state))
+        except StopTraining as stop:
+            return str(stop)
+    return ""
 
 
 def events(work: Work, start: int) -> Iterator[int]:
@@ -135,28 +144,6 @@ def events(work: Work, start: int) -> Iterator[int]:
     while step < total:
         step = min([total, *(step - step % period + period for period in periods if period > 0)])
         yield step
-
-
-def notify(watchers: Iterable[Watcher], hook: str, *args: Any) -> None:
-    """Call one hook of every callback.
-
-    Raises: PluginError or StorageError naming the callback that failed; the framework's own errors pass; StopTraining
-      once all were called, so that every logger has the record that ended the run.
-    """
-    request = None
-    for label, callback in watchers:
-        try:
-            getattr(callback, hook)(*args)
-        except StopTraining as stop:
-            request = stop
-        except FrameworkError:
-            raise
-        except OSError as error:
-            raise StorageError(f"{label} failed in {hook}: {error}") from error
-        except Exception as error:
-            raise PluginError(f"{label} failed in {hook}: {type(error).__name__}: {error}") from error
-    if request is not None:
-        raise request
 
 
 def show(work: Work, step: int, state: TrainState, journal: Journal, final: bool = False) -> None:
@@ -207,12 +194,20 @@ def _read(work: Work, window: Window, clock: Clock, finished: int) -> Scalars:
     return results(work.task, last_of(window.parts), "train") | clock.lap(finished)
 
 
-def _evaluator(work: Work) -> Callable[[TrainState, str], Scalars]:
+def _evaluator(work: Work, journal: Journal) -> Callable[[TrainState, str, int], None]:
     step = work.strategy.evaluate(work.task.eval_step)
 
-    def evaluate(state: TrainState, tag: str) -> Scalars:
+    def evaluate(state: TrainState, tag: str, at: int) -> None:
+        """Measure and log one split. Raises: StopTraining with the name of a signal, and nothing is logged then."""
         split = work.data.splits[0] if tag == "eval" else tag
-        return results(work.task, measure(step, work.strategy.feed, state, work.data.eval(split)), tag)
+        batches = (batch for batch in work.data.eval(split))
+        # Who waits for a batch looks for signals meanwhile; those in memory are there at once.
+        with nullcontext(batches) if is_indexed(work.data) else ahead(batches, stopping=work.given_up) as ready:
+            means = measure(step, work.strategy.feed, state, ready, lambda: work.stopping(at))
+        if isinstance(means, signal.Signals):
+            raise StopTraining(means.name)
+        journal.owed = False
+        _log(work, at, results(work.task, means, tag), journal)
 
     return evaluate
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from signal import Signals
 from typing import Any
 
 import jax
@@ -18,6 +19,9 @@ from framework.packing import unpack
 from framework.stepping import IN_FLIGHT, Parts
 
 Scalars = dict[str, float]
+
+SLOW = 0.05
+"""Seconds that a batch of an evaluation takes when it is slow; dispatching one takes less than a hundredth of that."""
 
 
 def results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
@@ -60,15 +64,31 @@ def check_finite(parts: Parts, start: int) -> None:
 
 
 def measure(
-    step: Callable[..., Mapping[str, Any]], feed: Callable[..., PyTree], state: TrainState, batches: Iterable[Batch]
-) -> Mapping[str, Any]:
-    """Sum totals and counts over batches; on the host in float64, so that the order of batches hardly matters."""
+    step: Callable[..., Mapping[str, Any]],
+    feed: Callable[..., PyTree],
+    state: TrainState,
+    batches: Iterable[Batch],
+    stopping: Callable[[], Signals | None] = lambda: None,
+) -> Mapping[str, Any] | Signals:
+    """Sum totals and counts over batches; on the host in float64, so that the order of batches hardly matters.
+
+    Returns: means by name, or the signal that `stopping` told, which is asked after each batch and after the last.
+    """
     waiting: deque[Any] = deque()
     sums: PyTree = None
+    ahead, since = IN_FLIGHT, time.perf_counter()
     for batch in batches:
         waiting.append(step(state, feed(batch, 0)))
-        if len(waiting) >= IN_FLIGHT:
+        if (signal := stopping()) is not None:
+            return signal
+        while len(waiting) >= ahead:
             sums = _add(sums, waiting.popleft())
+            # What is dispatched cannot be taken back, so that of slow batches only one is, beside the one at work.
+            ahead = 2 if time.perf_counter() - since > SLOW else IN_FLIGHT
+            since = time.perf_counter()
+    # A wait for data that was given up looks like the end of them.
+    if (signal := stopping()) is not None:
+        return signal
     for means in waiting:
         sums = _add(sums, means)
     return sums

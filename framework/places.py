@@ -43,6 +43,19 @@ def _nearest(folder: Path) -> Path:
     return folder
 
 
+def make_folder(folder: Path, exist_ok: bool) -> None:
+    """Make a run folder for its owner and group, and what is missing above it; others write in none of them.
+
+    Only the umask may leave less. A folder that exists keeps the permissions that it has.
+
+    Raises: OSError if it cannot be made, FileExistsError if it is a file, or exists and may not.
+    """
+    for parent in reversed(folder.parents):
+        if not parent.exists():
+            parent.mkdir(mode=0o775, exist_ok=True)
+    folder.mkdir(mode=0o770, exist_ok=exist_ok)
+
+
 def probe(folder: Path) -> None:
     """Write, flush and remove a small file.
 

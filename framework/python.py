@@ -93,11 +93,11 @@ def recorded_config(run_folder: str | Path, overrides: Sequence[str] = ()) -> tu
             raise ConfigError(f"{path}: expected a mapping of sections, found {content!r:.40}.")
         policy.check_content(content)
         config = OmegaConf.create(content)
+        OmegaConf.update(config, "run.dir", None, force_add=True)  # it is taken; an override may name another
         for override in OverridesParser.create().parse_overrides(words):
             if override.is_delete() or override.is_sweep_override() or "/" in override.key_or_group:
                 raise ConfigError(f"{override.input_line}: a recorded config takes key=value only.")
             OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
-    OmegaConf.update(config, "run.dir", None, force_add=True)
     masking.check_unmasked(plain(config))
     return config, str(OmegaConf.select(config, "run.name") or path.resolve().parent.parent.name)
 

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from framework import agreement, processes
 from framework.errors import StorageError, writing
 from framework.masking import masked, masked_words
-from framework.places import probe
+from framework.places import make_folder, probe
 from framework.registry import Plugin
 from framework.settings import RunSettings
 
@@ -41,8 +41,9 @@ def make_directory(settings: RunSettings, name: str) -> Path:
 def _made(settings: RunSettings, name: str) -> Path:
     directory = Path(settings.dir) if settings.dir else Path(settings.root) / name
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not settings.dir:
+        if settings.dir:
+            make_folder(directory, exist_ok=True)
+        else:
             directory = _fresh(directory)
         # Who was killed before its first step left an empty record; its lock tells whether it was.
         with (directory / "run.json").open("a" if settings.resume == "auto" and not is_begun(directory) else "x"):
@@ -79,7 +80,7 @@ def _fresh(parent: Path) -> Path:
     while True:
         directory = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         with suppress(FileExistsError):
-            directory.mkdir()
+            make_folder(directory, exist_ok=False)
             return directory
 
 

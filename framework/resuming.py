@@ -29,6 +29,7 @@ KINDS = {
     "metrics": dict,
     "versions": dict,
     "resumed": list,
+    "owed": dict | None,
     "members": list | None,
 }
 """What of `run.json` is read back, and of which type it must be."""
@@ -113,12 +114,20 @@ def is_finished(entry: Mapping[str, Any], step: int, total_steps: int) -> bool:
     return step > total_steps or (entry.get("exit_code") == 0 and _ended_at(entry, step, total_steps))
 
 
+def owed(entry: Mapping[str, Any], step: int) -> dict[str, Any] | None:
+    """The evaluation of a step that a signal cut short: the step, and the metrics until then; None if there is none."""
+    known = entry.get("owed")
+    return known if known and known.get("step") == step and isinstance(known.get("metrics"), dict) else None
+
+
 def ending(entry: Mapping[str, Any], step: int, total_steps: int) -> dict[str, Any] | None:
-    """The end of a run that made its last step and was stopped before that was recorded; None if steps are left.
+    """The end of a run that made its last step and was stopped before that was recorded; None if more is left to do.
 
     It has the reason of an early end ("" after the last step), the step, and the metrics: the last value of every tag.
     """
     known = entry.get("ending")
+    if owed(entry, step):
+        return None
     if known and _ended_at({**entry, **known}, step, total_steps) and known["reason"] not in signals.NAMES:
         return known
     return {"reason": "", "step": step, "metrics": entry.get("metrics") or {}} if step >= total_steps else None

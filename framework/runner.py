@@ -103,6 +103,7 @@ def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Re
         record.write_config(recorded.directory, experiment.config)
         entry = {**entry_of(experiment, recorded.entry["name"]), "started": recorded.entry["started"]}
         entry["resumed"] = [*recorded.entry.get("resumed", []), step]
+        entry["owed"] = resuming.owed(recorded.entry, step)
         entry["ending"] = resuming.ending(recorded.entry, step, experiment.total_steps)
         return _recorded(experiment, recorded.directory, entry, state, hidden)
 
@@ -130,7 +131,6 @@ def _recorded(
     try:
         with persistent_cache(experiment.settings.run):
             state, metrics, reason = train(experiment, facts, entry, state, write)
-        del entry["ending"]
         outcome = {"status": "stopped" if reason else "done", "exit_code": 0, "reason": reason, "metrics": metrics}
         outcome["step"] = updates(state)
         if experiment.members is not None:

@@ -16,6 +16,7 @@ from framework import agreement, guard, loop, record, resuming, signals
 from framework.api import Run, Strategy, Summary, TrainState
 from framework.compose import Experiment
 from framework.debug import Explicit, switches
+from framework.hooks import notify
 from framework.population import updates
 from framework.watchdog import Watchdog, Watched, watching
 
@@ -63,21 +64,29 @@ def _fit(
     work: loop.Work, run: Run, entry: dict[str, Any], initial: Callable[[], TrainState], write: Callable[..., None]
 ) -> Fitted:
     """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
-    began, journal, status = time.perf_counter(), loop.Journal(run.start_step), "failed"
+    owed = entry.get("owed") or {}
+    is_owed = owed.get("step") == run.start_step
+    journal = loop.Journal(run.start_step, owed["metrics"] if is_owed else None, is_owed)
+    began, status = time.perf_counter(), "failed"
     with ExitStack() as up:
         for watcher in work.watchers:
-            loop.notify([watcher], "on_start", run)
+            notify([watcher], "on_start", run)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
-            up.callback(lambda watcher=watcher: loop.notify([watcher], "on_end", _summary(journal, status, began)))
+            up.callback(lambda watcher=watcher: notify([watcher], "on_end", _summary(journal, status, began)))
         state = initial()
         if entry.get("ending") is None:
             state, reason = loop.fit(work, state, journal)
             # Who is killed while the last state is saved has ended all the same, and shall not train on.
             entry["ending"] = {"reason": reason, "step": updates(state), "metrics": journal.scalars}
+            entry["owed"] = {"step": updates(state), "metrics": journal.scalars} if journal.owed else None
             write(status="ending")
         else:
             reason, journal.scalars = entry["ending"]["reason"], dict(entry["ending"]["metrics"])
-        loop.finish(work, state, journal, is_over=reason not in signals.NAMES)
+        # A signal during the last evaluation leaves the ending in the record, so that this alone is made up.
+        if cut := loop.finish(work, state, journal, is_over=reason not in signals.NAMES):
+            reason = cut
+        else:
+            del entry["ending"]
         status = "stopped" if reason else "done"
     return state, journal.scalars, reason
 

@@ -48,7 +48,7 @@ class EarlyStopping(Callback):
 
     def on_start(self, run: Run) -> None:
         self._last_step = run.total_steps
-        self._best, self._best_step, self._waited = math.inf, 0, 0
+        self._best, self._best_step, self._waited, self._seen = math.inf, 0, 0, 0
         if run.start_step > 0:
             for step, value in _recorded(run.directory / "metrics.jsonl", self._metric, run.start_step):
                 self._compare(step, value)
@@ -65,6 +65,9 @@ class EarlyStopping(Callback):
             )
 
     def _compare(self, step: int, value: float) -> None:
+        if step <= self._seen:
+            return  # it was evaluated again, since the process ended before that was recorded
+        self._seen = step
         if self._sign * value < self._best - self._min_delta:
             self._best, self._best_step, self._waited = self._sign * value, step, 0
         else:

@@ -14,17 +14,47 @@ CACHE = Path(tempfile.gettempdir()) / "framework-faults-jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))  # JAX reads it when it is imported
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from tests.faults import damage, determinism, folders, kills, positions, stops  # noqa: E402
+from tests.faults import (  # noqa: E402
+    damage,
+    determinism,
+    disks,
+    folders,
+    inputs,
+    kills,
+    peers,
+    permissions,
+    points,
+    positions,
+    stops,
+    suites,
+)
 from tests.faults.trials import Draws, Outcome  # noqa: E402
 
 ROWS: dict[str, tuple[str, Callable[[int, Draws], Outcome]]] = {
     "R1": ("kill -9 at random moments", kills.kills),
+    "R1p": ("ended at every named point of what it does to its folder", points.crashes),
     "R2": ("damaged checkpoints", damage.damage),
+    "R3p": ("a full or broken disk at every such point", points.refusals),
+    "R3": ("a small disk that fills up", disks.disks),
+    "R4": ("where no run can go", disks.places),
     "R5": ("SIGTERM, SIGINT, SIGUSR2 at random moments", stops.stops),
     "R6": ("the same again, and on 1, 2, 4 and 8 devices", determinism.determinism),
     "R7": ("where a run goes on", positions.positions),
     "R8": ("logs and curves after restarts", kills.restarts),
+    "R9": ("numbers that are not finite, and runs without any", suites.numbers),
+    "R10": ("of two processes, one dies, hangs or is slow", peers.peers),
     "R11": ("starts at once, and one folder for two", folders.folders),
+    "R13": ("damaged data files and bad servers", suites.suite("R13")),
+    "C1": ("bad configs that people write", inputs.refusals),
+    "C2": ("bombs, and mutations of good configs", inputs.mutations),
+    "C3": ("a recorded config runs again, without secrets", suites.records),
+    "P1": ("broken plugins, and those who do not name them", suites.suite("P1")),
+    "P2": ("discovery imports nothing", inputs.discovery),
+    "P3": ("a plugin that raises later", suites.suite("P3")),
+    "S1": ("configs that try to run something", inputs.attacks("configs")),
+    "S2": ("checkpoints, records and data that try to", inputs.attacks("files")),
+    "S3": ("what the imports do", inputs.imports),
+    "S5": ("permissions of what a run leaves", permissions.permissions),
 }
 """Each row: what it does, and `row(tier, draws) -> Outcome`, where draws is a `random.Random` with numbered trials."""
 

@@ -1,16 +1,14 @@
 """Bad configs: sixty that people write (C1), and random mutations of good ones (C2). None may run, none may crash.
 
-By hand: `python -m tests.faults.configs [--seed N] [--mutations N] [--only N]`; `--only` replays one mutation.
+By hand: `python -m tests.faults C1 C2`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import random
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -290,43 +288,3 @@ def bombs() -> dict[str, str]:
         "a date": "a: !!timestamp 2001-01-01\n",
         "a Python object": "a: !!python/object/apply:os.system [ls]\n",
     }
-
-
-def main() -> None:
-    """Run all and print the figures."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mutations", type=int, default=2000)
-    parser.add_argument("--only", type=int)
-    arguments = parser.parse_args()
-    print(f"seed {arguments.seed}")
-    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
-        folder = Path(name)
-        if arguments.only is not None:
-            (text,) = [
-                text for number, text in mutations(arguments.seed, arguments.only + 1) if number == arguments.only
-            ]
-            print(repr(text), compose_mutation(text, folder, by_command=True) or "fine", sep="\n")
-            return
-        outcomes = [refuse(case, folder) for case in CASES]
-        for case, outcome in zip(CASES, outcomes, strict=True):
-            if outcome.fault:
-                print(f"C1 {case.words or case.text!r}: {outcome.fault}: {outcome.line}")
-        typos = [outcome for case, outcome in zip(CASES, outcomes, strict=True) if case.hint]
-        right = sum("does not suggest" not in outcome.fault for outcome in typos)
-        slowest = max(outcome.seconds for outcome in outcomes)
-        print(f"C1: {sum(not o.fault for o in outcomes)} of {len(CASES)} refused properly, slowest {slowest:.2f} s")
-        print(f"C1: {right} of {len(typos)} misspelt names suggested")
-        expanded = {name: compose_mutation(HEADER + text, folder, by_command=True) for name, text in bombs().items()}
-        exploded = {name: fault for name, fault in expanded.items() if fault}
-        print(f"C2: {len(expanded) - len(exploded)} of {len(expanded)} bombs refused", exploded or "")
-        bad = 0
-        for number, text in mutations(arguments.seed, arguments.mutations):
-            if fault := compose_mutation(text, folder, by_command=number % 20 == 0):
-                bad += 1
-                print(f"C2 replay: python -m tests.faults.configs --seed {arguments.seed} --only {number}: {fault}")
-        print(f"C2: {arguments.mutations} mutations, {bad} uncaught")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,24 @@ def log_rows(path: Path) -> None:
         return found
 
     InMemoryPipeline.rows = logged
+
+
+def slow_evaluation(path: Path, seconds: float) -> None:
+    """Take so long for each batch of an evaluation, and append when it began."""
+    from framework import loop
+
+    measure = loop.measure
+
+    def slowly(step: Any, *args: Any) -> Any:
+        def noted(*batch: Any) -> Any:
+            with path.open("a") as file:
+                file.write(f"{time.monotonic()}\n")
+            time.sleep(seconds)
+            return step(*batch)
+
+        return measure(noted, *args)
+
+    loop.measure = slowly
 
 
 def forget_position() -> None:

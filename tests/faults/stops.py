@@ -11,12 +11,19 @@ import time
 from pathlib import Path
 
 from framework.signals import CAUGHT, exit_code
+from tests.faults import sabotage
 from tests.faults.kills import check_checkpoints, check_end, references
 from tests.faults.processes import Child, fork, start
-from tests.faults.runs import Reference, log_of, steps_of, tail
+from tests.faults.runs import Reference, log_of, reference, steps_of, tail, words_of
 from tests.faults.trials import Draws, Outcome, run_trials
 
 SIGNALS = {1: 8, 2: 100, 3: 1000}
+EVALUATIONS = {1: 2, 2: 30, 3: 300}
+"""Of the signals, those to a run that evaluates for most of its life, 40 batches each time, of which it ends one."""
+
+BATCH = 0.04
+"""Seconds that a batch of these evaluations takes."""
+
 FULL = 5
 """One trial in so many starts an interpreter from nothing, so that its imports are hit too."""
 
@@ -35,15 +42,46 @@ def stops(tier: int, draws: Draws) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         work = Path(name)
         expected = references(work)
+        slow = reference(work, "slow", words_of(work, "train.steps=40", "data.eval_batch_size=1"))
+        cut: list[int] = []
 
         def trial(index: int, generator: random.Random) -> str | None:
             place = work / str(index)
             place.mkdir()
-            problem = _trial(place, index, expected[index % 2], generator)
+            if index < EVALUATIONS[tier]:
+                problem = _evaluating(place, slow, generator, cut)
+            else:
+                problem = _trial(place, index, expected[index % 2], generator)
             shutil.rmtree(place)
             return problem
 
-        return run_trials(draws, SIGNALS[tier], trial)
+        outcome = run_trials(draws, SIGNALS[tier], trial)
+        return outcome._replace(details=(f"{len(cut)} evaluations were cut short and made up", *outcome.details))
+
+
+def _evaluating(work: Path, expected: Reference, generator: random.Random, cut: list[int]) -> str | None:
+    """Signal a run in the midst of an evaluation: of 40 batches, at most the one begun and the next are made."""
+    folder, errors, batches = work / "run", work / "err", work / "batches"
+    words = [*expected.words, f"run.dir={folder}", "run.resume=auto"]
+    number, first = generator.choice(CAUGHT), generator.choice((0, 40, 80))  # two evaluations and the test split
+    child = fork(words, errors, prepare=lambda: sabotage.slow_evaluation(batches, BATCH))
+    while child.poll() is None and (not batches.exists() or len(batches.read_text().split()) <= first):
+        time.sleep(0.01)
+    child.wait(generator.uniform(0, 30 * BATCH))
+    sent = time.monotonic()
+    child.send(number)
+    if child.wait(GRACE) is None:
+        child.end()
+        return f"{number.name} in an evaluation: no end within {GRACE} s"
+    began = [float(moment) for moment in batches.read_text().split()]
+    if (late := sum(moment > sent for moment in began)) > 1:
+        return f"{number.name} in an evaluation: {late} batches were begun after it"
+    if child.code != exit_code(number):
+        return f"{number.name} in an evaluation: ended with {child.code}: {tail(errors)}"
+    cut.append(len(began))
+    return _check_saved(child, folder, errors.read_text(), expected, must_say=True) or _go_on(
+        words, folder, errors, expected
+    )
 
 
 def _trial(work: Path, index: int, expected: Reference, generator: random.Random) -> str | None:

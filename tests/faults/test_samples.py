@@ -1,4 +1,4 @@
-"""A quick sample of the faults, for every change; all by hand: `python -m tests.faults.configs` and `….hostile`."""
+"""A quick sample of the faults, for every change; all by hand: `python -m tests.faults --tier 2 C1 C2 S1 S2`."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ def test_what_is_good_composes(folder):
     assert configs.call(["--config-dir", str(folder), "--cfg", "job", "+experiment=case"]) == (0, "")
 
 
-def test_no_attack_does_anything():
+@pytest.mark.parametrize("kind", ["configs", "files"])
+def test_no_attack_does_anything(kind):
     # In a process of its own: an audit hook cannot be taken away.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.hostile"],
+        [sys.executable, "-m", "tests.faults.hostile", kind],
         capture_output=True,
         text=True,
         cwd=ROOT,

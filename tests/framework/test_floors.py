@@ -33,7 +33,7 @@ FLOORS = [
     {"api"},
     {"guard"},
     {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping", "store"}
-    | {"footprint"},
+    | {"footprint", "hooks"},
     {"steps", "checkpoint", "listing", "measuring", "members", "overrides", "resuming", "search", "watchdog"}
     | {"shapes"},
     {"strategies.eager", "strategies.jit", "strategies.pmap", "strategies.sharded", "strategies.vmapped"},

@@ -285,6 +285,7 @@ def test_a_signal_ends_the_wait_for_data(tmp_path):
         "InMemoryPipeline.rows = wait\ncli.main(sys.argv[1:])"
     )
     words = [*TINY, f"run.dir={tmp_path}/run", "train.steps=20", "train.resident_mib=0", "train.log_every=1"]
+    words += ["train.eval_every=0"]
     process = subprocess.Popen([sys.executable, "-c", script, *words], stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "run" / "metrics.jsonl").exists() or len(lines(tmp_path / "run")) < 6:
         assert process.poll() is None, process.stderr.read()
@@ -295,6 +296,48 @@ def test_a_signal_ends_the_wait_for_data(tmp_path):
     assert errors.splitlines()[-1].startswith("error[interrupted]: SIGTERM at step 7;")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["7"]
     assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+WAITING = """
+import sys, threading
+from framework_data.pipeline import InMemoryPipeline
+from framework import cli
+
+class Waiting:
+    def __init__(self, inner):
+        self.inner = inner
+    def __getattr__(self, name):
+        if name == "arrays":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+    def eval(self, split):
+        yield from list(self.inner.eval(split))[:1]
+        threading.Event().wait()
+
+import framework.compose
+build = framework.compose.build
+framework.runner.build = lambda *args: (built := build(*args))._replace(batches=Waiting(built.batches))
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(tmp_path):
+    words = [*TINY, "train.steps=8", "train.log_every=1", "train.eval_every=4"]
+    script = WAITING.replace("import framework.compose", "import framework.compose, framework.runner")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *words, f"run.dir={tmp_path}/run"], stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "run" / "metrics.jsonl").exists() or len(lines(tmp_path / "run")) < 4:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143, errors
+    assert errors.splitlines()[-1].startswith("error[interrupted]: SIGTERM at step 4;")
+    assert not any("eval/loss" in line for line in lines(tmp_path / "run"))
+    straight, resumed = train(tmp_path / "straight", *words[len(TINY) :]), framework.resume(tmp_path / "run")
+    assert_equal_states(resumed.state, straight.state)
+    assert lines(tmp_path / "run") == lines(tmp_path / "straight")
 
 
 def test_a_signal_ends_a_sweep(tmp_path):
