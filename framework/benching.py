@@ -18,9 +18,9 @@ from framework.sizes import bytes_of
 
 def bench(words: list[str]) -> None:
     """`bench [RUN] [overrides] [--seconds 2] [--json FILE]`: how fast an experiment trains, and what holds it up."""
-    words, options = _options("bench", words, ("--seconds", "--json", "--config-dir"))
+    words, options = options_of("bench", words, ("--seconds", "--json", "--config-dir"))
     seconds = _seconds(options.get("--seconds", "2"))
-    config, name = _composed(words, options)
+    config, name = composed(words, options)
     from framework import bench
 
     report = bench.bench(config, name, seconds, _age())
@@ -29,18 +29,18 @@ def bench(words: list[str]) -> None:
 
 def find_batch(words: list[str]) -> None:
     """`find-batch [RUN] [overrides] [--memory SIZE] [--json FILE]`: the largest batch whose step fits into memory."""
-    words, options = _options("find-batch", words, ("--memory", "--seconds", "--json", "--config-dir"))
+    words, options = options_of("find-batch", words, ("--memory", "--seconds", "--json", "--config-dir"))
     budget = bytes_of(options["--memory"], "--memory") if "--memory" in options else None
     seconds = _seconds(options.get("--seconds", "1"))
-    config, name = _composed(words, options)
+    config, name = composed(words, options)
     from framework import batch_size
 
     report = batch_size.find(config, name, budget, seconds)
     _say(batch_size.text(report), report, options)
 
 
-def _composed(words: list[str], options: Mapping[str, str]) -> tuple[DictConfig, str]:
-    """The config that overrides compose, or that of a run folder with overrides."""
+def composed(words: list[str], options: Mapping[str, str]) -> tuple[DictConfig, str]:
+    """The config that overrides compose, or that of a run folder with overrides, and the name of the experiment."""
     if words and is_word(words[0]):
         from framework.python import recorded_config
 
@@ -50,7 +50,7 @@ def _composed(words: list[str], options: Mapping[str, str]) -> tuple[DictConfig,
     return compose_config(words, options.get("--config-dir"))
 
 
-def _options(verb: str, words: list[str], known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def options_of(verb: str, words: list[str], known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Words without flags, and flags by name, written `--json FILE` or `--json=FILE`.
 
     Raises: ConfigError for a flag that is not known, or has no value.

@@ -17,12 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from framework import origins, policy, search
 from framework.benching import bench, find_batch
-from framework.errors import ConfigError, FrameworkError, InterruptError, nearest
+from framework.errors import ConfigError, InterruptError, exit_code_of, line_of, nearest
 from framework.overrides import is_word, rewrite
+from framework.verifying import verify_resume
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run one command and exit with its code: 0 done, 2 usage, 3 plugin, 4 data, 5 storage, 6 numerical, 7 peer."""
+    """Run one command and exit with its code: 0 done, 2 usage, 3 plugin, 4 data, 5 storage, 6 numerical, 7 peer,
+    8 different.
+    """
     words = list(sys.argv[1:] if words is None else words)
     with_traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
@@ -31,8 +34,8 @@ def main(words: Sequence[str] | None = None) -> None:
     except (Exception, KeyboardInterrupt) as error:
         if with_traceback:
             traceback.print_exc()
-        sys.stderr.write(_line(error) + "\n")
-        sys.exit(_exit_code(error))
+        sys.stderr.write(line_of(error) + "\n")
+        sys.exit(exit_code_of(error))
 
 
 def dispatch(words: list[str]) -> None:
@@ -80,7 +83,7 @@ def train(words: list[str]) -> None:
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
     if failures and _is_sweep(flags):
-        sys.exit(_exit_code(failures[0]))  # each was said when its job ended
+        sys.exit(exit_code_of(failures[0]))  # each was said when its job ended
     if failures:
         raise failures[0]
 
@@ -111,6 +114,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "resume": resume,
     "bench": bench,
     "find-batch": find_batch,
+    "verify-resume": verify_resume,
     "plugins": plugins,
 }
 
@@ -124,11 +128,11 @@ def _task(failures: list[Exception], config_dir: str | None) -> Callable[[DictCo
                 return _train_one(config)
         except Exception as error:
             if isinstance(error, InterruptError) and HydraConfig.get().mode == RunMode.MULTIRUN:
-                sys.stderr.write(_line(error) + "\n")
+                sys.stderr.write(line_of(error) + "\n")
                 sys.exit(error.exit_code)  # who stops a sweep means the jobs that follow too
             failures.append(error)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                sys.stderr.write(f"{_line(error)} (job {' '.join(_job_words())})\n")
+                sys.stderr.write(f"{line_of(error)} (job {' '.join(_job_words())})\n")
             return None
 
     return task
@@ -181,17 +185,3 @@ def _split(words: list[str]) -> tuple[list[str], list[str], str | None]:
 
 def _is_sweep(words: list[str]) -> bool:
     return "-m" in words or "--multirun" in words
-
-
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, FrameworkError):
-        return error.exit_code
-    return 130 if isinstance(error, KeyboardInterrupt) else 1
-
-
-def _line(error: BaseException) -> str:
-    if isinstance(error, FrameworkError):
-        return f"error[{error.kind}]: {error}"
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return f"error[internal]: {' '.join(f'{type(error).__name__}: {error}'.split())} (`--traceback` shows where)"

@@ -67,6 +67,13 @@ class PeerError(FrameworkError):
     exit_code = 7
 
 
+class DifferenceError(FrameworkError):
+    """Two runs that should be the same, bit for bit, and are not."""
+
+    kind = "different"
+    exit_code = 8
+
+
 class InterruptError(FrameworkError):
     """A run that a signal stopped, after its state was saved."""
 
@@ -75,6 +82,22 @@ class InterruptError(FrameworkError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The code with which a process ends because of an error; 1 for what is a mistake of ours."""
+    if isinstance(error, FrameworkError):
+        return error.exit_code
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def line_of(error: BaseException) -> str:
+    """What is said on stderr of an error that ends a process."""
+    if isinstance(error, FrameworkError):
+        return f"error[{error.kind}]: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"error[internal]: {' '.join(f'{type(error).__name__}: {error}'.split())} (`--traceback` shows where)"
 
 
 @contextmanager

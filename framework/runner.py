@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,12 +36,17 @@ class Result(NamedTuple):
     directory: Path
 
 
-def run(config: DictConfig, name: str) -> Result:
+Watch = Callable[[Experiment], Experiment]
+"""Puts itself between an experiment's parts and the loop, to see what passes."""
+
+
+def run(config: DictConfig, name: str, watch: Watch = lambda experiment: experiment) -> Result:
     """Build, train, evaluate and record one experiment; with `run.resume=auto`, go on with the one in `run.dir`.
 
     Args:
       config: as composed by Hydra, without its own section.
       name: of the experiment, where `run.name` gives none.
+      watch: is given the experiment that was built, and returns the one that is run.
 
     Raises: FrameworkError, in one line, with the exit code of its kind.
     """
@@ -50,9 +55,9 @@ def run(config: DictConfig, name: str) -> Result:
     masking.check_names(settings.run._asdict(), hidden)
     with _joined(settings), record.console():
         if (recorded := agreement.agree(lambda: _found(settings.run))) is not None:
-            return _resumed(resuming.Recorded(Path(recorded["directory"]), recorded["entry"]), config, force=False)
+            return _resumed(resuming.Recorded(Path(recorded["directory"]), recorded["entry"]), config, False, watch)
         agreement.agree(lambda: check_place(settings.run))
-        experiment = _without(build(config, discover()), hidden)
+        experiment = _without(watch(build(config, discover())), hidden)
         name = experiment.settings.run.name or name
         directory = record.make_directory(experiment.settings.run, name)
         with record.locked(directory), record.run_log(directory, hidden):
@@ -72,7 +77,7 @@ def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Resu
     Raises: ConfigError naming such overrides otherwise; StorageError if the folder is in use, and as `run`.
     """
     with _joined(settings_of(plain(extended(config)))), record.console():
-        return _resumed(recorded, config, force)
+        return _resumed(recorded, config, force, lambda experiment: experiment)
 
 
 def _joined(settings: Settings) -> AbstractContextManager[None]:
@@ -88,10 +93,10 @@ def _found(settings: RunSettings) -> dict[str, Any] | None:
     return {"directory": str(directory), "entry": dict(resuming.read(directory).entry)}
 
 
-def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Result:
+def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool, watch: Watch) -> Result:
     hidden = masking.secrets_of(plain(extended(config)))
     with record.locked(recorded.directory), record.run_log(recorded.directory, hidden):
-        experiment = _without(build(config, discover()), hidden)
+        experiment = _without(watch(build(config, discover())), hidden)
         resuming.check_unchanged(recorded.entry["config"], experiment.config, force)
         resuming.warn_of_versions(recorded.entry)
         state = resuming.newest_state(recorded.directory, experiment.shapes)
