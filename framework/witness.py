@@ -25,7 +25,7 @@ from framework.api import Batch, Callback, DataPipeline, PyTree, Run, StopTraini
 from framework.benching import composed
 from framework.compose import Experiment
 from framework.errors import exit_code_of, line_of
-from framework.loop import Watcher
+from framework.hooks import Watcher
 from framework.overrides import is_word
 from framework.runner import run
 from framework.signals import leave_when_asked
