@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +81,7 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
     Raises: NumericalError or guard.Rollback if an update is not finite, by the policy; PluginError if a callback fails.
     """
     journal.finite = finite_leaves(state)
+    work = work._replace(stopping=partial(_asked, work))
     with _stepper(work, state) as advance:
         return _fit(work, state, journal, advance)
 
@@ -125,6 +127,7 @@ def finish(work: Work, state: TrainState, journal: Journal, is_over: bool) -> No
     show(work, updates(state), state, journal, final=True)
     if "test" in work.data.splits[1:] and is_over:
         _log(work, updates(state), _evaluator(work)(state, "test"), journal)
+    notify(work.watchers, "settle", True)
 
 
 def events(work: Work, start: int) -> Iterator[int]:
@@ -205,6 +208,12 @@ def _read(work: Work, window: Window, clock: Clock, finished: int) -> Scalars:
     if not _logs(work, window.stop):
         return {}
     return results(work.task, last_of(window.parts), "train") | clock.lap(finished)
+
+
+def _asked(work: Work, step: int) -> signal.Signals | None:
+    """Whether the run shall stop; here, after each compiled call, fails what failed in a callback's thread."""
+    notify(work.watchers, "settle", False)
+    return work.stopping(step)
 
 
 def _evaluator(work: Work) -> Callable[[TrainState, str], Scalars]:
