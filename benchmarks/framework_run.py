@@ -16,7 +16,9 @@ MODES: dict[str, tuple[str, ...]] = {
     "framework-chunk": ("train.steps_per_call=50",),
     "framework-cold": ("run.compilation_cache=false",),
     "framework-bare": ("callbacks=[]",),
-    "framework-checkpoints": ("train.checkpoint_every=468",),
+    "framework-checkpoints": ("train.checkpoint_every=500",),
+    "framework-checkpoints-between": ("train.checkpoint_every=500", "callbacks.checkpoint.asynchronous=false"),
+    "framework-checkpoints-orbax": ("train.checkpoint_every=500", "callbacks.checkpoint.store=orbax"),
 }
 """Ways to run it, as overrides; the first is the default, with TensorBoard, progress and metrics log."""
 

@@ -131,6 +131,13 @@ class ByFirst(Callback):
         if self._has("on_state"):
             self._agreed("on_state", step, addressable(state))
 
+    def settle(self, wait: bool) -> None:
+        """As of the callback. The others wait for the end only; before that, process 0 fails as in any other way."""
+        if wait:
+            self._agreed("settle", wait)
+        elif index() == 0:
+            self.callback.settle(wait)
+
     def on_end(self, summary: Summary) -> None:
         """As of the callback. The others do not wait, since it is called also when one of them is gone."""
         if index() == 0:

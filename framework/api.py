@@ -20,6 +20,7 @@ from framework.contracts import Run as Run
 from framework.contracts import Schedule as Schedule
 from framework.contracts import Shape as Shape
 from framework.contracts import StopTraining as StopTraining
+from framework.contracts import Store as Store
 from framework.contracts import Strategy as Strategy
 from framework.contracts import Summary as Summary
 from framework.contracts import Task as Task

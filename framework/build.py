@@ -10,7 +10,7 @@ from typing import Any
 
 import optax
 
-from framework.api import Callback, Loss, Metric, Model, Schedule, Transform, as_metric, as_model, as_optimizer
+from framework.api import Callback, Loss, Metric, Model, Schedule, Store, Transform, as_metric, as_model, as_optimizer
 from framework.errors import ConfigError, FrameworkError, PluginError
 from framework.options import Option, Schema, bind, freeze, is_component, schema_of
 from framework.registry import KINDS, Plugin, Registry
@@ -22,12 +22,14 @@ CONTRACTS: dict[Any, str] = {
     Metric: "metrics",
     Schedule: "schedules",
     Transform: "transforms",
+    Store: "stores",
 }
 """Annotations of factory parameters that stand for a component: a config names it, the core builds it."""
 
 METHODS = {
     "data": ("spec", "steps_per_epoch", "splits", "source", "train", "eval"),
     "strategies": ("devices", "init", "train", "evaluate", "feed"),
+    "stores": ("name", "place", "write", "read"),
 }
 
 CALLS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
@@ -39,7 +41,8 @@ CALLS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
     "transforms": {"": (2, ())},
     "data": {"train": (2, ()), "eval": (1, ())},
     "strategies": {"init": (2, ()), "train": (2, ()), "evaluate": (1, ()), "feed": (2, ())},
-    "callbacks": {"on_start": (1, ()), "on_log": (2, ()), "on_state": (2, ()), "on_end": (1, ())},
+    "callbacks": {"on_start": (1, ()), "on_log": (2, ()), "on_state": (2, ()), "settle": (1, ()), "on_end": (1, ())},
+    "stores": {"write": (2, ()), "read": (2, ())},
 }
 """How many arguments, and which by name, the core gives to what a plugin made; "" is the thing itself."""
 
@@ -158,6 +161,10 @@ def _adapt(kind: str, built: Any, name: str, label: str) -> Any:
     if kind == "callbacks" and not isinstance(built, Callback):
         raise PluginError(
             f"{label} breaks its contract: expected a framework.api.Callback, found {type(built).__name__}."
+        )
+    if kind == "stores" and built.name != name:
+        raise PluginError(
+            f"{label} breaks its contract: it calls itself '{built.name}', and checkpoints are read by that."
         )
     if kind in ("losses", "schedules", "transforms") and not callable(built):
         raise PluginError(f"{label} breaks its contract: expected a function, found {type(built).__name__}.")

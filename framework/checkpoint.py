@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
-from framework import store
-from framework.api import Callback, Run, TrainState
+from framework import store as checkpoints
+from framework.api import Callback, Run, Store, Summary, TrainState
 from framework.errors import ConfigError, writing
+from framework.files import FILES
+from framework.leaves import data_by_path, snapshot
 from framework.places import check_space
+
+LOGGER = logging.getLogger("framework")
 
 
 class Score(NamedTuple):
@@ -21,66 +28,28 @@ class Score(NamedTuple):
     sign: int  # 1 if low values are good, -1 if high ones are
 
 
-class Checkpoint(Callback):
-    """Saves the whole state under `checkpoints/<step>` of the run folder, and deletes what need not be kept."""
+class Kept(NamedTuple):
+    """Which checkpoints stay: the newest, multiples of a period, and the best."""
 
-    def __init__(self, every: int, keep: int, keep_every: int, keep_best: int, score: Score | None) -> None:
-        self.every, self.keep, self.keep_every, self.keep_best = every, keep, keep_every, keep_best
-        self.score = score
-        self.scores: dict[int, float] = {}
+    newest: int  # 0 for all
+    every: int
+    best: int
+    score: Score | None
 
-    def on_start(self, run: Run) -> None:
-        """Note where to save; sweep what a killed process left."""
-        self.folder = run.directory / "checkpoints"
-        with writing(self.folder):
-            self.folder.mkdir(exist_ok=True)
-        store.sweep(self.folder)
-        # A resumed run knows what is best from the log, so that there is nothing more to save.
-        self.scores = _logged(run, self.score.tag) if self.score else {}
-        self._delete(self._surplus(store.steps(self.folder)))  # where the run kept more before
-        check_space(self.folder, self._copies(run), run.state_bytes)
-
-    def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Note the metric that decides which step is best."""
-        if self.score and self.score.tag in scalars:
-            self.scores[step] = scalars[self.score.tag]
-
-    def on_state(self, step: int, state: TrainState) -> None:
-        """Save, unless this step is saved already; then delete what is not to be kept."""
-        saved = store.steps(self.folder)
-        if step not in saved:
-            store.save(self.folder, step, state)
-            saved.append(step)
-        self._delete(self._surplus(saved))
-
-    def _delete(self, saved: list[int]) -> None:
-        for step in saved:
-            store.remove(self.folder / str(step))
-
-    def _copies(self, run: Run) -> int:
-        """How many more there may be at one time: those to be kept, two where all are, and the one being written."""
-        saves = (run.total_steps - run.start_step) // self.every + 1 if self.every else 1
-        return max(min(self.keep or 2, saves) + 1 - len(store.steps(self.folder)), 1)
-
-    def _surplus(self, saved: list[int]) -> list[int]:
-        if self.keep == 0:
+    def surplus(self, saved: list[int], scores: Mapping[int, float]) -> list[int]:
+        """The steps to delete of those that are saved, oldest first."""
+        if self.newest == 0:
             return []
-        kept = set(saved[-self.keep :]) | {step for step in saved if self.keep_every and step % self.keep_every == 0}
+        kept = set(saved[-self.newest :]) | {step for step in saved if self.every and step % self.every == 0}
         if self.score:
-            sign, scores = self.score.sign, self.scores
+            sign = self.score.sign
             rated = [step for step in saved if math.isfinite(scores.get(step, math.nan))]
-            kept |= set(sorted(rated, key=lambda step: sign * scores[step])[: self.keep_best])
+            kept |= set(sorted(rated, key=lambda step: sign * scores[step])[: self.best])
         return [step for step in saved if step not in kept]
 
 
-def checkpoint(
-    every: int = 0,
-    keep: int = 3,
-    keep_every: int = 0,
-    keep_best: int = 1,
-    best: str | None = None,
-    mode: Literal["min", "max"] = "min",
-) -> Callback:
+@dataclass(eq=False)
+class Checkpoint(Callback):
     """Save the state every `every` steps (0: never in between) and at the end, to be resumed and loaded.
 
     Args:
@@ -90,13 +59,89 @@ def checkpoint(
       keep_best: how many of the best are kept as well, where `best` names a metric.
       best: its tag, such as "eval/loss"; checkpoints of steps at which it was logged are compared.
       mode: whether the lowest or the highest value is best.
+      asynchronous: train on while a thread digests and writes, which costs a copy of the state in the host's memory; at
+        the end, and at a signal, it is waited for. False does all that between two steps, without the copy.
+      store: writes the arrays: null takes `files`, which digests and reads them quickest and needs NumPy alone; `orbax`
+        keeps arrays that are cut over devices in their pieces.
 
     Raises: ConfigError if a number is negative.
     """
-    if min(every, keep, keep_every, keep_best) < 0:
-        raise ConfigError(f"{every=}, {keep=}, {keep_every=}, {keep_best=}: expected numbers of at least 0.")
-    score = Score(best, 1 if mode == "min" else -1) if best else None
-    return Checkpoint(every, keep, keep_every, keep_best, score)
+
+    every: int = 0
+    keep: int = 3
+    keep_every: int = 0
+    keep_best: int = 1
+    best: str | None = None
+    mode: Literal["min", "max"] = "min"
+    asynchronous: bool = True
+    store: Store | None = None
+
+    def __post_init__(self) -> None:
+        every, keep, keep_every, keep_best = self.every, self.keep, self.keep_every, self.keep_best
+        if min(every, keep, keep_every, keep_best) < 0:
+            raise ConfigError(f"{every=}, {keep=}, {keep_every=}, {keep_best=}: expected numbers of at least 0.")
+        score = Score(self.best, 1 if self.mode == "min" else -1) if self.best else None
+        self.kept, self.writer = Kept(keep, keep_every, keep_best, score), self.store or FILES
+        self.scores: dict[int, float] = {}
+        self.saving: Future[None] | None = None
+
+    def on_start(self, run: Run) -> None:
+        """Note where to save; sweep what a killed process left."""
+        self.folder = run.directory / "checkpoints"
+        with writing(self.folder):
+            self.folder.mkdir(exist_ok=True)
+        checkpoints.sweep(self.folder)
+        # A resumed run knows what is best from the log, so that there is nothing more to save.
+        self.scores = _logged(run, self.kept.score.tag) if self.kept.score else {}
+        self._delete(self.scores)  # where the run kept more before
+        check_space(self.folder, self._copies(run), run.state_bytes)
+        self.thread = ThreadPoolExecutor(1, "checkpoint")
+
+    def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Note the metric that decides which step is best."""
+        if self.kept.score and self.kept.score.tag in scalars:
+            self.scores[step] = scalars[self.kept.score.tag]
+
+    def on_state(self, step: int, state: TrainState) -> None:
+        """Save, unless this step is saved already; then delete what is not to be kept.
+
+        Asynchronously, the state is only copied here. There is never more than one copy: a save waits for the last one.
+        """
+        self.settle(wait=True)
+        if step in checkpoints.steps(self.folder):
+            self._delete(self.scores)
+        elif self.asynchronous:
+            self.saving = self.thread.submit(self._save, step, snapshot(state), {**self.scores})
+        else:
+            self._save(step, data_by_path(state), self.scores)
+
+    def settle(self, wait: bool) -> None:
+        """Raise the error of the save that goes on, if it is over or once it is."""
+        if self.saving is not None and (wait or self.saving.done()):
+            saving, self.saving = self.saving, None
+            saving.result()
+
+    def on_end(self, summary: Summary) -> None:
+        """Let a save that goes on come to its end; after another error, its own is no more than a warning."""
+        self.thread.shutdown()
+        try:
+            self.settle(wait=True)
+        except Exception as error:
+            LOGGER.warning(str(error))
+
+    def _save(self, step: int, leaves: Mapping[str, Any], scores: Mapping[int, float]) -> None:
+        checkpoints.commit(self.folder, step, leaves, self.writer)
+        self._delete(scores)
+
+    def _delete(self, scores: Mapping[int, float]) -> None:
+        for step in self.kept.surplus(checkpoints.steps(self.folder), scores):
+            with writing(self.folder / str(step)):
+                checkpoints.remove(self.folder / str(step))
+
+    def _copies(self, run: Run) -> int:
+        """How many more there may be at one time: those to be kept, two where all are, and the one being written."""
+        saves = (run.total_steps - run.start_step) // self.every + 1 if self.every else 1
+        return max(min(self.kept.newest or 2, saves) + 1 - len(checkpoints.steps(self.folder)), 1)
 
 
 def _logged(run: Run, tag: str) -> dict[int, float]:

@@ -19,6 +19,7 @@ from framework.config import Settings, extended, plain, settings_of, tagged
 from framework.errors import ConfigError
 from framework.guard import guarded
 from framework.hooks import Watcher
+from framework.leaves import leaves_by_path
 from framework.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.population import Make, own_orders, population
 from framework.precision import in_precision, loss_scaled
@@ -27,7 +28,6 @@ from framework.resuming import flat
 from framework.shapes import SEED, check_shapes, traced_once
 from framework.sharing import restricted
 from framework.steps import supervised
-from framework.store import leaves_by_path
 
 
 class Experiment(NamedTuple):
@@ -53,6 +53,16 @@ class Experiment(NamedTuple):
     def batch_size(self) -> int:
         """Examples in a step."""
         return _leading(self.data) * (1 if self.members is None else self.members.size)
+
+    @property
+    def places(self) -> TrainState:
+        """The shapes, with a sharding for each leaf where the strategy says one: what a saved state is read into."""
+        placement = getattr(self.strategy, "placement", None)
+        if placement is None:
+            return self.shapes
+        like = jax.ShapeDtypeStruct
+        pairs = self.shapes, placement(self.shapes)
+        return jax.tree.map(lambda leaf, place: like(leaf.shape, leaf.dtype, sharding=place), *pairs)
 
 
 def build(config: DictConfig, registry: Registry) -> Experiment:

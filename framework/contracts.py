@@ -140,6 +140,8 @@ class Strategy(Protocol):
     every leaf of the state has the members as its first axis, and if their orders are their own, so has every leaf of a
     training batch.
 
+    One that cuts the state may have `placement(shapes) -> shardings`, into which a saved state is read leaf by leaf.
+
     One that can run in several processes has `share: Share`: which parts of a batch the devices of this process take.
     Its `feed` then gets those, one after the other; the means of its steps are the same in all processes.
 
@@ -169,6 +171,19 @@ class Strategy(Protocol):
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
         """Take NumPy arrays to the devices, in the layout that the steps want; `axes` as for `train`."""
         ...
+
+
+class Store(NamedTuple):
+    """How the arrays of one checkpoint are written and read; all else about checkpoints is the core's."""
+
+    name: str  # as it is registered; a checkpoint says by it who can read it, so the factory must need no options
+    place: str  # the file or folder within a checkpoint that is `path`
+    write: Callable[[Path, Mapping[str, Any]], None]
+    """`write(path, {name: array})`, in a thread; any dtypes but keys. All is flushed when it returns; else OSError."""
+
+    read: Callable[[Path, Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, Any]]
+    """`read(path, {name: shape}) -> {name: array}`, perhaps of a part; a sharding that a shape has is to be taken where
+    it can be. Where a file is damaged it may raise anything, and need not notice."""
 
 
 class Parameter(NamedTuple):
@@ -209,7 +224,7 @@ class StopTraining(Exception):  # noqa: N818 - a request, not an error
 
 
 class Callback:
-    """Something that watches a run: four hooks, none of which changes a number.
+    """Something that watches a run: five hooks, none of which changes a number.
 
     Attributes:
       every: steps between two calls of `on_state`; 0 for none before the end.
@@ -232,6 +247,9 @@ class Callback:
 
         A state that has lost numbers which were finite at first is not shown.
         """
+
+    def settle(self, wait: bool) -> None:
+        """Raise what failed in a thread of one's own: after each compiled call, and at the end, to `wait` for it."""
 
     def on_end(self, summary: Summary) -> None:
         """After the last step, also when the run failed."""

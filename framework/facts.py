@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework import members, processes, record, store
+from framework import leaves, members, processes, record
 from framework.api import Run, TrainState
 from framework.compose import Experiment
 from framework.population import updates
@@ -28,7 +28,7 @@ def run_facts(experiment: Experiment, directory: Path, name: str, state: TrainSt
         steps_per_epoch=experiment.data.steps_per_epoch,
         batch_size=experiment.batch_size,
         parameters=experiment.parameters,
-        state_bytes=store.size(experiment.shapes),
+        state_bytes=leaves.size(experiment.shapes),
         facts={
             "data": experiment.data.source,
             "devices": f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}",

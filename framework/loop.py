@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -77,6 +78,7 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
     Raises: NumericalError or guard.Rollback if an update is not finite, by the policy; PluginError if a callback fails.
     """
     journal.finite = finite_leaves(state)
+    work = work._replace(stopping=partial(_asked, work))
     with _stepper(work, state) as advance:
         return _fit(work, state, journal, advance)
 
@@ -128,12 +130,14 @@ def finish(work: Work, state: TrainState, journal: Journal, is_over: bool) -> st
     Returns: the name of the signal that cut that evaluation short, or "".
     """
     show(work, updates(state), state, journal, final=True)
+    cut = ""
     if "test" in work.data.splits[1:] and is_over:
         try:
             _evaluator(work, journal)(state, "test", updates(state))
         except StopTraining as stop:
-            return str(stop)
-    return ""
+            cut = str(stop)
+    notify(work.watchers, "settle", True)
+    return cut
 
 
 def events(work: Work, start: int) -> Iterator[int]:
@@ -192,6 +196,12 @@ def _read(work: Work, window: Window, clock: Clock, finished: int) -> Scalars:
     if not _logs(work, window.stop):
         return {}
     return results(work.task, last_of(window.parts), "train") | clock.lap(finished)
+
+
+def _asked(work: Work, step: int) -> signal.Signals | None:
+    """Whether the run shall stop; here, after each compiled call, fails what failed in a callback's thread."""
+    notify(work.watchers, "settle", False)
+    return work.stopping(step)
 
 
 def _evaluator(work: Work, journal: Journal) -> Callable[[TrainState, str, int], None]:

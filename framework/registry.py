@@ -25,6 +25,7 @@ KINDS = {
     "transforms": "transform",
     "strategies": "strategy",
     "callbacks": "callback",
+    "stores": "store",
 }
 """Entry-point groups (after `framework.`) of components, and what one of each is called."""
 

@@ -66,7 +66,7 @@ def newest_state(directory: Path, shapes: TrainState) -> TrainState | None:
 
     Args:
       directory: the run folder.
-      shapes: the state that the run's config leads to, as `jax.ShapeDtypeStruct` leaves.
+      shapes: the state that the run's config leads to, as `jax.ShapeDtypeStruct` leaves, with shardings or without.
 
     Returns: None if there is none.
 
@@ -76,7 +76,7 @@ def newest_state(directory: Path, shapes: TrainState) -> TrainState | None:
     found: list[TrainState] = []
     step = agreement.agree(lambda: _choose(folder, shapes, found))
     if step is not None and not found:
-        return store.restore(folder / str(step), shapes)
+        return store.restore(folder / str(step), shapes, whole=True)
     return found[0] if found else None
 
 
@@ -84,7 +84,7 @@ def _choose(folder: Path, shapes: TrainState, found: list[TrainState]) -> int | 
     """The step of the newest sound state, which is put into `found`."""
     for step in reversed(store.steps(folder)):
         try:
-            state = store.restore(folder / str(step), shapes)
+            state = store.restore(folder / str(step), shapes, whole=True)
             if updates(state) != step:
                 raise StorageError(f"checkpoint {folder / str(step)} holds the state of step {updates(state)}.")
             found.append(state)

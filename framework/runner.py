@@ -99,7 +99,7 @@ def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool, watch
         experiment = _without(watch(build(config, discover())), hidden)
         resuming.check_unchanged(recorded.entry["config"], experiment.config, force)
         resuming.warn_of_versions(recorded.entry)
-        state = resuming.newest_state(recorded.directory, experiment.shapes)
+        state = resuming.newest_state(recorded.directory, experiment.places)
         step = 0 if state is None else updates(state)
         if state is not None and resuming.is_finished(recorded.entry, step, experiment.total_steps):
             record.LOGGER.info(f"{recorded.directory} is done: it has {step} of {experiment.total_steps} steps.")

@@ -11,7 +11,7 @@ import numpy as np
 from framework.api import DataPipeline, Model, Task, TrainState, layer_name
 from framework.errors import ConfigError, FrameworkError
 from framework.keys import root_key
-from framework.store import leaves_by_path
+from framework.leaves import leaves_by_path
 
 SEED = jax.ShapeDtypeStruct((), np.uint32)
 """What `init` of `traced_once` takes."""

@@ -1,39 +1,63 @@
-"""Checkpoints as plain files: one array file and one manifest in a folder named after the step."""
+"""Checkpoints: a folder named after the step, with a manifest of digests beside the arrays that a store wrote."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from framework.api import PyTree
+from framework.api import PyTree, Store
+from framework.build import Builder
 from framework.documents import load_json
-from framework.errors import StorageError
+from framework.errors import FrameworkError, StorageError
+from framework.files import FILES
+from framework.leaves import as_asked, as_stored, data_by_path, digest, leaves_by_path
+from framework.registry import discover
 
 
 class MismatchError(StorageError):
     """A sound checkpoint of another tree than the one asked for."""
 
 
-ARRAYS, MANIFEST = "arrays.npz", "manifest.json"
-NPY_HEADER = 1 << 10  # bytes; more than NumPy writes before the bytes of an array of bytes
+class Manifest(NamedTuple):
+    """What a checkpoint says of itself."""
+
+    store: str  # the name of the one that wrote the arrays
+    leaves: Mapping[str, tuple[str, str]]  # by path: what it is, such as "float32[3, 2]", and its sha256
 
 
-def save(folder: Path, step: int, tree: PyTree) -> Path:
-    """Write a pytree of arrays to `folder/<step>`, whole or not at all.
+MANIFEST = "manifest.json"
+NAMED = 3  # leaves that an error names; more make no line
+
+
+def save(folder: Path, step: int, tree: PyTree, store: Store = FILES) -> Path:
+    """Write a pytree of arrays to `folder/<step>`, whole or not at all; what stood there before is replaced.
+
+    Raises: StorageError as `commit`.
+    """
+    return commit(folder, step, data_by_path(tree), store)
+
+
+def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FILES) -> Path:
+    """Write arrays to `folder/<step>`; once that returns, they are saved.
 
     Leaves are stored by their path in the tree, so that NamedTuples, tuples and custom nodes need no code to be read;
     each with its sha256. The folder appears by one rename, after its files were flushed to the disk.
+
+    Args:
+      folder: of all checkpoints.
+      step: names this one.
+      leaves: arrays of JAX or NumPy by path, which nothing may change meanwhile.
+      store: writes the arrays.
 
     Raises: StorageError if it cannot be written; what stood there before is untouched then.
     """
@@ -41,22 +65,15 @@ def save(folder: Path, step: int, tree: PyTree) -> Path:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        arrays = {path: _to_numpy(leaf) for path, leaf in leaves_by_path(tree).items()}
-        contents: dict[str, Any] = {path: _bytes(array) for path, array in arrays.items()}
-        _write(partial / ARRAYS, lambda file: np.savez(file, **contents))
-        manifest = _sealed({path: _describe(array) for path, array in arrays.items()})
-        _write(partial / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
+        described = {path: _describe(leaf) for path, leaf in leaves.items()}
+        store.write(partial / store.place, leaves)
+        _write(partial / MANIFEST, json.dumps(_sealed(described, store.name), indent=1).encode())
         _swap(partial, target)
         _flush(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)  # it takes the room of what can still be written
         raise StorageError(f"checkpoint {target} cannot be written: {error.strerror or error}.") from error
     return target
-
-
-def size(tree: PyTree) -> int:
-    """Bytes of a tree's leaves, which may be shapes."""
-    return sum(map(_size, jax.tree.leaves(tree)))
 
 
 def steps(folder: Path) -> list[int]:
@@ -86,41 +103,40 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def restore(path: Path, like: PyTree) -> PyTree:
-    """Read a pytree back.
+def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
+    """Read a pytree back, with the store that wrote it.
 
     Args:
       path: `<folder>/<step>`.
-      like: a tree of the same structure, or a part of it, whose leaves have the expected shape and dtype.
+      like: a tree of the same structure, or a part of it, whose leaves have the expected shape and dtype. A
+        `jax.ShapeDtypeStruct` with a sharding is put together there, and on no single device.
+      whole: refuse a checkpoint that holds more than `like`.
 
-    Raises: MismatchError if a leaf is missing or has another shape or dtype; StorageError if the files are damaged.
+    Raises: MismatchError naming the leaves that are missing, or have another shape or dtype; StorageError, with the
+      file and the reason, if the files are damaged; ConfigError or PluginError if the store is not installed.
     """
-    expected = leaves_by_path(like)
-    try:
+    leaves = leaves_by_path(like)
+    wanted = {name: as_stored(leaf) for name, leaf in leaves.items()}
+    with _reading(path, MANIFEST):
         manifest = _read_manifest(path)
-        _check_leaves(path, expected, manifest)
-        stored = _read_arrays(path / ARRAYS, {name: _size(leaf) for name, leaf in expected.items()})
-    except MismatchError:
+        _check_leaves(path, wanted, manifest.leaves, whole)
+    store = _named(manifest.store, path)
+    with _reading(path, store.place):
+        stored = store.read(path / store.place, wanted)
+        arrays = {name: _checked(name, like, stored[name], manifest.leaves[name][1]) for name, like in wanted.items()}
+    restored = [as_asked(arrays[name], leaf) for name, leaf in leaves.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
+@contextmanager
+def _reading(path: Path, file: str) -> Iterator[None]:
+    """Name the file that cannot be read; damaged archives raise errors of zipfile, struct and zlib too."""
+    try:
+        yield
+    except FrameworkError:
         raise
-    except Exception as error:  # damaged archives raise errors of zipfile, struct and zlib too
-        raise StorageError(f"checkpoint {path} cannot be read: {type(error).__name__}: {error}") from error
-    leaves = [_checked(path, name, leaf, stored[name], manifest[name][1]) for name, leaf in expected.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    """Leaves by readable path, such as "params/0_Conv/W", in the tree's order.
-
-    Raises: StorageError if two have the same, as those of {"a": {"b": …}, "a/b": …} would.
-    """
-    flat, _ = jax.tree.flatten_with_path(tree)
-    leaves: dict[str, Any] = {}
-    for keys, leaf in flat:
-        path = jax.tree_util.keystr(keys, simple=True, separator="/")
-        if path in leaves:
-            raise StorageError(f"two arrays of the state have the path '{path}'; rename the key that holds a '/'.")
-        leaves[path] = leaf if hasattr(leaf, "dtype") else jax.numpy.asarray(leaf)
-    return leaves
+    except Exception as error:
+        raise StorageError(f"checkpoint {path} cannot be read: {file}: {type(error).__name__}: {error}") from error
 
 
 def _swap(partial: Path, target: Path) -> None:
@@ -139,100 +155,69 @@ def _swap(partial: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _sealed(leaves: dict[str, Any]) -> dict[str, Any]:
-    """A manifest with its own sha256, so that a damaged one is not taken for that of another model."""
-    return {"leaves": leaves, "sha256": hashlib.sha256(json.dumps(leaves).encode()).hexdigest()}
+def _sealed(leaves: Mapping[str, Any], store: str = FILES.name) -> dict[str, Any]:
+    """A manifest with its own sha256, so that a damaged one is not taken for that of another model or store."""
+    content = {"store": store, "leaves": leaves}
+    return {**content, "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
 
 
-def _read_manifest(path: Path) -> dict[str, tuple[str, str]]:
-    """For each leaf, what it is and its sha256.
+def _read_manifest(path: Path) -> Manifest:
+    """What a checkpoint says of itself.
 
     Raises: ValueError if these are not the bytes that were written, and whatever JSON raises.
     """
-    manifest = load_json(path / MANIFEST)
-    if _sealed(manifest["leaves"]) != manifest:
-        raise ValueError("the manifest's sha256 does not match")
-    return {name: (f"{entry['dtype']}{entry['shape']}", entry["sha256"]) for name, entry in manifest["leaves"].items()}
+    found = load_json(path / MANIFEST)
+    if _sealed(found["leaves"], found["store"]) != found or not isinstance(found["store"], str):
+        raise ValueError("its sha256 does not match")
+    leaves = {name: (f"{entry['dtype']}{entry['shape']}", entry["sha256"]) for name, entry in found["leaves"].items()}
+    return Manifest(found["store"], leaves)
 
 
-def _check_leaves(path: Path, expected: Mapping[str, Any], manifest: Mapping[str, tuple[str, str]]) -> None:
-    """Compare what is asked for with what the manifest describes, before anything is allocated."""
-    for name, leaf in expected.items():
-        if name not in manifest:
-            raise MismatchError(f"checkpoint {path} holds no '{name}'; was it saved with another model or optimizer?")
-        like = _as_stored(leaf)
-        wanted, (found, _) = f"{np.dtype(like.dtype)}{list(like.shape)}", manifest[name]
-        if wanted != found:
-            raise MismatchError(f"checkpoint {path}: '{name}' is {found}, expected {wanted}.")
+def _named(name: str, path: Path) -> Store:
+    """The store of a name; our own one whoever else claims it.
 
-
-def _read_arrays(path: Path, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The bytes of each leaf, of which no more is read than the leaf takes, whatever the archive claims.
-
-    Raises: ValueError if a member is compressed or of another size, and whatever zipfile and NumPy raise.
+    Raises: ConfigError or PluginError if it is not installed.
     """
-    stored = {}
-    with zipfile.ZipFile(path) as archive:
-        for name, size in sizes.items():
-            member = archive.getinfo(f"{name}.npy")
-            if member.compress_type != zipfile.ZIP_STORED or not size < member.file_size < size + NPY_HEADER:
-                raise ValueError(f"'{name}' takes {member.file_size} bytes, expected {size} and a header")
-            with archive.open(member) as file:
-                content = file.read(size + NPY_HEADER)
-            stored[name] = np.frombuffer(content, np.uint8, offset=len(content) - size)
-    return stored
+    return FILES if name == FILES.name else Builder(discover()).named("stores", {"name": name}, f"checkpoint {path}")
 
 
-def _checked(path: Path, name: str, leaf: Any, stored: np.ndarray, digest: str) -> Any:
-    """A stored leaf as the array that `leaf` asks for."""
-    if hashlib.sha256(stored.data).hexdigest() != digest:
-        raise StorageError(f"checkpoint {path}: the bytes of '{name}' are not those that were saved.")
-    like = _as_stored(leaf)
-    array = jax.numpy.asarray(stored.view(np.dtype(like.dtype)).reshape(like.shape))
-    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if _is_key(leaf) else array
+def _check_leaves(path: Path, wanted: Mapping[str, Any], found: Mapping[str, tuple[str, str]], whole: bool) -> None:
+    """Compare what is asked for with what the manifest describes, before anything is allocated."""
+    kinds = {name: f"{np.dtype(like.dtype)}{list(like.shape)}" for name, like in wanted.items()}
+    wrong = [f"holds no '{name}'" for name in kinds if name not in found]
+    wrong += [f"'{n}' is {found[n][0]}, expected {kinds[n]}" for n in kinds if n in found and found[n][0] != kinds[n]]
+    wrong += [f"'{name}' has no place in this state" for name in found if whole and name not in kinds]
+    if wrong:
+        more = f"; {len(wrong) - NAMED} more differ" if len(wrong) > NAMED else ""
+        listed = "; ".join(wrong[:NAMED])
+        raise MismatchError(f"checkpoint {path}: {listed}{more}; was it saved with another model or optimizer?")
 
 
-def _size(leaf: Any) -> int:
-    """Bytes of a leaf on the disk."""
-    like = _as_stored(leaf)
-    return math.prod(like.shape) * np.dtype(like.dtype).itemsize
+def _checked(name: str, like: Any, stored: Any, expected: str) -> Any:
+    """A stored leaf, if it is what was asked for, to the bit.
+
+    Raises: ValueError.
+    """
+    if stored.shape != like.shape or np.dtype(stored.dtype) != np.dtype(like.dtype):
+        raise ValueError(f"'{name}' came back as {stored.dtype}{list(stored.shape)}")
+    if digest(np.asarray(stored)) != expected:
+        raise ValueError(f"the bytes of '{name}' are not those that were saved")
+    return stored if like.sharding is None or isinstance(stored, jax.Array) else _placed(stored, like.sharding)
 
 
-def _as_stored(leaf: Any) -> Any:
-    """Shape and dtype of a leaf on the disk, where keys are numbers."""
-    return jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+def _placed(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """On the devices of a sharding, each with its own part alone, also where some belong to other processes."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
 
 
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _describe(leaf: Any) -> dict[str, Any]:
+    array = np.asarray(leaf)
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}
 
 
-def _key_impl(leaf: Any) -> str:
-    """The kind of a key, also of one that is only a shape and a dtype, which `jax.random.key_impl` refuses."""
-    found: list[Any] = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
-    return found[0]
-
-
-def _to_numpy(leaf: Any) -> np.ndarray:
-    if _is_key(leaf):
-        leaf = jax.random.key_data(leaf)
-    return np.ascontiguousarray(jax.device_get(leaf)).reshape(leaf.shape)
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """As bytes: NumPy's own format does not know bfloat16 and its kin."""
-    return np.frombuffer(array.tobytes(), np.uint8)
-
-
-def _describe(array: np.ndarray) -> dict[str, Any]:
-    digest = hashlib.sha256(array.tobytes()).hexdigest()
-    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
-
-
-def _write(path: Path, fill: Any) -> None:
+def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
-        fill(file)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 

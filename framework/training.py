@@ -55,7 +55,7 @@ def train(
                 return _fit(work, run, entry, partial(_initial_state, experiment, work.strategy, state, barred), write)
             except guard.Rollback as fault:
                 barred = guard.one_more(barred, fault)
-                state = resuming.newest_state(run.directory, experiment.shapes)
+                state = resuming.newest_state(run.directory, experiment.places)
                 back = 0 if state is None else updates(state)
                 record.LOGGER.warning(f"{fault}: going back to step {back}, and on without that batch")
 

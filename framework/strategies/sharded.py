@@ -48,14 +48,14 @@ class Sharded(NamedTuple):
 
         Raises: ConfigError if a rule fits no parameter, or not its shape.
         """
-        return jax.jit(init, out_shardings=self._placement(jax.eval_shape(init, given)))(given)
+        return jax.jit(init, out_shardings=self.placement(jax.eval_shape(init, given)))(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Compile `step(state, feed)`; what comes out lies where it lay."""
 
         def placed(state: TrainState, feed: PyTree) -> tuple[TrainState, PyTree]:
             after, means = step(state, feed)
-            return jax.lax.with_sharding_constraint((after, means), (self._placement(state), self._whole()))
+            return jax.lax.with_sharding_constraint((after, means), (self.placement(state), self._whole()))
 
         return jax.jit(placed, donate_argnums=0)
 
@@ -95,7 +95,7 @@ class Sharded(NamedTuple):
     def _whole(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def _placement(self, state: TrainState) -> TrainState:
+    def placement(self, state: TrainState) -> TrainState:
         """A sharding for each leaf: parameters by the rules, the optimizer's copies of them likewise, others whole."""
         specs = {path: self._spec(path, leaf.shape) for path, leaf in _by_path(state.params)}
         unused = [pattern for pattern in self.rules if not any(fnmatchcase(path, pattern) for path in specs)]

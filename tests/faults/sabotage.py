@@ -13,15 +13,15 @@ def exit_after_save(step: int) -> None:
     """End as `kill -9` would, as soon as a step is saved."""
     from framework import store
 
-    save = store.save
+    commit = store.commit
 
-    def save_and_exit(folder: Path, at: int, tree: Any) -> Path:
-        target = save(folder, at, tree)
+    def commit_and_exit(folder: Path, at: int, *rest: Any) -> Path:
+        target = commit(folder, at, *rest)
         if at == step:
             os._exit(137)
         return target
 
-    store.save = save_and_exit
+    store.commit = commit_and_exit
 
 
 def log_rows(path: Path) -> None:
@@ -85,8 +85,9 @@ def forge(folder: Path, step: int) -> None:
     import numpy as np
 
     from framework import store
+    from framework.files import FILES
 
-    with np.load(folder / str(step) / store.ARRAYS) as file:
+    with np.load(folder / str(step) / FILES.place) as file:
         leaves = {name: file[name] for name in file}
     manifest = json.loads((folder / str(step) / store.MANIFEST).read_text())["leaves"]
     tree = {

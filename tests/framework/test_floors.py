@@ -33,8 +33,10 @@ FLOORS = [
     {"adapters", "agreement", "chunks", "packing", "places", "policy", "sharing"},
     {"api"},
     {"guard"},
-    {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping", "store"}
-    | {"footprint", "hooks"},
+    {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping"}
+    | {"footprint", "hooks", "leaves"},
+    {"files"},
+    {"store"},
     {"steps", "checkpoint", "listing", "measuring", "members", "overrides", "resuming", "search", "watchdog"}
     | {"shapes", "comparing"},
     {"strategies.eager", "strategies.jit", "strategies.pmap", "strategies.sharded", "strategies.vmapped"},
@@ -181,7 +183,9 @@ def declared():
     """Import names of the declared dependencies; PyYAML is omegaconf's, whose errors it passes on."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     packages = {re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]}
-    return {{"hydra-core": "hydra"}.get(package, package) for package in packages} | {"yaml"}
+    packages |= {re.match(r"[\w-]+", requirement)[0] for requirement in project["optional-dependencies"]["orbax"]}
+    names = {"hydra-core": "hydra", "orbax-checkpoint": "orbax"}
+    return {names.get(package, package) for package in packages} | {"yaml"}
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if not path.is_relative_to(ROOT / "benchmarks")], ids=label)

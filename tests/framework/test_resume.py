@@ -162,9 +162,9 @@ def test_a_run_that_is_killed_after_its_last_save_has_ended(tmp_path, words):
     words = [*TINY[5:], *data, "data.eval_batch_size=16", "train.checkpoint_every=4", *words]
     straight = framework.run([*words, f"run.dir={tmp_path}/straight"])
     script = (
-        "import os, sys, framework\nfrom framework import store\nsave = store.save\n"
-        "def save_and_die(folder, step, tree):\n    save(folder, step, tree)\n    step == 12 and os._exit(137)\n"
-        "store.save = save_and_die\nframework.run(sys.argv[1:])"
+        "import os, sys, framework\nfrom framework import store\ncommit = store.commit\n"
+        "def commit_and_die(folder, step, *rest):\n    commit(folder, step, *rest)\n    step == 12 and os._exit(137)\n"
+        "store.commit = commit_and_die\nframework.run(sys.argv[1:])"
     )
     killed = [sys.executable, "-c", script, *words, f"run.dir={tmp_path}/run"]
     assert subprocess.run(killed, check=False, capture_output=True, env=on_two_devices()).returncode == 137

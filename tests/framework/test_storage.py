@@ -13,9 +13,10 @@ import pytest
 
 import framework
 from framework.errors import StorageError
+from framework.leaves import size
 from framework.places import check_place, check_space
 from framework.settings import RunSettings
-from framework.store import restore, size, steps
+from framework.store import restore, steps
 
 TINY = [
     "data=synthetic",
@@ -173,3 +174,47 @@ def test_a_log_is_never_cut_without_a_word(disk):
         StorageError, match=r"(metrics.jsonl|tfevents.*|checkpoints/\d+) cannot be written: No space left"
     ):
         framework.run([*TINY, f"run.dir={disk}/run", "train.steps=4000", "train.log_every=1"])
+
+
+def in_the_way(folder, step):
+    """A file where the save of a step wants to write."""
+    (folder / "checkpoints").mkdir(parents=True)
+    file_at(folder / "checkpoints" / f".{step}.partial")
+    return rf"checkpoint {folder}/checkpoints/{step} cannot be written: "
+
+
+def test_a_save_that_fails_in_its_thread_ends_the_run_before_the_next_one(tmp_path):
+    text = in_the_way(tmp_path / "run", 500)
+    words = ["train.steps=1500", "train.checkpoint_every=500", "train.log_every=1", "train.steps_per_call=1"]
+    with pytest.raises(StorageError, match=text) as caught:
+        framework.run([*TINY, *words, f"run.dir={tmp_path}/run"])
+    assert message(caught)
+    assert 500 <= len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 1000
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["exit_code"] == 5
+    assert steps(tmp_path / "run" / "checkpoints") == []
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_run_whose_last_state_cannot_be_saved_is_not_done(tmp_path, asynchronous):
+    text = in_the_way(tmp_path / "run", 20)
+    words = ["train.checkpoint_every=10", f"callbacks.checkpoint.asynchronous={asynchronous}"]
+    with pytest.raises(StorageError, match=text):
+        framework.run([*TINY, *words, f"run.dir={tmp_path}/run"])
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("failed", 5)
+    assert steps(tmp_path / "run" / "checkpoints") == [10]
+    (tmp_path / "run" / "checkpoints" / ".20.partial").unlink()
+    assert framework.resume(tmp_path / "run").state.step == 20
+    assert steps(tmp_path / "run" / "checkpoints") == [10, 20]
+
+
+def test_what_a_thread_saves_is_the_state_of_its_step_whatever_the_next_steps_do(tmp_path):
+    words = [*TINY, "model.hidden=[8000]", "train.steps=6", "train.checkpoint_every=1", "callbacks.checkpoint.keep=0"]
+    for name, asynchronous in (("behind", True), ("between", False)):
+        framework.run([*words, f"run.dir={tmp_path}/{name}", f"callbacks.checkpoint.asynchronous={asynchronous}"])
+    for step in range(1, 7):
+        behind, between = (
+            json.loads((tmp_path / name / "checkpoints" / str(step) / "manifest.json").read_text())
+            for name in ("behind", "between")
+        )
+        assert behind == between

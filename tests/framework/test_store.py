@@ -16,7 +16,8 @@ import pytest
 
 from framework.api import TrainState
 from framework.errors import StorageError
-from framework.store import leaves_by_path, restore, save, steps
+from framework.leaves import leaves_by_path
+from framework.store import MismatchError, restore, save, steps
 
 
 class Row(NamedTuple):
@@ -236,23 +237,50 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path, blocked):
 @pytest.mark.parametrize(
     ("like", "text"),
     [
-        ({"a": jnp.zeros([2, 3])}, "'a' is float32[3, 2], expected float32[2, 3]."),
-        ({"a": jnp.zeros([3])}, "'a' is float32[3, 2], expected float32[3]."),
-        ({"a": jnp.zeros([3, 2], jnp.bfloat16)}, "'a' is float32[3, 2], expected bfloat16[3, 2]."),
-        ({"a": jnp.zeros([3, 2], jnp.int32)}, "'a' is float32[3, 2], expected int32[3, 2]."),
-        ({"k": jax.random.key(0, impl="rbg")}, "'k' is uint32[2], expected uint32[4]."),
-        ({"k": jax.random.split(jax.random.key(0))}, "'k' is uint32[2], expected uint32[2, 2]."),
-        ({"b": jnp.zeros([3, 2])}, "holds no 'b'; was it saved with another model or optimizer?"),
-        ({"a": {"b": jnp.zeros([3, 2])}}, "holds no 'a/b'; was it saved with another model or optimizer?"),
-        ([jnp.zeros([3, 2])], "holds no '0'; was it saved with another model or optimizer?"),
+        (
+            {"a": jnp.zeros([2, 3])},
+            "'a' is float32[3, 2], expected float32[2, 3]",
+        ),
+        (
+            {"a": jnp.zeros([3])},
+            "'a' is float32[3, 2], expected float32[3]",
+        ),
+        (
+            {"a": jnp.zeros([3, 2], jnp.bfloat16)},
+            "'a' is float32[3, 2], expected bfloat16[3, 2]",
+        ),
+        (
+            {"a": jnp.zeros([3, 2], jnp.int32)},
+            "'a' is float32[3, 2], expected int32[3, 2]",
+        ),
+        (
+            {"k": jax.random.key(0, impl="rbg")},
+            "'k' is uint32[2], expected uint32[4]",
+        ),
+        (
+            {"k": jax.random.split(jax.random.key(0))},
+            "'k' is uint32[2], expected uint32[2, 2]",
+        ),
+        ({"b": jnp.zeros([3, 2])}, "holds no 'b'"),
+        ({"a": {"b": jnp.zeros([3, 2])}}, "holds no 'a/b'"),
+        ([jnp.zeros([3, 2])], "holds no '0'"),
     ],
 )
 def test_another_tree_than_was_saved_is_refused_leaf_by_leaf(tmp_path, like, text):
     path = save(tmp_path, 1, {"a": jnp.ones([3, 2]), "k": jax.random.key(1)})
     with pytest.raises(StorageError) as raised:
         restore(path, like)
-    assert message(raised).startswith(f"checkpoint {path}")
-    assert message(raised).endswith(text)
+    assert message(raised) == f"checkpoint {path}: {text}; was it saved with another model or optimizer?"
+
+
+def test_all_that_differs_is_named_and_a_whole_tree_may_hold_no_more(tmp_path):
+    path = save(tmp_path, 1, {"a": jnp.ones(2), "b": jnp.ones(3), "c": jnp.ones(4), "d": jnp.ones(5)})
+    with pytest.raises(MismatchError) as raised:
+        restore(path, {"a": jnp.ones(2), "b": jnp.ones(2), "e": jnp.ones(1)}, whole=True)
+    told = "holds no 'e'; 'b' is float32[3], expected float32[2]; 'c' has no place in this state; 1 more differ"
+    assert message(raised) == f"checkpoint {path}: {told}; was it saved with another model or optimizer?"
+    part = {"a": jnp.ones(2)}
+    assert_same(restore(path, part), part)
 
 
 @pytest.mark.parametrize("file", ["arrays.npz", "manifest.json"])

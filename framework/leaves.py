@@ -1,0 +1,107 @@
+"""The leaves of a state as they are saved: by path, keys as numbers, copied to where no step changes them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.api import PyTree
+from framework.errors import StorageError
+
+
+def leaves_by_path(tree: PyTree) -> dict[str, Any]:
+    """Leaves by readable path, such as "params/0_Conv/W", in the tree's order.
+
+    Raises: StorageError if two have the same, as those of {"a": {"b": …}, "a/b": …} would.
+    """
+    flat, _ = jax.tree.flatten_with_path(tree)
+    leaves: dict[str, Any] = {}
+    for keys, leaf in flat:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        if path in leaves:
+            raise StorageError(f"two arrays of the state have the path '{path}'; rename the key that holds a '/'.")
+        leaves[path] = leaf if hasattr(leaf, "dtype") else jax.numpy.asarray(leaf)
+    return leaves
+
+
+def size(tree: PyTree) -> int:
+    """Bytes of a tree's leaves, which may be shapes."""
+    return sum(map(size_of, jax.tree.leaves(tree)))
+
+
+def size_of(leaf: Any) -> int:
+    """Bytes of a leaf on the disk."""
+    like = as_stored(leaf)
+    return math.prod(like.shape) * np.dtype(like.dtype).itemsize
+
+
+def as_stored(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a leaf on the disk, where keys are numbers, and where it shall lie if that is said."""
+    like = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    sharding = None if _is_key(leaf) or not isinstance(leaf, jax.ShapeDtypeStruct) else leaf.sharding
+    return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=sharding)
+
+
+def as_asked(stored: Any, leaf: Any) -> Any:
+    """A stored array as the leaf that was asked for."""
+    array = jax.numpy.asarray(stored)
+    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if _is_key(leaf) else array
+
+
+def data_by_path(tree: PyTree) -> dict[str, Any]:
+    """The leaves by path, as they are stored: keys as the numbers they are made of."""
+    return {path: jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves_by_path(tree).items()}
+
+
+def snapshot(tree: PyTree) -> dict[str, Any]:
+    """The leaves by path, as they are in this moment: what is done to the tree afterwards does not reach them.
+
+    A leaf that one device holds whole is copied to the host. One that is cut over devices stays cut, in memory of its
+    own: on the host where the devices have such memory, beside the original on a CPU.
+    """
+    leaves = data_by_path(tree)
+    for leaf in leaves.values():
+        if isinstance(leaf, jax.Array) and not is_cut(leaf):
+            leaf.copy_to_host_async()  # all at once, before the first is waited for
+    return {path: _copy(leaf) for path, leaf in leaves.items()}
+
+
+def is_cut(leaf: Any) -> bool:
+    """Whether no device holds the whole of an array."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
+
+
+def digest(array: np.ndarray) -> str:
+    """The sha256 of an array's bytes."""
+    return hashlib.sha256(as_bytes(array).data).hexdigest()
+
+
+def as_bytes(array: np.ndarray) -> np.ndarray:
+    """As uint8 [bytes], without a copy if it is contiguous: NumPy's own format does not know bfloat16 and its kin."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _copy(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array):
+        return np.array(leaf)
+    if not is_cut(leaf):
+        # On a CPU what comes back is the device's own memory, which the next step may write to.
+        return np.array(jax.device_get(leaf))
+    if next(iter(leaf.devices())).platform == "cpu":
+        return jax.numpy.copy(leaf)
+    return jax.device_put(leaf, leaf.sharding.with_memory_kind("pinned_host"))
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_impl(leaf: Any) -> str:
+    """The kind of a key, also of one that is only a shape and a dtype, which `jax.random.key_impl` refuses."""
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
+    return found[0]

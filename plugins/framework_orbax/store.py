@@ -1,0 +1,118 @@
+"""The arrays of a checkpoint by Orbax: what is cut over devices is written, and read back, in its pieces."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.api import Store
+from framework.errors import ConfigError
+
+
+def orbax() -> Store:
+    """A folder, `arrays`, in Orbax's own layout (OCDBT), which other tools read; needs `pip install framework[orbax]`.
+
+    Raises: ConfigError if Orbax is not installed.
+    """
+    # Only looked for: to import it takes a second, which no run should pay that does not save or restore with it.
+    if importlib.util.find_spec("orbax") is None or importlib.util.find_spec("orbax.checkpoint") is None:
+        raise ConfigError(
+            "orbax-checkpoint is not installed, which writes and reads this; pip install framework[orbax]."
+        )
+    return Store("orbax", "arrays", write, read)
+
+
+def write(path: Path, leaves: Mapping[str, Any]) -> None:
+    """Write a folder and flush it to the disk.
+
+    Raises: OSError, also where Orbax or TensorStore say in other words that they could not write.
+    """
+    from orbax.checkpoint import args
+
+    full = {name: leaf for name, leaf in leaves.items() if leaf.size}  # Orbax refuses arrays without elements
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(path.absolute(), args=args.PyTreeSave(full))
+    except OSError:
+        raise
+    except (ValueError, RuntimeError) as error:  # TensorStore's errors, whose first word is the kind
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    _flush(path)
+
+
+def read(path: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
+    """Read some of the leaves: those with a sharding that lies in this process straight into it, others to the host.
+
+    Nothing is cast or padded: dtype and shape are those that were written.
+
+    Raises: ValueError with what Orbax and TensorStore say of a damaged folder.
+    """
+    from orbax.checkpoint import RestoreArgs, args
+
+    full = {name: leaf for name, leaf in like.items() if math.prod(leaf.shape)}
+    wanted = {name: _restore_args(leaf, RestoreArgs) for name, leaf in full.items()}
+    given = args.PyTreeRestore(item=full, restore_args=wanted, partial_restore=True)
+    with _alone(), _checkpointer() as checkpointer:
+        found = checkpointer.restore(path.absolute(), args=given) if full else {}
+    return {name: found[name] if name in full else np.zeros(leaf.shape, leaf.dtype) for name, leaf in like.items()}
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One error for one damage: of the reads that Orbax then abandons, asyncio would tell in pages.
+
+    Raises: ValueError for any error inside the context.
+    """
+    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    was, reason = logger.disabled, None
+    logger.disabled, sys.unraisablehook = True, lambda _: None
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    finally:
+        if reason is not None:
+            gc.collect()  # it tells of them when they are collected
+        logger.disabled, sys.unraisablehook = was, hook
+    if reason is not None:
+        raise ValueError(reason)
+
+
+def _restore_args(leaf: jax.ShapeDtypeStruct, plain: Any) -> Any:
+    from orbax.checkpoint import ArrayRestoreArgs
+
+    if leaf.sharding is None or not leaf.sharding.is_fully_addressable:
+        return plain(restore_type=np.ndarray)
+    return ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, strict=True)
+
+
+def _checkpointer() -> Any:
+    """Orbax's synchronous checkpointer, for this process alone: it is called in a thread, which waits for it."""
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint.options import MultiprocessingOptions
+
+    own = jax.process_index()
+    alone = MultiprocessingOptions(primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"own{own}")
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _flush(path: Path) -> None:
+    """Orbax flushes the arrays, but not what it says about them, nor its folders."""
+    for place in [*path.rglob("*"), path]:
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
