@@ -1,8 +1,7 @@
 """The contracts between the core and its plugins: three shapes, no more.
 
-A pair of pure functions (model, optimizer), a function to per-example values (loss, metric), and an object with at
-most four methods (data pipeline, strategy, callback). Every entry point names a factory, `factory(**options)`, that
-returns one of these; the factory's signature is the schema of its options.
+A pair of pure functions (model, optimizer, store), a function to per-example values (loss, metric), and an object with
+a few methods (data, strategy, callback). An entry point names a factory of one; its signature is its options' schema.
 """
 
 from __future__ import annotations
@@ -88,7 +87,6 @@ class DataPipeline(Protocol):
 
     A pipeline may have one attribute more, `facts`: a mapping for JSON of what one must know to use a trained model,
     such as its vocabulary. It goes into the run's record, and `framework.load(RUN).facts` is it.
-
     It may have one method more, `restricted(share: Share) -> DataPipeline`, for runs of several processes: the pipeline
     of the same batches, of which `train` and `eval` make only the examples at `share.rows(size)`, size being that of
     the whole batch. All else, `spec` too, stays that of whole batches. Without it, each process makes them whole.
@@ -136,14 +134,12 @@ class Members(NamedTuple):
 class Strategy(Protocol):
     """How the pure functions of a task become compiled ones, and where batches go.
 
-    A strategy may have one attribute more, `members: Members`. The task that it then compiles is that of all members:
-    every leaf of the state has the members as its first axis, and if their orders are their own, so has every leaf of a
-    training batch.
-
-    One that cuts the state may have `placement(shapes) -> shardings`, into which a saved state is read leaf by leaf.
-
-    One that can run in several processes has `share: Share`: which parts of a batch the devices of this process take.
-    Its `feed` then gets those, one after the other; the means of its steps are the same in all processes.
+    A strategy may have, beside what stands below:
+      members: `Members`. The task that it then compiles is that of all members: every leaf of the state has the members
+        as its first axis, and if their orders are their own, so has every leaf of a training batch.
+      placement: `placement(shapes) -> shardings`, where it cuts the state: a saved one is read into them leaf by leaf.
+      share: `Share`, where it can run in several processes: which parts of a batch the devices of this process take.
+        Its `feed` then gets those, one after the other; the means of its steps are the same in all processes.
 
     Attributes:
       devices: into how many equal parts a batch is cut.
@@ -180,7 +176,6 @@ class Store(NamedTuple):
     place: str  # the file or folder within a checkpoint that is `path`
     write: Callable[[Path, Mapping[str, Any]], None]
     """`write(path, {name: array})`, in a thread; any dtypes but keys. All is flushed when it returns; else OSError."""
-
     read: Callable[[Path, Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, Any]]
     """`read(path, {name: shape}) -> {name: array}`, perhaps of a part; a sharding that a shape has is to be taken where
     it can be. Where a file is damaged it may raise anything, and need not notice."""

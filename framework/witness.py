@@ -180,7 +180,7 @@ class Heard(Callback):
 
     def __init__(self, watcher: Watcher, note: Callable[..., None]) -> None:
         self._watcher, self._note = watcher, note
-        for hook in ("on_start", "on_end"):
+        for hook in ("on_start", "settle", "on_end"):
             setattr(self, hook, getattr(watcher.callback, hook))
 
     @property
