@@ -14,7 +14,7 @@ from framework import comparing, signals, trail, verdict
 from framework.attempts import Failure, Runs, run
 from framework.benching import composed
 from framework.comparing import Row
-from framework.config import extended, plain, settings_of
+from framework.config import extended, plain, settings_of, tagged
 from framework.errors import ConfigError
 from framework.findings import Report, figures_of, listed, rows_of
 from framework.settings import Train
@@ -61,7 +61,8 @@ def verify_resume(
 def _settings(words: Sequence[str], config_dir: str | None, steps: int) -> tuple[dict[str, Any], int]:
     """The run to be tried: short, with checkpoints, evaluations and records enough to lose some of each."""
     config, _ = composed(list(words), {} if config_dir is None else {"--config-dir": config_dir})
-    settings = settings_of(plain(extended(config)))
+    read = plain(extended(config))
+    settings = settings_of(read)
     if settings.distributed.coordinator is not None:
         raise ConfigError("distributed: one process is tried; leave it out, with distributed.coordinator=null.")
     train: Train = settings.train
@@ -77,6 +78,10 @@ def _settings(words: Sequence[str], config_dir: str | None, steps: int) -> tuple
         "train.eval_every": train.eval_every and min(train.eval_every, 2 * every - 1),
         "run.resume": "auto",
     }
+    # In a recorded config it is a number, and follows train.checkpoint_every no more.
+    for tag, options in tagged(read.get("callbacks"), "callbacks").items():
+        if options["name"] == "checkpoint":
+            changed[f"callbacks.{tag}.every"] = every
     return changed, every
 
 
