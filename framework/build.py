@@ -162,10 +162,8 @@ def _adapt(kind: str, built: Any, name: str, label: str) -> Any:
         raise PluginError(
             f"{label} breaks its contract: expected a framework.api.Callback, found {type(built).__name__}."
         )
-    if kind == "stores" and built.name != name:
-        raise PluginError(
-            f"{label} breaks its contract: it calls itself '{built.name}', and checkpoints are read by that."
-        )
+    if kind == "stores" and (called := getattr(built, "name", None)) != name:
+        raise PluginError(f"{label} breaks its contract: it calls itself '{called}'.")
     if kind in ("losses", "schedules", "transforms") and not callable(built):
         raise PluginError(f"{label} breaks its contract: expected a function, found {type(built).__name__}.")
     return built

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from framework import comparing, signals, trail, verdict
-from framework.attempts import Failure, Runs, run
+from framework import signals
 from framework.benching import composed
-from framework.comparing import Row
 from framework.config import extended, plain, settings_of, tagged
 from framework.errors import ConfigError
-from framework.findings import Report, figures_of, listed, rows_of
 from framework.settings import Train
-from framework.trail import Attempt, Parting
-from framework.verdict import Verdict
+from framework.verification import comparing, trail, verdict
+from framework.verification.attempts import Failure, Runs, run
+from framework.verification.comparing import Row
+from framework.verification.findings import Report, figures_of, listed, rows_of
+from framework.verification.trail import Attempt, Parting
+from framework.verification.verdict import Verdict
 
 STEPS = 64
 """Enough for eight checkpoints and some epochs of small data, and over in a second where a step takes some ms."""

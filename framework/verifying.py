@@ -17,7 +17,8 @@ def verify_resume(words: list[str]) -> None:
     """
     words, options = options_of("verify-resume", words, KNOWN)
     given = {name.lstrip("-"): _count(name, options[name]) for name in KNOWN[:3] if name in options}
-    from framework import findings, verify
+    from framework import verify
+    from framework.verification import findings
 
     report = verify.verify_resume(words, options.get("--config-dir"), **given)
     sys.stdout.write(findings.text(report) + "\n")

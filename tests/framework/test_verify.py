@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from framework import trail, verify
+from framework import verify
 from framework.cli import main
 from framework.errors import DifferenceError
+from framework.verification import trail
 
 TINY = [
     "data=synthetic",

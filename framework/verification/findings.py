@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framework import comparing, verdict
-from framework.comparing import Row
 from framework.errors import DifferenceError
 from framework.sizes import in_words
-from framework.trail import Attempt, Parting
-from framework.verdict import Verdict
-from framework.witness import saved_state
+from framework.verification import comparing, verdict
+from framework.verification.comparing import Row
+from framework.verification.trail import Attempt, Parting
+from framework.verification.verdict import Verdict
+from framework.verification.witness import saved_state
 
 
 class Report(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework import store
-from framework.trail import unequal
+from framework.verification.trail import unequal
 
 OUTCOME = ("status", "exit_code", "reason", "step", "metrics", "members")
 """Of run.json, what a restart must not change; the rest says where and when a run ran."""

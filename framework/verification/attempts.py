@@ -10,10 +10,11 @@ from pathlib import Path
 from signal import SIGKILL, Signals
 from typing import Any, NamedTuple
 
-from framework import signals, trail
+from framework import signals
 from framework.errors import FrameworkError, InterruptError
-from framework.trail import Attempt
-from framework.witness import Orders
+from framework.verification import trail
+from framework.verification.trail import Attempt
+from framework.verification.witness import Orders
 
 Asked = Callable[[], Signals | None]
 
@@ -69,7 +70,7 @@ def _start(orders: Orders, errors: Path, asked: Asked) -> int:
     """The exit code of a process that follows the orders."""
     # The folder one works in is on the path of the new interpreter if it is on that of this one.
     flags = [] if str(Path.cwd()) in sys.path or "" in sys.path else ["-P"]
-    command = [sys.executable, *flags, "-m", "framework.witness"]
+    command = [sys.executable, *flags, "-m", "framework.verification.witness"]
     with errors.open("wb") as out, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out) as process:
         assert process.stdin is not None
         process.stdin.write(json.dumps(orders._asdict()).encode())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from framework.registry import Plugin
-from framework.trail import Parting
+from framework.verification.trail import Parting
 
 Plugins = Mapping[str, Plugin]
 """By the config key that names them."""
