@@ -99,7 +99,8 @@ def _by_patches(terms: Sequence[tuple[Array, Array]], strides: Pair, padding: st
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def product(tile: tuple[Array, ...]) -> Array:
-        total = sum(patches(images) @ matrix for images, matrix in zip(tile, matrices, strict=True))
+        products = [patches(images) @ matrix for images, matrix in zip(tile, matrices, strict=True)]
+        total = functools.reduce(jnp.add, products)
         return total.astype(inputs.dtype).reshape(-1, rows, columns, features)
 
     batch, size = len(inputs), rows * columns * height * width * channels * exact.itemsize
