@@ -89,7 +89,7 @@ class Checkpoint(Callback):
         """Note where to save; sweep what a killed process left."""
         self.folder = run.directory / "checkpoints"
         with writing(self.folder):
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(mode=0o770, exist_ok=True)
         checkpoints.sweep(self.folder)
         # A resumed run knows what is best from the log, so that there is nothing more to save.
         self.scores = _logged(run, self.kept.score.tag) if self.kept.score else {}
