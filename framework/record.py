@@ -96,17 +96,18 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _lock(directory: Path, held: ExitStack) -> None:
-    with writing(directory / "lock"):
-        file = held.enter_context((directory / "lock").open("a+"))
+    path = directory / "lock"
+    with writing(path):  # unbuffered, lest closing it fails once more where a full disk took nothing
+        file = held.enter_context(path.open("ab+", buffering=0))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.seek(0)
-        raise StorageError(f"run.dir: {directory} is in use by {file.read().strip() or 'another run'}.") from error
-    with writing(directory / "lock"):
+        owner = file.read().decode(errors="replace").strip()
+        raise StorageError(f"run.dir: {directory} is in use by {owner or 'another run'}.") from error
+    with writing(path):
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
+        file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:

@@ -32,8 +32,8 @@ SAMPLE = 6
 FEW = 3
 """Of the many writes of one file of a checkpoint, the first, the middle and the last are points."""
 
-LATE = 1
-"""Calls for steps that may begin between a write that fails and the end."""
+LATE = 2
+"""Calls for steps that may begin between a write that fails and the end: so many go ahead of the devices."""
 
 Trial = Callable[["Scene", Path, Harm], str | None]
 
