@@ -62,13 +62,14 @@ def probe(folder: Path) -> None:
     Raises: StorageError if that cannot be done.
     """
     path = folder / ".probe"
-    try:
-        with writing(path), path.open("wb") as file:
-            file.write(bytes(PROBE_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        path.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            with path.open("wb") as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def check_space(folder: Path, copies: int, size: int) -> None:
