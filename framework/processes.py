@@ -105,12 +105,20 @@ def _start(settings: Distributed, patience: float) -> None:
         _jax.get_distributed_runtime_client = connect
 
 
+CLOSING = 6
+"""How often to look, twice a second: a process that is killed closes its sockets one after the other."""
+
+
 def _coordinator_gone(*ignored: Any) -> None:
     """End the process, in whichever thread of jaxlib it is noticed."""
     host, _, port = (distributed.global_state.coordinator_address or "").rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=1):
-        os.abort()  # it is there: something else is wrong
-    leave("process 0, which coordinates, is gone")
+    for _ in range(CLOSING):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+        except OSError:
+            leave("process 0, which coordinates, is gone")
+        time.sleep(0.5)
+    os.abort()  # it is there: something else is wrong
 
 
 _ON_TERMINATE = ctypes.CFUNCTYPE(None)(_coordinator_gone)
