@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from framework.api import Array, Model, Shape, as_model
 from framework.errors import ConfigError, nearest
 from framework_stax.smooth import gelu
+from framework_stax.tiles import examplewise
 
 Activation = Callable[..., Array]
 
@@ -45,7 +46,8 @@ def lift(function: Activation, name: str) -> Model:
     def apply(params: tuple[()], inputs: Array) -> Array:
         return function(inputs)
 
-    return as_model((init, apply), name)
+    model = as_model((init, apply), name)
+    return model if "axis" in inspect.signature(function).parameters else examplewise(model)
 
 
 def options_of(function: Activation) -> list[inspect.Parameter]:

@@ -13,6 +13,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from framework.api import Array
+from framework_stax.tiles import by_tiles
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -27,14 +28,15 @@ def convolve(inputs: Array, kernel: Array, strides: Sequence[int], padding: str)
     """A convolution of images, as `lax.conv_general_dilated` computes it, with gradients of its own on CPUs.
 
     XLA's CPU backend has a fast kernel for the plain layout, NHWC and HWIO, which the gradients that JAX derives do not
-    have; inside a compiled loop those are 10 to 20 times slower. Here both gradients are products of matrices, tile by
-    tile of the batch, so that the patches of a tile stay in the cache. In chunks, the step of a CNN of 3×3 kernels, 32
-    and 64 wide, takes four tenths of the time that it takes with stock layers:
+    have; inside a compiled loop those are 10 to 20 times slower. What is differentiated here, value and both gradients,
+    is products of matrices, tile by tile of the batch, so that the patches of a tile stay in the cache; `serial` runs
+    what follows a convolution in the same tiles. In chunks, the step of a CNN of 3×3 kernels, 32 and 64 wide, takes
+    three tenths of the time that it takes with stock layers:
     `python -m benchmarks w2 --contenders jit-stax,jit-layers,framework`. Narrow networks of large kernels, as LeNet,
     gain nothing by it.
 
-    Only tangents are written differently, in the form whose transpose is the fast one. So derivatives of every kind and
-    order, `vmap`, `pmap`, `jax.checkpoint` work as for any function. Elsewhere than on CPUs the plain form is
+    Only what has a tangent is written differently, in the form whose transpose is the fast one. So derivatives of every
+    kind and order, `vmap`, `pmap`, `jax.checkpoint` work as for any function. Elsewhere than on CPUs the plain form is
     differentiated, which compilers there handle well; both give the same on every platform.
 
     Args:
@@ -59,11 +61,10 @@ _convolve = jax.custom_jvp(_plain, nondiff_argnums=(2, 3))
 @functools.partial(_convolve.defjvp, symbolic_zeros=True)
 def _tangent(strides: Pair, padding: str, primals: Any, tangents: Any) -> tuple[Array, Any]:
     inputs, kernel = primals
-    outputs = _convolve(inputs, kernel, strides, padding)
     # What has no tangent, as data have none, costs no gradient.
     known = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
     terms = [pair for pair, there in zip([(tangents[0], kernel), (inputs, tangents[1])], known, strict=True) if there]
-    return outputs, _by_patches(terms, strides, padding)
+    return _by_patches([primals], strides, padding), _by_patches(terms, strides, padding)
 
 
 def _by_patches(terms: Sequence[tuple[Array, Array]], strides: Pair, padding: str) -> Array:
@@ -98,15 +99,10 @@ def _by_patches(terms: Sequence[tuple[Array, Array]], strides: Pair, padding: st
         return jnp.concatenate(views, -1).astype(exact).reshape(-1, height * width * channels)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def product(tile: tuple[Array, ...]) -> Array:
+    def product(*tile: Array) -> Array:
         products = [patches(images) @ matrix for images, matrix in zip(tile, matrices, strict=True)]
         total = functools.reduce(jnp.add, products)
         return total.astype(inputs.dtype).reshape(-1, rows, columns, features)
 
     batch, size = len(inputs), rows * columns * height * width * channels * exact.itemsize
-    tile = math.ceil(batch / math.ceil(batch * size / TILE_BYTES))  # tiles of nearly equal size
-    whole = batch - batch % tile
-    tiles = lax.map(product, tuple(images[:whole].reshape(-1, tile, *images.shape[1:]) for images in padded))
-    outputs = tiles.reshape(whole, rows, columns, features)
-    rest = tuple(images[whole:] for images in padded)
-    return outputs if whole == batch else jnp.concatenate([outputs, product(rest)])
+    return by_tiles(product, padded, math.ceil(batch / math.ceil(batch * size / TILE_BYTES)))  # of nearly equal size

@@ -14,6 +14,7 @@ from framework_stax.convolution import convolve
 from framework_stax.initializers import Initializer, initializer
 from framework_stax.moments import Moments, batch_moments
 from framework_stax.pooling import max_windows
+from framework_stax.tiles import examplewise
 from framework_stax.windows import count_windows, reduce_windows
 
 Padding = Literal["VALID", "SAME"]
@@ -105,7 +106,7 @@ def Conv(
         W, b = params
         return convolve(inputs, W, strides, padding) + b
 
-    return as_model((init, apply), "Conv")
+    return examplewise(as_model((init, apply), "Conv"))
 
 
 def MaxPool(
@@ -128,7 +129,7 @@ def MaxPool(
     def apply(params: tuple[()], inputs: Array) -> Array:
         return max_windows(inputs, tuple(window_shape), tuple(steps), padding)
 
-    return as_model((init, apply), "MaxPool")
+    return examplewise(as_model((init, apply), "MaxPool"))
 
 
 def AvgPool(
@@ -151,7 +152,7 @@ def AvgPool(
         total, count = (reduce_windows(x, lax.add, 0, window_shape, steps, padding) for x in (inputs, ones))
         return total / count
 
-    return as_model((init, apply), "AvgPool")
+    return examplewise(as_model((init, apply), "AvgPool"))
 
 
 def Dropout(rate: float) -> Model:

@@ -62,10 +62,16 @@ def _tangent(window: Ints, primals: Any, tangents: Any) -> tuple[Array, Array]:
     for place in reversed(range(last)):
         winner = jnp.where(corners[place] == largest, jnp.int8(place), winner)
     winner = lax.optimization_barrier(winner)  # else the inputs are kept, and the winner found again at each place
+    return largest, _of_winners(winner, tangent, window)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=2)  # keeps the winners, and no masks or zeros
+def _of_winners(winner: Array, values: Array, window: Ints) -> Array:
+    """Of each window, the value at the winner's place."""
     inner = tuple(range(2, 2 * len(window) + 1, 2))
-    places = jnp.arange(last + 1, dtype=jnp.int8).reshape(_blocked((1,) * len(window), window, 1, 1))
+    places = jnp.arange(math.prod(window), dtype=jnp.int8).reshape(_blocked((1,) * len(window), window, 1, 1))
     chosen = jnp.expand_dims(winner, inner) == places
-    return largest, jnp.where(chosen, _blocks(tangent, window), 0).sum(inner)
+    return jnp.where(chosen, _blocks(values, window), 0).sum(inner)
 
 
 def _corners(inputs: Array, window: Ints) -> list[Array]:

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Array, Model, PyTree, Shape, as_model
+from framework.api import Array, Model, PyTree, Shape, layer_name
 from framework.errors import ConfigError
 from framework_stax.entry import Entry, name_of
+from framework_stax.tiles import EXAMPLES, by_tiles, is_examplewise, lifted, pays
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +56,7 @@ def serial(*layers: Any, names: Sequence[str] | None = None) -> Model:
     Raises: ConfigError if the names are not one for each layer.
     """
     chain = _enter(layers, names)
+    groups = _groups(chain)
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, Stack, Stack]:
         shape, params, states = in_shape, [], []
@@ -68,9 +70,9 @@ def serial(*layers: Any, names: Sequence[str] | None = None) -> Model:
         params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
     ) -> tuple[PyTree, Stack]:
         states = []
-        for layer in chain:
-            inputs, after = layer.apply(params, state, inputs, key, train)
-            states.append(after)
+        for group in groups:
+            inputs, after = _apply(group, params, state, inputs, key, train)
+            states.extend(after)
         return inputs, _stack(chain, states)
 
     return Model(init, apply)
@@ -126,11 +128,42 @@ def named_parallel(layers: Sequence[Model]) -> Model:
 
 
 def _enter(layers: Sequence[Any], names: Sequence[str] | None) -> list[Entry]:
-    models = [as_model(layer) for layer in layers]
+    models = [lifted(layer) for layer in layers]
     chosen = [name_of(layer) for layer in layers] if names is None else names
     if len(chosen) != len(models):
         raise ConfigError(f"a stack of {len(models)} layers was given {len(chosen)} names; give one for each layer.")
     return [Entry(i, f"{i}_{name}", model) for i, (name, model) in enumerate(zip(chosen, models, strict=True))]
+
+
+def _groups(chain: Sequence[Entry]) -> list[list[Entry]]:
+    """Layers that are run together: a convolution and those after it that treat each example by itself, or one."""
+    groups: list[list[Entry]] = []
+    tiled = False
+    for layer in chain:
+        local = is_examplewise(layer.model)
+        if local and tiled:
+            groups[-1].append(layer)
+        else:
+            groups.append([layer])
+            tiled = local and layer_name(layer.model) == "Conv"
+    return groups
+
+
+def _apply(
+    group: Sequence[Entry], params: PyTree, state: PyTree, inputs: PyTree, key: Array | None, train: bool
+) -> tuple[PyTree, list[PyTree]]:
+    """Apply the layers of a group, a tile of the batch after the other where that pays."""
+    if len(group) == 1:
+        outputs, after = group[0].apply(params, state, inputs, key, train)
+        return outputs, [after]
+
+    def run(inputs: Array) -> Array:
+        for layer in group:
+            inputs, _ = layer.apply(params, state, inputs, None, train)
+        return inputs
+
+    outputs = by_tiles(run, (inputs,), EXAMPLES) if pays() and np.ndim(inputs) > 1 else run(inputs)
+    return outputs, [state[layer.position] for layer in group]
 
 
 def _stack(layers: Sequence[Entry], entries: Iterable[Any]) -> Stack:

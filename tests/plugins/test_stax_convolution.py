@@ -12,8 +12,10 @@ from jax.example_libraries import stax
 from jax.test_util import check_grads
 
 import framework
+from framework.api import as_model
 from framework.errors import ConfigError
-from framework_stax import convolution, layers
+from framework_stax import convolution, layers, stack
+from framework_stax.activations import activation_layer
 from framework_stax.convolution import convolve
 from framework_stax.pooling import max_windows
 
@@ -167,27 +169,75 @@ def test_pool_of_windows_that_do_not_fit_is_refused():
         max_windows(jnp.ones((3, 4)), (2, 2), (2, 2), "VALID")
 
 
-def layouts(jaxpr):
-    """Of each convolution in a program, whether it is plain: NHWC, HWIO, no zeros between the inputs."""
+def primitives(jaxpr):
+    """The names of all operations of a program."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            params = equation.params
-            plain_numbers = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, LAYOUT)
-            yield params["dimension_numbers"] == plain_numbers and set(params["lhs_dilation"]) == {1}
+        yield equation.primitive.name
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from layouts(inner)
+            yield from primitives(inner)
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint, jax.jit], ids=["as it is", "checkpoint", "jit"])
 @pytest.mark.parametrize("case", ["3×3", "strided", "1×1"])
-def test_a_gradient_holds_plain_convolutions_only(case, wrap):
+def test_what_is_differentiated_is_products_and_what_is_not_is_a_convolution(case, wrap):
     *shapes, strides = CASES[case]
-    program = jax.make_jaxpr(
-        jax.grad(lambda x, w: wrap(lambda x, w: convolve(x, w, strides, "SAME"))(x, w).sum(), (0, 1))
-    )
-    found = list(layouts(program(*draw(*shapes)).jaxpr))
-    assert found
-    assert all(found)
+    arrays = draw(*shapes)
+    loss = lambda x, w: wrap(lambda x, w: convolve(x, w, strides, "SAME"))(x, w).sum()  # noqa: E731
+    once, derived = (set(primitives(jax.make_jaxpr(f)(*arrays).jaxpr)) for f in (loss, jax.grad(loss, (0, 1))))
+    assert "conv_general_dilated" in once
+    assert "dot_general" in derived
+    assert "conv_general_dilated" not in derived
+
+
+BLOCKS = {  # of a stack, what follows its convolution
+    "pool, relu": [lambda: layers.MaxPool(), lambda: stax.Relu],
+    "relu, average, gelu": [
+        lambda: stax.Relu,
+        lambda: layers.AvgPool((2, 1), padding="SAME"),
+        lambda: activation_layer("gelu"),
+    ],
+    "a second convolution": [lambda: layers.MaxPool(), lambda: layers.Conv(2, (2, 2), strides=(2, 1))],
+    "what sees the batch": [lambda: layers.BatchNorm(), lambda: stax.Relu, lambda: layers.MaxPool()],
+}
+
+
+@pytest.mark.parametrize(("case", "batch"), [("pool, relu", 16), *zip(BLOCKS, (21, 7, 21, 16), strict=True)])
+def test_a_stack_in_tiles_gives_what_its_layers_give_one_by_one(case, batch):
+    made = [layers.Conv(3, (3, 3), padding="SAME"), *(make() for make in BLOCKS[case])]
+    tiled = stack.serial(*made)
+    _, params, state = tiled.init(jax.random.key(0), (-1, 8, 8, 2))
+    (inputs,) = draw((batch, 8, 8, 2))
+
+    def one_by_one(params, inputs):
+        after = []
+        for layer, own, kept in zip(map(as_model, made), params, state, strict=True):
+            inputs, kept = layer.apply(own, kept, inputs, train=True)
+            after.append(kept)
+        return inputs, after
+
+    def together(params, inputs):
+        outputs, after = tiled.apply(params, state, inputs, train=True)
+        return outputs, list(after)
+
+    def derived(function):
+        def loss(params, inputs):
+            outputs, after = function(params, inputs)
+            return jnp.sin(outputs).sum(), (outputs, after)
+
+        grads = jax.grad(loss, (0, 1), has_aux=True)
+        members = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+        return jax.jit(lambda p, m, x: (grads(p, x), jax.vmap(grads, (0, None))(m, x)))(params, members, inputs)
+
+    assert_close(derived(together), derived(one_by_one), 5e-5)
+
+
+@pytest.mark.parametrize("nans", [False, True])
+def test_tiles_are_one_loop_unless_nans_are_looked_for(nans):
+    model = stack.serial(layers.Conv(3, (3, 3)), layers.MaxPool(), stax.Relu)
+    _, params, state = model.init(jax.random.key(0), (-1, 8, 8, 2))
+    with jax.debug_nans(nans):
+        program = jax.make_jaxpr(lambda x: model.apply(params, state, x)[0])(jnp.ones((16, 8, 8, 2)))
+    assert ("scan" in set(primitives(program.jaxpr))) != nans
 
 
 @pytest.mark.parametrize(
