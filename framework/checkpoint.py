@@ -7,18 +7,21 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from framework import store as checkpoints
 from framework.api import Callback, Run, Store, Summary, TrainState
-from framework.errors import ConfigError, writing
+from framework.errors import ConfigError, StorageError, writing
 from framework.files import FILES
 from framework.leaves import data_by_path, snapshot
 from framework.places import check_space
 
 LOGGER = logging.getLogger("framework")
+
+MOMENT = 0.002
+"""Seconds for which a compiled call waits while a save goes on; all of them together take no longer than the save."""
 
 
 class Score(NamedTuple):
@@ -83,7 +86,7 @@ class Checkpoint(Callback):
         score = Score(self.best, 1 if self.mode == "min" else -1) if self.best else None
         self.kept, self.writer = Kept(keep, keep_every, keep_best, score), self.store or FILES
         self.scores: dict[int, float] = {}
-        self.saving: Future[None] | None = None
+        self.saving: futures.Future[None] | None = None
 
     def on_start(self, run: Run) -> None:
         """Note where to save; sweep what a killed process left."""
@@ -95,7 +98,7 @@ class Checkpoint(Callback):
         self.scores = _logged(run, self.kept.score.tag) if self.kept.score else {}
         self._delete(self.scores)  # where the run kept more before
         check_space(self.folder, self._copies(run), run.state_bytes)
-        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.thread = futures.ThreadPoolExecutor(1, "checkpoint")
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Note the metric that decides which step is best."""
@@ -110,16 +113,25 @@ class Checkpoint(Callback):
         self.settle(wait=True)
         if step in checkpoints.steps(self.folder):
             self._delete(self.scores)
-        elif self.asynchronous:
-            self.saving = self.thread.submit(self._save, step, snapshot(state), {**self.scores})
         else:
-            self._save(step, data_by_path(state), self.scores)
+            leaves = snapshot(state) if self.asynchronous else data_by_path(state)
+            self.saving = self.thread.submit(self._save, step, leaves, {**self.scores})
+            self.settle(wait=not self.asynchronous)
 
     def settle(self, wait: bool) -> None:
-        """Raise the error of the save that goes on, if it is over or once it is."""
-        if self.saving is not None and (wait or self.saving.done()):
-            saving, self.saving = self.saving, None
+        """Raise the error of the save that goes on, if it is over or once it is.
+
+        Without `wait`, it is given a moment in which the thread has the interpreter for itself: a thread that has just
+        been refused by the disk must come to say so before several calls of short steps have begun.
+        """
+        if self.saving is None or not futures.wait([self.saving], None if wait else MOMENT).done:
+            return
+        saving, self.saving = self.saving, None
+        try:
             saving.result()
+        except StorageError:
+            checkpoints.discard(self.folder)
+            raise
 
     def on_end(self, summary: Summary) -> None:
         """Let a save that goes on come to its end; after another error, its own is no more than a warning."""

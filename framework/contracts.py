@@ -244,7 +244,7 @@ class Callback:
         """
 
     def settle(self, wait: bool) -> None:
-        """Raise what failed in a thread of one's own: after each compiled call, and at the end, to `wait` for it."""
+        """Raise what failed in a thread of one's own: before each compiled call, and at the end, to `wait` for it."""
 
     def on_end(self, summary: Summary) -> None:
         """After the last step, also when the run failed."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from framework.api import Callback, StopTraining
+from framework.api import Callback, PyTree, StopTraining, Strategy
 from framework.errors import FrameworkError, PluginError, StorageError
 
 
@@ -36,3 +36,38 @@ def notify(watchers: Iterable[Watcher], hook: str, *args: Any) -> None:
             raise PluginError(f"{label} failed in {hook}: {type(error).__name__}: {error}") from error
     if request is not None:
         raise request
+
+
+class Settled(NamedTuple):
+    """A strategy before each of whose compiled calls every callback may raise what failed in a thread of its own."""
+
+    strategy: Strategy
+    watchers: Iterable[Watcher]
+
+    @property
+    def devices(self) -> int:
+        """As of the strategy."""
+        return self.strategy.devices
+
+    def init(self, init: Callable[[Any], Any], given: Any) -> Any:
+        """As of the strategy."""
+        return self.strategy.init(init, given)
+
+    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
+        """As of the strategy."""
+        return self._settled(self.strategy.train(step, axes))
+
+    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """As of the strategy."""
+        return self._settled(self.strategy.evaluate(step))
+
+    def feed(self, feed: PyTree, axes: Any) -> PyTree:
+        """As of the strategy."""
+        return self.strategy.feed(feed, axes)
+
+    def _settled(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def settled(*args: Any) -> Any:
+            notify(self.watchers, "settle", False)
+            return call(*args)
+
+        return settled

@@ -6,7 +6,6 @@ import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from framework.api import DataPipeline, StopTraining, Strategy, Task, TrainState
 from framework.chunks import choose
 from framework.errors import NumericalError
 from framework.guard import check_skips, finite_leaves, spoilt_leaf
-from framework.hooks import Watcher, notify
+from framework.hooks import Settled, Watcher, notify
 from framework.measuring import Clock, Scalars, check_finite, last_of, measure, per_step, results
 from framework.population import updates
 from framework.prefetch import ahead
@@ -78,7 +77,6 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
     Raises: NumericalError or guard.Rollback if an update is not finite, by the policy; PluginError if a callback fails.
     """
     journal.finite = finite_leaves(state)
-    work = work._replace(stopping=partial(_asked, work))
     with _stepper(work, state) as advance:
         return _fit(work, state, journal, advance)
 
@@ -179,7 +177,8 @@ def _stepper(work: Work, state: TrainState) -> AbstractContextManager[Advance]:
     resident = is_resident(data, work.settings)
     steps_per_call = choose(work.settings.steps_per_call, step, state, data.spec, resident)
     start = updates(state)
-    feed = Feed(work.strategy, data, work.seed, start, events(work, start), resident, work.given_up)
+    strategy = Settled(work.strategy, work.watchers)
+    feed = Feed(strategy, data, work.seed, start, events(work, start), resident, work.given_up)
     return stepper(feed, step, steps_per_call, lambda at: stopping(at) is not None)
 
 
@@ -198,14 +197,8 @@ def _read(work: Work, window: Window, clock: Clock, finished: int) -> Scalars:
     return results(work.task, last_of(window.parts), "train") | clock.lap(finished)
 
 
-def _asked(work: Work, step: int) -> signal.Signals | None:
-    """Whether the run shall stop; here, after each compiled call, fails what failed in a callback's thread."""
-    notify(work.watchers, "settle", False)
-    return work.stopping(step)
-
-
 def _evaluator(work: Work, journal: Journal) -> Callable[[TrainState, str, int], None]:
-    step = work.strategy.evaluate(work.task.eval_step)
+    step = Settled(work.strategy, work.watchers).evaluate(work.task.eval_step)
 
     def evaluate(state: TrainState, tag: str, at: int) -> None:
         """Measure and log one split. Raises: StopTraining with the name of a signal, and nothing is logged then."""

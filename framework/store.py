@@ -42,9 +42,13 @@ NAMED = 3  # leaves that an error names; more make no line
 def save(folder: Path, step: int, tree: PyTree, store: Store = FILES) -> Path:
     """Write a pytree of arrays to `folder/<step>`, whole or not at all; what stood there before is replaced.
 
-    Raises: StorageError as `commit`.
+    Raises: StorageError as `commit`; nothing of it stays then.
     """
-    return commit(folder, step, data_by_path(tree), store)
+    try:
+        return commit(folder, step, data_by_path(tree), store)
+    except StorageError:
+        discard(folder)
+        raise
 
 
 def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FILES) -> Path:
@@ -59,7 +63,8 @@ def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FI
       leaves: arrays of JAX or NumPy by path, which nothing may change meanwhile.
       store: writes the arrays.
 
-    Raises: StorageError if it cannot be written; what stood there before is untouched then.
+    Raises: StorageError if it cannot be written; what stood there before is untouched then. What was written of
+      it stays for `discard`, so that who waits for the error has it at once.
     """
     target, partial = folder / str(step), folder / f".{step}.partial"
     try:
@@ -71,7 +76,6 @@ def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FI
         _swap(partial, target)
         _flush(folder)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)  # it takes the room of what can still be written
         raise StorageError(f"checkpoint {target} cannot be written: {error.strerror or error}.") from error
     return target
 
@@ -97,9 +101,16 @@ def set_aside(path: Path) -> None:
     path.rename(target)
 
 
+def discard(folder: Path) -> None:
+    """Delete what a save that failed left half written: it takes the room of what can still be written."""
+    for leftover in folder.glob(".*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def sweep(folder: Path) -> None:
     """Delete what a killed process left half written or half deleted."""
-    for leftover in [*folder.glob(".*.partial"), *folder.glob(".*.trash"), *folder.glob(".*.former")]:
+    discard(folder)
+    for leftover in [*folder.glob(".*.trash"), *folder.glob(".*.former")]:
         shutil.rmtree(leftover, ignore_errors=True)
 
 

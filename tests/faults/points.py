@@ -32,8 +32,8 @@ SAMPLE = 6
 FEW = 3
 """Of the many writes of one file of a checkpoint, the first, the middle and the last are points."""
 
-LATE = 2
-"""Calls for steps that may begin between a write that fails and the end: so many go ahead of the devices."""
+LATE = 1
+"""Compiled calls that may begin between a write that fails and the end: one may be about to while it fails."""
 
 Trial = Callable[["Scene", Path, Harm], str | None]
 
@@ -80,7 +80,7 @@ def scenes(work: Path) -> list[Scene]:
 def _scene(work: Path, name: str, words: list[str], before: Path | None, expected: Reference) -> Scene:
     scene = Scene(name, words, before, expected, [])
     code, notes = _run(scene, work / f"dry {name}", Harm())
-    if code != 0 or "advance" not in notes:
+    if code != 0 or "call" not in notes:
         raise SystemExit(f"the dry run ended with {code}: {tail(work / f'dry {name}' / 'err')}")
     return scene._replace(points=_thinned([note for note in notes if "#" in note]))
 
@@ -147,7 +147,7 @@ def _refuse(scene: Scene, place: Path, harm: Harm) -> str | None:
     code, notes = _run(scene, place, harm)
     if "!" not in notes:
         return f"was not met again, ended with {code}: {tail(place / 'err')}"
-    late = notes[notes.index("!") :].count("advance")
+    late = notes[notes.index("!") :].count("call")
     if code == 0:  # what failed was nothing that anybody needs, such as the room of something deleted
         return fingerprint(place / "run").differs(scene.expected.print)
     if problem := check_refusal(place, code, scene.expected, place / "run"):

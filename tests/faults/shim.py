@@ -45,8 +45,8 @@ def install(folder: Path, notes: Path, harm: Harm) -> None:
     """Stand between this process and the files of a folder, for the rest of its life.
 
     Args:
-      notes: a file elsewhere, which gets the name of each point, "!" where the harm was done, "advance" at each call
-        for steps, and "compile" at each of XLA's compilations.
+      notes: a file elsewhere, which gets the name of each point, "!" where the harm was done, "call" as each
+        compiled call begins, and "compile" at each of XLA's compilations.
     """
     shim = Shim(folder, notes, harm)
     for name in BY_PATH:
@@ -56,7 +56,7 @@ def install(folder: Path, notes: Path, harm: Harm) -> None:
     os.open = _os_open(shim)
     io.FileIO = _raw(shim)
     io.open = builtins.open = _open(shim, io.FileIO)
-    _note_steps(shim)
+    _note_calls(shim)
 
 
 class Shim:
@@ -182,27 +182,21 @@ def _open(shim: Shim, raw: type[io.FileIO]) -> Callable[..., Any]:
     return call
 
 
-def _note_steps(shim: Shim) -> None:
-    """Note each call for steps, and each compilation, beside the points."""
-    from contextlib import contextmanager
-
+def _note_calls(shim: Shim) -> None:
+    """Note each compiled call as it begins, and each compilation, beside the points."""
     import jax.monitoring
 
-    from framework import loop
+    from framework import hooks, loop
 
-    stepper = loop.stepper
+    class Noted(hooks.Settled):
+        def _settled(self, call: Callable[..., Any]) -> Callable[..., Any]:
+            def begun(*args: Any) -> Any:
+                shim.note("call")
+                return call(*args)
 
-    @contextmanager
-    def noted(*args: Any) -> Any:
-        with stepper(*args) as advance:
+            return super()._settled(begun)
 
-            def call(*window: Any) -> Any:
-                shim.note("advance")
-                return advance(*window)
-
-            yield call
-
-    loop.stepper = noted
+    loop.Settled = Noted
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: shim.note("compile") if name.endswith("backend_compile_duration") else None
     )

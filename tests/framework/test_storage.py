@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
 import framework
+from framework import hooks, loop
 from framework.errors import StorageError
 from framework.leaves import size
 from framework.places import check_place, check_space
@@ -192,6 +194,44 @@ def test_a_save_that_fails_in_its_thread_ends_the_run_before_the_next_one(tmp_pa
     assert 500 <= len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 1000
     assert json.loads((tmp_path / "run" / "run.json").read_text())["exit_code"] == 5
     assert steps(tmp_path / "run" / "checkpoints") == []
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 10])
+def test_at_most_one_call_begins_after_the_disk_refused_a_save(tmp_path, monkeypatch, steps_per_call):
+    noted, flush = [], os.fsync
+
+    class Noted(hooks.Settled):
+        def _settled(self, call):
+            def begun(*args):
+                noted.append("call")
+                return call(*args)
+
+            return super()._settled(begun)
+
+    def refused(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if ".100.partial" not in str(path):
+            return flush(descriptor)
+        for number in range(300):  # what is cleaned up before the error is told delays it
+            (path.parent / str(number)).touch()
+        noted.append("refused")
+        for _ in range(20):  # each file operation on the way out leaves the interpreter to the other threads
+            time.sleep(0)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop, "Settled", Noted)
+    monkeypatch.setattr(os, "fsync", refused)
+    words = ["train.steps=2000", "train.checkpoint_every=100", "train.log_every=0", "~callbacks.tensorboard"]
+    late = []
+    for trial in range(5):
+        noted.clear()
+        with pytest.raises(StorageError, match="checkpoints/100 cannot be written: No space left on device"):
+            framework.run([*TINY, *words, f"train.steps_per_call={steps_per_call}", f"run.dir={tmp_path}/{trial}"])
+        assert noted.count("call") >= 100 // steps_per_call
+        late.append(noted[noted.index("refused") :].count("call"))
+        assert list((tmp_path / str(trial) / "checkpoints").iterdir()) == []
+    # A busy machine may give the thread no processor for a while; nothing else may delay it.
+    assert sorted(late)[2] <= 1 and max(late) <= 5, late
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
