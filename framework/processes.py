@@ -167,9 +167,23 @@ def _given(settings: Distributed) -> dict[str, Any]:
             f"distributed: processes={settings.processes}, process={settings.process}; expected how many there are, "
             "and which of them this is, counted from 0."
         )
+    if settings.process == 0:
+        _check_port(int(port))
     return {
         "coordinator_address": settings.coordinator,
         "num_processes": settings.processes,
         "process_id": settings.process,
         "cluster_detection_method": "deactivate",
     }
+
+
+def _check_port(port: int) -> None:
+    """Where process 0 cannot listen, the others would wait in vain; and JAX would share the port with another run."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections are no hindrance
+        try:
+            probe.bind(("", port))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"distributed.coordinator: process 0 cannot listen at port {port} ({error}); take one that is free."
+            ) from error

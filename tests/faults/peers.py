@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import signal
@@ -52,11 +53,18 @@ def peers(tier: int, draws: Draws) -> Outcome:
         return outcome._replace(details=(figures, *outcome.details))
 
 
+def free_port() -> int:
+    """A port that is free now, and that the kernel gives to nobody who does not ask for it by number."""
+    given_away = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(given_away // 2, given_away)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+
+
 def _start(place: Path, words: list[str]) -> list[Child]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meet = [f"run.dir={place}/run", f"distributed.coordinator=127.0.0.1:{port}", "distributed.processes=2"]
+    meet = [f"run.dir={place}/run", f"distributed.coordinator=127.0.0.1:{free_port()}", "distributed.processes=2"]
     # JAX counts the devices of all; each process has its own one or two, whatever was set outside.
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     # Interpreters of their own: a forked child leaves without what is done at exit, which is when processes part.

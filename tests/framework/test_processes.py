@@ -17,6 +17,7 @@ import pytest
 import framework
 from framework import store
 from framework.errors import ConfigError
+from tests.faults.peers import free_port
 
 TINY = [
     "data=synthetic",
@@ -54,9 +55,7 @@ def launch(tmp_path):
     started = []
 
     def start(*jobs, devices=1, own=((), ()), slurm=None):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         for process in (0, 1):
             place = [f"distributed.coordinator=127.0.0.1:{port}", "distributed.processes=2"]
@@ -366,6 +365,19 @@ def test_half_a_setting_is_refused(tmp_path, words, text):
         framework.run([*TINY, f"run.root={tmp_path}", *words])
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "as JAX listens"])
+def test_a_port_that_another_program_listens_at_is_refused(tmp_path, shared):
+    port = free_port()
+    words = [*TINY, f"run.root={tmp_path}", f"distributed.coordinator=127.0.0.1:{port}", "distributed.processes=2"]
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(ConfigError, match=rf"^distributed\.coordinator: process 0 cannot listen at port {port} "):
+            framework.run([*words, "distributed.process=0"])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_auto_goes_by_what_slurm_sets(launch, tmp_path):
     slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
@@ -377,9 +389,7 @@ def test_auto_goes_by_what_slurm_sets(launch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("process", [0, 1])
 def test_a_process_that_nobody_joins_ends_in_one_line(tmp_path, process):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = [f"distributed.coordinator=127.0.0.1:{free.getsockname()[1]}", "distributed.processes=2"]
+    place = [f"distributed.coordinator=127.0.0.1:{free_port()}", "distributed.processes=2"]
     place += [f"distributed.process={process}", "distributed.timeout=3", f"run.root={tmp_path}"]
     command = [sys.executable, "-m", "framework", *TINY, "strategy=sharded", *place]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
