@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from framework.errors import ConfigError
 from framework.overrides import rewrite
+from framework.python import compose_config
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,11 @@ from framework.overrides import rewrite
         (["model=null"], ["model='null'"]),
         (["seed=3"], ["seed=3"]),
         (["-m", "+experiment=1,2"], ["-m", "+experiment=1,2"]),
+        (["train.epochs=2"], ["++train.epochs=2", "++train.steps=null"]),
+        (["++train.epochs=2", "++train.steps=null"], ["++train.epochs=2", "++train.steps=null"]),
+        (["train.epochs=1,2", "seed=1"], ["++train.epochs=1,2", "seed=1", "++train.steps=null"]),
+        (["train.steps=2"], ["++train.steps=2"]),
+        (["train.epochs=2", "~train.steps"], ["++train.epochs=2", "~train.steps"]),
     ],
 )
 def test_words_become_hydras_overrides(words, expected):
@@ -65,3 +72,14 @@ def test_words_become_hydras_overrides(words, expected):
 def test_hydra_reads_what_was_meant(word, key, value):
     (override,) = OverridesParser.create().parse_overrides(rewrite([word]))
     assert (override.key_or_group, override.value()) == (key, value)
+
+
+def test_a_length_in_steps_and_in_epochs_is_refused():
+    with pytest.raises(ConfigError, match=r"^train\.epochs: train\.steps is given too"):
+        rewrite(["+train.steps=5", "train.epochs=2"])
+
+
+@pytest.mark.parametrize(("words", "length"), [([], (2340, 3)), (["train.epochs=2"], (None, 2))])
+def test_epochs_of_the_command_line_take_the_place_of_an_experiments_steps(words, length):
+    config, _ = compose_config(["+experiment=mnist", *words])
+    assert (config.train.steps, config.train.epochs) == length
