@@ -62,15 +62,29 @@ def straight(tmp_path_factory):
     return train(folder, "train.steps=20")
 
 
+@pytest.fixture(scope="module")
+def saving(tmp_path_factory):
+    """Copies of the folder of such a run that saved every so many steps."""
+    made = {}
+
+    def copy(every, target):
+        if every not in made:
+            made[every] = tmp_path_factory.mktemp("saving") / "run"
+            train(made[every], "train.steps=20", f"train.checkpoint_every={every}")
+        shutil.copytree(made[every], target)
+
+    return copy
+
+
 @pytest.mark.parametrize("stop", [1, 3, 4, 5, 6, 12, 19])
-def test_a_resumed_run_equals_one_that_never_stopped(straight, tmp_path, stop):
+def test_a_resumed_run_equals_one_that_never_stopped(straight, saving, tmp_path, stop):
     # Stopping where a checkpoint is written is what a kill after it comes to: later lines of the log are dropped.
-    train(tmp_path / "run", "train.steps=20", f"train.checkpoint_every={stop}")
+    saving(1, tmp_path / "run")
     checkpoints = tmp_path / "run" / "checkpoints"
     for folder in checkpoints.iterdir():
         if int(folder.name) > stop:
             folder.rename(checkpoints / f"{folder.name}.damaged")
-    resumed = framework.resume(tmp_path / "run")
+    resumed = framework.resume(tmp_path / "run", [f"train.checkpoint_every={stop}"])
     assert_equal_states(resumed.state, straight.state)
     assert lines(tmp_path / "run") == lines(straight.directory)
     assert resumed.metrics["eval/loss"] == straight.metrics["eval/loss"]
@@ -88,6 +102,7 @@ def test_a_finished_run_is_left_as_it_is(straight):
 
 def test_a_finished_run_can_be_extended(straight, tmp_path):
     train(tmp_path / "run", "train.steps=12")
+    assert int(framework.resume(tmp_path / "run", ["train.epochs=4"]).state.step) == 16
     extended = framework.resume(tmp_path / "run", ["train.steps=20"])
     assert_equal_states(extended.state, straight.state)
 
@@ -100,24 +115,28 @@ def test_a_run_that_a_callback_ended_is_finished(tmp_path):
     assert int(framework.resume(tmp_path / "run", ["train.steps=61"]).state.step) > 12
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The folder of a run of two steps."""
+    return train(tmp_path_factory.mktemp("short") / "run", "train.steps=2").directory
+
+
 @pytest.mark.parametrize("override", ["optimizer.learning_rate=0.1", "data.batch_size=8", "seed=1", "model.hidden=[9]"])
-def test_an_override_that_makes_it_another_run_needs_force(tmp_path, override):
-    train(tmp_path / "run", "train.steps=2")
+def test_an_override_that_makes_it_another_run_needs_force(short, override):
     with pytest.raises(ConfigError, match=f"{override.split('=')[0]}.*--force"):
-        framework.resume(tmp_path / "run", [override, "train.steps=4"])
+        framework.resume(short, [override, "train.steps=4"])
 
 
-def test_a_checkpoint_of_another_model_is_refused_and_kept(tmp_path):
-    train(tmp_path / "run", "train.steps=2")
+def test_a_checkpoint_of_another_model_is_refused_and_kept(short):
     with pytest.raises(StorageError, match=r"1_Dense/W' is float32\[6, 8\], expected float32\[6, 9\]"):
-        framework.resume(tmp_path / "run", ["model.hidden=[9]", "train.steps=4"], force=True)
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
+        framework.resume(short, ["model.hidden=[9]", "train.steps=4"], force=True)
+    assert [path.name for path in (short / "checkpoints").iterdir()] == ["2"]
 
 
 @pytest.mark.parametrize("file", ["arrays.npz", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
-def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_used(straight, tmp_path, file, damage, capfd):
-    train(tmp_path / "run", "train.steps=20", "train.checkpoint_every=8")
+def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_used(straight, saving, tmp_path, file, damage, capfd):
+    saving(8, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / "20" / file
     content = bytearray(path.read_bytes())
     if damage == "flip":
@@ -135,8 +154,8 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_used(straight, tm
     assert "/20" in capfd.readouterr().err
 
 
-def test_a_checkpoint_under_another_ones_name_is_set_aside(straight, tmp_path, capfd):
-    train(tmp_path / "run", "train.steps=20", "train.checkpoint_every=8")
+def test_a_checkpoint_under_another_ones_name_is_set_aside(straight, saving, tmp_path, capfd):
+    saving(8, tmp_path / "run")
     checkpoints = tmp_path / "run" / "checkpoints"
     shutil.rmtree(checkpoints / "20")
     shutil.copytree(checkpoints / "8", checkpoints / "20")
@@ -146,7 +165,7 @@ def test_a_checkpoint_under_another_ones_name_is_set_aside(straight, tmp_path, c
 
 
 def test_a_run_without_a_checkpoint_starts_again(straight, tmp_path):
-    train(tmp_path / "run", "train.steps=20")
+    shutil.copytree(straight.directory, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "20").rename(tmp_path / "gone")
     assert_equal_states(framework.resume(tmp_path / "run").state, straight.state)
 
