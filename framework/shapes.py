@@ -18,17 +18,19 @@ SEED = jax.ShapeDtypeStruct((), np.uint32)
 
 
 def traced_once(task: Task, data: DataPipeline) -> tuple[Task, Callable[[Any], TrainState]]:
-    """The task with steps whose traces JAX keeps, and its init as a function of the seed, uint32 [].
+    """The task with steps whose traces JAX keeps, and likewise its init as a function of the seed, uint32 [].
 
     A step is traced to be checked, for its metrics' shapes, and to be compiled: as an inlined `jit` it is traced once,
     and the program is the same.
     """
 
     def step(function: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(function, static_argnames="axis", inline=True)
+        kept = jax.jit(function, static_argnames="axis", inline=True)
+        # JAX takes an axis that was left out, or given by position, for another call, and would trace once more.
+        return lambda state, batch, axis=None: kept(state, batch, axis=axis)
 
     kept = task._replace(train_step=step(task.train_step), eval_step=step(task.eval_step))
-    return kept, lambda seed: task.init(root_key(seed), data.spec)
+    return kept, jax.jit(lambda seed: task.init(root_key(seed), data.spec), inline=True)
 
 
 def check_shapes(task: Task, init: Callable[[Any], TrainState], data: DataPipeline, model: Model) -> TrainState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -225,3 +226,33 @@ def test_a_validation_split_is_evaluated_during_and_the_test_split_after(tmp_pat
     assert {"eval/loss", "test/loss", "test/accuracy"} <= set(result.metrics)
     assert "test/loss" in records(result)[-1]
     assert [record["step"] for record in records(result)] == sorted({r["step"] for r in records(result)})
+
+
+COUNTED = """
+from framework_stax.models import mlp
+
+traced = []
+
+
+def counted():
+    model = mlp((8,), 10)
+
+    def init(key, shape):
+        traced.append("init")
+        return model.init(key, shape)
+
+    def apply(params, state, inputs, *, key=None, train=False):
+        traced.append("train" if train else "eval")
+        return model.apply(params, state, inputs, key=key, train=train)
+
+    return model._replace(init=init, apply=apply)
+"""
+
+
+@pytest.mark.parametrize("per_call", [1, 5])
+def test_a_run_traces_init_and_each_step_once(tmp_path, install, per_call):
+    install("acme", {"framework.models": {"counted": "acme_counted:counted"}}, {"acme_counted.py": COUNTED})
+    tiny = [word for word in TINY if not word.startswith("model")]
+    framework.run([*tiny, "model=counted", f"train.steps_per_call={per_call}", f"run.root={tmp_path}"])
+    traced = importlib.import_module("acme_counted").traced
+    assert sorted(traced) == ["eval", "init", "train"]
