@@ -130,6 +130,9 @@ def one_more(barred: tuple[int, ...], fault: Rollback) -> tuple[int, ...]:
 
 def finite_leaves(state: TrainState) -> np.ndarray:
     """Which leaves hold finite numbers only, in the tree's order; what holds no real numbers does."""
+    leaves = jax.tree.leaves(state)
+    if all(_is_on_host(leaf) for leaf in leaves):  # NumPy looks at them in place; a program would be made first
+        return np.array([not _is_real(leaf) or bool(np.isfinite(jax.device_get(leaf)).all()) for leaf in leaves])
     return np.asarray(jax.device_get(_finite_leaves(state)))
 
 
@@ -152,6 +155,10 @@ def spoils(before: PyTree, after: PyTree) -> Array:
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     spoilt = [(jnp.isfinite(old) & ~jnp.isfinite(new)).any() for old, new in pairs if _is_real(new)]
     return jnp.stack(spoilt).any() if spoilt else jnp.array(False)
+
+
+def _is_on_host(leaf: Array) -> bool:
+    return len(leaf.sharding.device_set) == 1 and next(iter(leaf.devices())).platform == "cpu"
 
 
 def _is_real(leaf: Array) -> bool:
