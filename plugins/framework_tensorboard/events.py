@@ -1,4 +1,4 @@
-"""TensorBoard event files written with TensorBoard's own protocol buffers and record framing, without TensorFlow.
+"""TensorBoard event files written with TensorBoard's own protocol buffers, without TensorFlow.
 
 Records are framed as they come rather than in the background thread of `EventFileWriter`: the checksum is pure Python,
 so a thread would compete with the training loop for the interpreter instead of helping it, and that class loads
@@ -14,9 +14,8 @@ import math
 import os
 import re
 import socket
-import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,9 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-from tensorboard.summary.writer.record_writer import RecordWriter, masked_crc32c
 
 from framework.errors import writing
+from framework_tensorboard.records import framed, sound_records
 
 Value = Any
 """A `Summary.Value`; the classes of protocol buffers are made at run time, so no type names them."""
@@ -53,7 +52,6 @@ class EventFile:
         self._path = directory / name
         with writing(self._path):
             self._file = self._path.open("xb")
-        self._records = RecordWriter(self._file)
         self.add_record(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
         # A TensorBoard that is looking on drops what it has read of the run's earlier files.
         start = Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START))
@@ -62,7 +60,7 @@ class EventFile:
     def add_record(self, record: bytes) -> None:
         """Write one serialized event; it may wait in memory."""
         with writing(self._path):
-            self._records.write(record)
+            self._file.write(framed(record))
 
     def add(self, step: int, values: Iterable[Value]) -> None:
         """Write values of one step as one event, and hand everything written so far to the operating system."""
@@ -131,26 +129,12 @@ def scalar_records(paths: Iterable[Path], last_step: int) -> dict[tuple[Any, ...
     """
     records: dict[tuple[Any, ...], bytes] = {}
     for path in paths:
-        for record in _read(path):
+        for record in sound_records(path.read_bytes()):
             event = Event.FromString(record)
             values = event.summary.value
             if event.step <= last_step and values and all(v.metadata.plugin_data == SCALAR.plugin_data for v in values):
                 records[event.step, *(value.tag for value in values)] = record
     return {content: records[content] for content in sorted(records)}
-
-
-def _read(path: Path) -> Iterator[bytes]:
-    """The sound records of a file up to the first one that is cut off, as the last one of a killed run may be."""
-    content = path.read_bytes()
-    start = 12  # length uint64, its checksum uint32; after the record, a checksum uint32
-    while start <= len(content):
-        length, checksum = struct.unpack_from("<QI", content, start - 12)
-        if checksum != masked_crc32c(content[start - 12 : start - 4]) or start + length + 4 > len(content):
-            return
-        record = content[start : start + length]
-        if struct.unpack_from("<I", content, start + length)[0] == masked_crc32c(record):
-            yield record
-        start += length + 16
 
 
 def _string(tag: str, metadata: Any, content: bytes) -> Value:
