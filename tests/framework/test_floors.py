@@ -17,6 +17,7 @@ FLOORS = [
     {
         "contracts",
         "documents",
+        "garbage",
         "keys",
         "masking",
         "mean",
