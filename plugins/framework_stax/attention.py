@@ -57,11 +57,10 @@ def SelfAttention(
             raise ConfigError(
                 f"SelfAttention of {heads} heads expects inputs [B, T, F], F a multiple; found {in_shape}."
             )
-        *keys, out_key = jax.random.split(key, 4)
-        size = in_shape[-1]
-        W = jnp.concatenate([make_W(key, (size, size)) for key in keys], axis=1)
+        keys, size = jax.random.split(key, 4), in_shape[-1]
+        W = jnp.concatenate(jax.vmap(lambda key: make_W(key, (size, size)))(keys[:3]), axis=1)
         biases = (jnp.zeros(3 * size), jnp.zeros(size)) if bias else ((), ())
-        return in_shape, Attention(Linear(W, biases[0]), Linear(make_out(out_key, (size, size)), biases[1]))
+        return in_shape, Attention(Linear(W, biases[0]), Linear(make_out(keys[3], (size, size)), biases[1]))
 
     def apply(params: Attention, inputs: Array, rng: Array | None, train: bool) -> Array:
         batch, length, size = inputs.shape

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Array, Model, PyTree, Shape, layer_name
@@ -47,7 +50,8 @@ def serial(*layers: Any, names: Sequence[str] | None = None) -> Model:
     """Compose layers one after the other.
 
     Args:
-      *layers: each a `Model` or a stax pair `(init_fun, apply_fun)`.
+      *layers: each a `Model` or a stax pair `(init_fun, apply_fun)`. A `Model` that is given several times stands for
+        layers of a kind, with parameters of their own: they are traced, differentiated and lowered once.
       names: one for each layer; by default those of the functions that made them.
 
     Returns: a `Model` whose parameters and state are each a `Stack`. Every layer has a key of its own. A layer that
@@ -59,12 +63,11 @@ def serial(*layers: Any, names: Sequence[str] | None = None) -> Model:
     groups = _groups(chain)
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, Stack, Stack]:
-        shape, params, states = in_shape, [], []
-        for layer in chain:
-            shape, param, state = layer.init(key, shape)
-            params.append(param)
-            states.append(state)
-        return shape, _stack(chain, params), _stack(chain, states)
+        shape, made = in_shape, []
+        for _, group in groupby(chain, lambda layer: id(layer.model)):
+            shape, new = _init_alike(list(group), key, shape)
+            made += new
+        return shape, _stack(chain, [params for params, _ in made]), _stack(chain, [state for _, state in made])
 
     def apply(
         params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
@@ -132,6 +135,10 @@ def _enter(layers: Sequence[Any], names: Sequence[str] | None) -> list[Entry]:
     chosen = [name_of(layer) for layer in layers] if names is None else names
     if len(chosen) != len(models):
         raise ConfigError(f"a stack of {len(models)} layers was given {len(chosen)} names; give one for each layer.")
+    times = Counter(map(id, models))
+    kinds = [model for model in models if times[id(model)] > 1 and not is_examplewise(model)]  # those run in tiles
+    shared = {id(model): _applied_once(model) for model in kinds}
+    models = [shared.get(id(model), model) for model in models]
     return [Entry(i, f"{i}_{name}", model) for i, (name, model) in enumerate(zip(chosen, models, strict=True))]
 
 
@@ -164,6 +171,37 @@ def _apply(
 
     outputs = by_tiles(run, (inputs,), EXAMPLES) if pays() and np.ndim(inputs) > 1 else run(inputs)
     return outputs, [state[layer.position] for layer in group]
+
+
+def _applied_once(model: Model) -> Model:
+    """The model with an apply whose trace, derivative and lowering JAX keeps; XLA inlines the calls."""
+    return Model(model.init, jax.jit(model.apply, static_argnames="train"))
+
+
+def _init_alike(layers: Sequence[Entry], key: Array, shape: Shape) -> tuple[Shape, list[tuple[PyTree, PyTree]]]:
+    """Make layers of a kind, one after the other in a stack: as one batch if they keep the shape, since that is a
+    program of a fraction of the size. The numbers are the same.
+
+    Returns: the shape of the last one's outputs; parameters and state of each.
+    """
+    first, *others = layers
+    if not others:
+        shape, params, state = first.init(key, shape)
+        return shape, [(params, state)]
+    shapes: list[Shape] = []
+
+    def make(position: Array) -> tuple[PyTree, PyTree]:
+        out_shape, params, state = first._replace(position=position).init(key, shape)
+        shapes.append(out_shape)
+        return params, state
+
+    made = jax.vmap(make)(jnp.array([layer.position for layer in layers], jnp.uint32))
+    if tuple(shapes[0]) == tuple(shape):
+        made = jax.lax.optimization_barrier(made)  # else XLA makes each slice anew, as if there were no batch
+        return shape, [jax.tree.map(lambda leaf, i=i: leaf[i], made) for i in range(len(layers))]
+    after, made_first = _init_alike([first], key, shape)
+    last, made_others = _init_alike(others, key, after)
+    return last, [*made_first, *made_others]
 
 
 def _stack(layers: Sequence[Entry], entries: Iterable[Any]) -> Stack:

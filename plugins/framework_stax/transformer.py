@@ -64,7 +64,7 @@ def transformer(
         raise ConfigError(
             f"width {width} is not a multiple of heads {heads}; set model.width={-(-width // heads) * heads}."
         )
-    blocks = [_block(width, heads, dropout, STDDEV / math.sqrt(2 * layers)) for _ in range(layers)]
+    blocks = [_block(width, heads, dropout, STDDEV / math.sqrt(2 * layers))] * layers
     names = ["positions", "dropout", *(f"block_{i}" for i in range(layers)), "norm"]
     body = [Positions(context, STDDEV), Dropout(dropout), *blocks, LayerNorm(center=False)]
     embedding = Embedding(vocabulary, width, STDDEV)

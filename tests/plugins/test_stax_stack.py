@@ -289,3 +289,41 @@ def test_a_nan_is_not_taken_for_a_shape_error(key):
 def test_refuses_what_is_not_a_layer():
     with pytest.raises(TypeError, match="expected a Model or a stax pair"):
         serial(Dense)
+
+
+KINDS = {
+    "Dense": lambda: Dense(4),
+    "with state and noise": lambda: serial(Dense(4), BatchNorm(), Dropout(0.5)),
+}
+
+
+@pytest.mark.parametrize("width", [4, 5], ids=["keeps the shape", "changes it at first"])
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
+def test_a_layer_given_several_times_equals_layers_of_its_kind(make, width, key):
+    kind, inputs = make(), jax.random.normal(key, (8, width))
+    results = []
+    for model in (serial(kind, kind, kind), serial(make(), make(), make())):
+        out_shape, params, state = model.init(key, (-1, width))
+
+        def loss(params, model=model, state=state):
+            outputs, after = model.apply(params, state, inputs, key=key, train=True)
+            return (outputs**2).sum(), after
+
+        results.append((out_shape, paths(params), params, state, jax.grad(loss, has_aux=True)(params)))
+    (shape, names, params, state, steps), (alone_shape, alone_names, alone_params, alone_state, alone_steps) = results
+    assert (shape, names) == (alone_shape, alone_names)
+    jax.tree.map(np.testing.assert_array_equal, (params, state), (alone_params, alone_state))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), steps, alone_steps)
+
+
+def test_a_layer_given_several_times_is_traced_once_for_all(key):
+    calls, dense = [], Dense(4)
+
+    def apply(params, state, inputs, *, key=None, train=False):
+        calls.append(inputs.shape)
+        return dense.apply(params, state, inputs, key=key, train=train)
+
+    model = serial(*[Model(dense.init, apply)] * 5)
+    _, params, state = model.init(key, (-1, 4))
+    jax.make_jaxpr(jax.grad(lambda params: model.apply(params, state, jnp.ones((2, 4)), train=True)[0].sum()))(params)
+    assert calls == [(2, 4)]
