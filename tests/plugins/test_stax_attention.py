@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +21,17 @@ BATCH, STEPS, FEATURES, HEADS = 3, 6, 8, 2
 
 def made(model, key, shape=(STEPS, FEATURES)):
     """Parameters without zeros, and inputs."""
-    _, params, state = model.init(key, (-1, *shape))
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(float(leaf.size))).reshape(leaf.shape), params)
-    return params, state, jax.random.normal(key, (BATCH, *shape))
+
+    @jax.jit  # one program is quicker than one for each operation, here and below
+    def draw(key):
+        _, params, state = model.init(key, (-1, *shape))
+        shift = lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(float(leaf.size))).reshape(leaf.shape)  # noqa: E731
+        return jax.tree.map(shift, params), state, jax.random.normal(key, (BATCH, *shape))
+
+    return draw(key)
 
 
+@functools.partial(jax.jit, static_argnames="causal")
 def reference(params, inputs, causal):
     """By `jax.nn.dot_product_attention`, which takes [B, T, heads, F / heads]."""
     linear = lambda p, x: jnp.einsum("bti,io->bto", x, p.W) + (p.b if len(p.b) else 0.0)  # noqa: E731
@@ -41,15 +49,16 @@ class TestSelfAttention:
         params, _, inputs = made(model, key)
         apply = jax.jit(lambda p, x: model.apply(p, (), x)[0])
         np.testing.assert_allclose(apply(params, inputs), reference(params, inputs, causal), rtol=1e-5, atol=1e-5)
-        ours = jax.grad(lambda p, x: (apply(p, x) ** 2).sum(), (0, 1))(params, inputs)
-        expected = jax.grad(lambda p, x: (reference(p, x, causal) ** 2).sum(), (0, 1))(params, inputs)
+        ours = jax.jit(jax.grad(lambda p, x: (apply(p, x) ** 2).sum(), (0, 1)))(params, inputs)
+        expected = jax.jit(jax.grad(lambda p, x: (reference(p, x, causal) ** 2).sum(), (0, 1)))(params, inputs)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, expected)
 
     def test_derivatives_are_those_of_differences(self, key):
         model = SelfAttention(HEADS, causal=True)
         with jax.enable_x64(True):
             params, _, inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), made(model, key))
-            check_grads(lambda p, x: model.apply(p, (), x)[0], (params, inputs), order=1, atol=1e-5, rtol=1e-5)
+            apply = jax.jit(lambda p, x: model.apply(p, (), x)[0])
+            check_grads(apply, (params, inputs), order=1, atol=1e-5, rtol=1e-5)
 
     def test_what_comes_later_changes_nothing_before(self, key):
         model = SelfAttention(HEADS, causal=True)
@@ -82,7 +91,7 @@ class TestSelfAttention:
         both = jnp.stack([inputs, 2 * inputs])
         loss = lambda p, x: (model.apply(p, (), x)[0] ** 2).sum()  # noqa: E731
         grads = jax.pmap(jax.grad(loss), axis_name="batch", in_axes=(None, 0))(params, both)
-        second = jax.grad(loss)(params, both[1])
+        second = jax.jit(jax.grad(loss))(params, both[1])
         jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a)[1], b, rtol=1e-4, atol=1e-4), grads, second)
 
     @pytest.mark.parametrize(("shape", "heads"), [((4,), 1), ((4, 6), 4), ((4, 6), 0)])

@@ -23,6 +23,8 @@ PAIR = [IMAGES, IMAGES]
 NHWC = ["NHWC", "HWIO", "NHWC"]
 CONV = {"out_chan": 3, "filter_shape": [3, 2], "padding": "SAME"}
 
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 OPTIONS = {
     "Dense": {"out_dim": 5},
     "Conv": CONV,
@@ -110,7 +112,7 @@ def check_layer(model, in_shape, key):
         outputs, after = apply(params, inputs, True)
         return sum((leaf * leaf).sum() for leaf in jax.tree.leaves(outputs)), (outputs, after)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def everything(params, inputs, others):
         both = jax.tree.map(lambda *x: jnp.stack(x), inputs, others)
         mapped, _ = jax.vmap(lambda each: apply(params, each, False))(both)
