@@ -31,6 +31,7 @@ def trial(monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_the_command_measures_pairs_and_writes_them(tmp_path):
     done = bench("w3", "--contenders=jit-layers,framework", "--measures=steady", f"--json={tmp_path / 'out.json'}")
     assert done.returncode == 0, done.stderr
@@ -48,6 +49,7 @@ def test_the_command_measures_pairs_and_writes_them(tmp_path):
     assert done.stdout.count("\n") == 4 and "| framework " in done.stdout
 
 
+@pytest.mark.slow
 def test_the_time_to_the_first_step_is_that_of_the_whole_process():
     done = bench("w3", "--contenders=jit-stax", "--measures=start")
     assert done.returncode == 0, done.stderr

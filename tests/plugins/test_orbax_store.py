@@ -95,24 +95,25 @@ def test_what_is_cut_over_devices_comes_back_so_and_no_donation_reaches_it(tmp_p
     assert_same(restore(path, {"a": jnp.zeros([4, 2])}), {"a": jnp.asarray(values["a"])})
 
 
-def damages(path):
-    """For each file: cut to nothing, to a half, by a byte, deleted, and bits flipped at many places."""
+def damages(path, flips):
+    """For each file: cut to nothing, to a half, by a byte, deleted, and bits flipped at so many places."""
     whole = path.read_bytes()
     yield "deleted", None
     for length in {0, len(whole) // 2, max(len(whole) - 1, 0)}:
         yield f"cut to {length}", whole[:length]
-    for at in range(0, len(whole), max(len(whole) // 24, 1)):
+    for at in range(0, len(whole), max(len(whole) // flips, 1)):
         yield f"bit {at % 8} of byte {at}", bytes([*whole[:at], whole[at] ^ 1 << at % 8, *whole[at + 1 :]])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of reads that Orbax abandons
-def test_no_damage_in_any_file_becomes_numbers(tmp_path):
+@pytest.mark.parametrize("flips", [5, pytest.param(24, marks=pytest.mark.slow)])
+def test_no_damage_in_any_file_becomes_numbers(tmp_path, flips):
     sound = {"W": jnp.arange(40.0).reshape(8, 5), "b": jnp.ones(3, jnp.bfloat16)}
     path = save(tmp_path, 1, sound, ORBAX)
     told = 0
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         content = file.read_bytes()
-        for _, damaged in damages(file):
+        for _, damaged in damages(file, flips):
             file.unlink() if damaged is None else file.write_bytes(damaged)
             try:
                 assert_same(restore(path, sound, whole=True), sound)
