@@ -7,9 +7,11 @@ from pathlib import Path
 import framework_conf
 import numpy as np
 import pytest
+import yaml
 
 import framework
 import framework_data.mnist
+from framework.config import MAPPINGS
 
 ROOT = Path(framework_conf.__file__).parent
 SMALL = ["data=digits", "data.batch_size=16", "data.eval_batch_size=100", "train.steps=1", "callbacks=[metrics_log]"]
@@ -19,6 +21,9 @@ CHOICES = [
     if group.is_dir() and group.name not in ("experiment", "debug", "__pycache__")
     for path in sorted(group.glob("*.yaml"))
 ]
+TOGETHER = (("optimizer", "metrics", "callbacks"), ("strategy", "schedule"))
+"""Groups whose choices have nothing to do with each other: a run takes one of each."""
+
 NEEDS = {
     # What a config cannot do without, or what makes it fit the digits.
     ("loss", "binary_cross_entropy"): [
@@ -53,18 +58,39 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_choice_of_every_group_runs_one_step(group, name, folder, tmp_path):
-    if name in ("mnist", "fashion_mnist"):
+def runs():
+    """Choices that are made together: those of `TOGETHER`, as many as its longest group has, and others alone."""
+    free = [choice for choice in CHOICES if choice not in NEEDS]
+    for groups in TOGETHER:
+        columns = [[choice for choice in free if choice[0] == group] for group in groups]
+        for row in range(max(map(len, columns))):
+            yield [column[row] for column in columns if row < len(column)]
+    for choice in CHOICES:
+        if choice not in free or not any(choice[0] in groups for groups in TOGETHER):
+            yield [choice]
+
+
+@pytest.mark.parametrize("choices", runs(), ids=lambda choices: " ".join(map("=".join, choices)))
+def test_every_choice_of_every_group_runs_one_step(choices, folder, tmp_path):
+    if {name for _, name in choices} & {"mnist", "fashion_mnist"}:
         pytest.skip("needs a download; the experiment's own test runs it where the data are")
-    extra = [word.format(folder=folder) for word in NEEDS.get((group, name), [])]
-    listed = group in ("metrics", "callbacks")
-    choice = f"{group}=[{name}]" if listed else f"{group}={name}"
-    chosen = group == "model" or any(word.startswith("model=") for word in extra)
-    model = [] if chosen else ["model=mlp", "model.hidden=[8]"]
-    result = framework.run([*SMALL, *model, *extra, choice, f"run.root={tmp_path}"])
-    assert np.isfinite(result.metrics["eval/loss"]) or group == "callbacks"
+    extra = [word.format(folder=folder) for choice in choices for word in NEEDS.get(choice, [])]
+    chosen = any(word.startswith("model=") for word in extra) or choices[0][0] == "model"
+    words = [*SMALL, *([] if chosen else ["model=mlp", "model.hidden=[8]"]), *extra]
+    words += [f"{group}=[{name}]" if group in MAPPINGS else f"{group}={name}" for group, name in choices]
+    result = framework.run([*words, f"run.root={tmp_path}"])
+    assert "callbacks" in dict(choices) or np.isfinite(result.metrics["eval/loss"])
     assert int(result.state.step.max()) == 1
+    config = yaml.safe_load((result.directory / "config.yaml").read_text())
+    for group, name in choices:
+        names = config[group] if group in MAPPINGS else [config[group]["name"]]
+        assert (
+            name if group in MAPPINGS else yaml.safe_load((ROOT / group / f"{name}.yaml").read_text())["name"]
+        ) in names
+
+
+def test_no_choice_is_left_out():
+    assert sorted(choice for choices in runs() for choice in choices) == sorted(CHOICES)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "debug").glob("*.yaml")))
