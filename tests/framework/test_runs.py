@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import logging
@@ -40,6 +41,17 @@ def train(tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """Runs that several tests compare with, each made once."""
+
+    @functools.cache
+    def run(*overrides):
+        return framework.run([*TINY, f"run.root={tmp_path_factory.mktemp('known')}", *overrides])
+
+    return run
+
+
 def records(result):
     lines = (result.directory / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
@@ -51,8 +63,8 @@ def series(result, tag):
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum", "example_adam"])
 @pytest.mark.parametrize("strategy", ["pmap", "eager"])
-def test_every_strategy_gives_the_losses_of_jit(train, strategy, optimizer):
-    reference = train("strategy=jit", f"optimizer={optimizer}")
+def test_every_strategy_gives_the_losses_of_jit(train, known, strategy, optimizer):
+    reference = known("strategy=jit", f"optimizer={optimizer}")
     result = train(f"strategy={strategy}", f"optimizer={optimizer}")
     for tag in ("train/loss", "train/accuracy", "eval/loss", "eval/accuracy"):
         np.testing.assert_allclose(series(result, tag), series(reference, tag), rtol=1e-5, err_msg=tag)
@@ -84,16 +96,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(train):
     assert not np.array_equal(series(first, "train/loss"), series(other, "train/loss"))
 
 
-def test_noise_differs_by_step_and_seed_but_not_by_run(train):
+def test_noise_differs_by_step_and_seed_but_not_by_run(train, known):
     noisy = ["model.dropout=0.5"]
-    first, second, clean = train(*noisy), train(*noisy), train()
+    first, second, clean = train(*noisy), train(*noisy), known()
     np.testing.assert_array_equal(series(first, "train/loss"), series(second, "train/loss"))
     assert not np.array_equal(series(first, "train/loss"), series(clean, "train/loss"))
 
 
 @pytest.mark.parametrize("log_every", [1, 5, 7])
-def test_what_is_logged_does_not_depend_on_how_often(train, log_every):
-    reference, result = train(), train(f"train.log_every={log_every}")
+def test_what_is_logged_does_not_depend_on_how_often(train, known, log_every):
+    reference, result = known(), train(f"train.log_every={log_every}")
     expected = {record["step"]: record["train/loss"] for record in records(reference)}
     logged = {record["step"]: record["train/loss"] for record in records(result)}
     assert logged == {step: expected[step] for step in logged}
@@ -176,8 +188,8 @@ def test_debug_nans_names_the_operation(train):
 
 @pytest.mark.parametrize("debug", ["infs", "eager", "leaks", "keys", "transfers", "compiles", "checks"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_sound_run_passes_under_every_switch(train, debug):
-    reference, result = train("train.steps=3"), train("train.steps=3", f"debug={debug}")
+def test_a_sound_run_passes_under_every_switch(train, known, debug):
+    reference, result = known("train.steps=3"), train("train.steps=3", f"debug={debug}")
     np.testing.assert_allclose(series(result, "train/loss"), series(reference, "train/loss"), rtol=1e-5)
 
 
