@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from tests.faults.points import WORDS, check_refusal, go_on
+from tests.faults.points import check_refusal, go_on, straight
 from tests.faults.processes import fork
-from tests.faults.runs import Reference, reference, tail, words_of
+from tests.faults.runs import Reference, kept, tail, words_of
 from tests.faults.shim import Harm, install
 from tests.faults.trials import Draws, Outcome, run_trials
 
@@ -31,9 +31,8 @@ def disks(tier: int, draws: Draws) -> Outcome:
     """R3."""
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         work = Path(name)
-        words = words_of(work, *WORDS)
-        expected = reference(work, "reference", words)
-        taken = sum(path.stat().st_blocks * 512 for path in (work / "reference-straight").rglob("*"))
+        expected = straight()
+        taken = sum(path.stat().st_blocks * 512 for path in (kept("points") / "reference-straight").rglob("*"))
         kinds: list[str] = []
 
         def trial(index: int, generator: random.Random) -> str | None:

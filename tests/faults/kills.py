@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.processes import PATIENCE, Child, fork, start
-from tests.faults.runs import Reference, fingerprint, leftovers, reference, state_digest, steps_of, tail, words_of
+from tests.faults.runs import (
+    Reference,
+    fingerprint,
+    kept,
+    leftovers,
+    reference,
+    state_digest,
+    steps_of,
+    tail,
+    words_of,
+)
 from tests.faults.trials import Draws, Outcome
 
 KILLS = {1: 12, 2: 200, 3: 5000}
-RESTARTS = {1: 4, 2: 60, 3: 2000}
+RESTARTS = {1: 8, 2: 60, 3: 2000}
+RUNS = 2
+"""At tier 1, one of each feed: a run that has had its share of the kills is left alone, and ends."""
+
 FULL = 10
 """One run in so many is started from nothing each time, with an empty compilation cache."""
 
@@ -29,8 +44,10 @@ def restarts(tier: int, draws: Draws) -> Outcome:
     return _until(tier, draws, RESTARTS[tier], _tear_tails)
 
 
-def references(work: Path) -> list[Reference]:
+@functools.cache  # for all rows of a process
+def references() -> list[Reference]:
     """The run with its data on the device, and with batches that a thread reads ahead."""
+    work = kept("references")
     feeds = {"on the device": [], "read ahead": ["train.resident_mib=0"]}
     return [reference(work, name, words_of(work, *words)) for name, words in feeds.items()]
 
@@ -39,10 +56,11 @@ def _until(tier: int, draws: Draws, wanted: int, after: Callable[[Path, random.R
     """Kill runs until so many kills were made."""
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         work = Path(name)
-        expected = references(work)
+        expected = references()
         made, runs, details = 0, 0, []
+        most = wanted // RUNS if tier == 1 else sys.maxsize
         for index, generator in draws.trials(wanted):
-            count, problem = _run(work / str(index), index, expected[index % 2], generator, after)
+            count, problem = _run(work / str(index), index, most, expected[index % 2], generator, after)
             made, runs = made + count, runs + 1
             if problem:
                 details.append(f"{problem}  [{draws.replay(index)}]")
@@ -55,9 +73,14 @@ def _until(tier: int, draws: Draws, wanted: int, after: Callable[[Path, random.R
 
 
 def _run(
-    work: Path, index: int, expected: Reference, generator: random.Random, after: Callable[[Path, random.Random], None]
+    work: Path,
+    index: int,
+    most: int,
+    expected: Reference,
+    generator: random.Random,
+    after: Callable[[Path, random.Random], None],
 ) -> tuple[int, str | None]:
-    """Kill and restart one run until it ends. Returns how many kills there were, and what is wrong."""
+    """Kill and restart one run until it ends. Returns how many kills there were, at most `most`, and what is wrong."""
     work.mkdir()
     folder, errors, count = work / "run", work / "err", 0
     full = index % FULL == FULL - 1
@@ -66,7 +89,7 @@ def _run(
     cache = {"JAX_COMPILATION_CACHE_DIR": str(work / "cache")}
     while True:
         child = start(words, errors, cache) if full else fork(words, errors)
-        if child.wait(generator.uniform(0, life)) is not None:
+        if child.wait(generator.uniform(0, life) if count < most else PATIENCE) is not None or count == most:
             break
         child.end()
         count += 1

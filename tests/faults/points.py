@@ -6,6 +6,7 @@ ended, or its call fails, and what is left must be whole, told truly, and lead t
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from tests.faults.kills import check_checkpoints, check_end
 from tests.faults.processes import PATIENCE, fork
-from tests.faults.runs import Reference, fingerprint, reference, state_digest, steps_of, tail, words_of
+from tests.faults.runs import Reference, fingerprint, kept, reference, state_digest, steps_of, tail, words_of
 from tests.faults.sabotage import exit_after_save
 from tests.faults.shim import MAKING, WRITING, Harm, install
 from tests.faults.trials import Draws, Outcome, run_trials
@@ -66,10 +67,18 @@ def refusals(tier: int, draws: Draws) -> Outcome:
     return _row(tier, draws, kinds, _refuse)
 
 
-def scenes(work: Path) -> list[Scene]:
+@functools.cache  # for all rows of a process
+def straight() -> Reference:
+    """The run that nothing happens to."""
+    work = kept("points")
+    return reference(work, "reference", words_of(work, *WORDS))
+
+
+@functools.cache
+def scenes() -> list[Scene]:
     """A run from its start, and one that goes on with what a killed one left, each with its points."""
-    words = words_of(work, *WORDS)
-    expected = reference(work, "reference", words)
+    expected, work = straight(), kept("points")
+    words = expected.words
     stopped = work / "stopped"
     fork([*words, f"run.dir={stopped}"], work / "err", prepare=lambda: exit_after_save(20)).wait()
     for name in (".30.partial", ".10.trash"):
@@ -100,7 +109,7 @@ def _thinned(points: Sequence[str]) -> list[str]:
 def _row(tier: int, draws: Draws, kinds: Callable[[str], list[str]], trial: Trial) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         work = Path(name)
-        known = scenes(work)
+        known = scenes()
         cases = [
             (scene, Harm(kind, point))
             for scene in known

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +49,14 @@ class Reference(NamedTuple):
     print: Fingerprint
     states: Mapping[int, str]  # at every step that is a multiple of `train.checkpoint_every`
     seconds: float  # from the start of the process to its end
+
+
+@functools.cache
+def kept(name: str) -> Path:
+    """A folder for what several rows of one process compare with, until its end."""
+    place = tempfile.TemporaryDirectory(prefix=f"faults-{name}-")
+    atexit.register(place.cleanup)
+    return Path(place.name)
 
 
 def words_of(work: Path, *overrides: str) -> list[str]:

@@ -41,7 +41,7 @@ def stops(tier: int, draws: Draws) -> Outcome:
     """R5."""
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         work = Path(name)
-        expected = references(work)
+        expected = references()
         slow = reference(work, "slow", words_of(work, "train.steps=40", "data.eval_batch_size=1"))
         cut: list[int] = []
 
