@@ -156,12 +156,21 @@ def _refuse(scene: Scene, place: Path, harm: Harm) -> str | None:
     code, notes = _run(scene, place, harm)
     if "!" not in notes:
         return f"was not met again, ended with {code}: {tail(place / 'err')}"
-    late = notes[notes.index("!") :].count("call")
+    late = notes[_refused(notes, harm) :].count("call")
     if code == 0:  # what failed was nothing that anybody needs, such as the room of something deleted
         return fingerprint(place / "run").differs(scene.expected.print)
     if problem := check_refusal(place, code, scene.expected, place / "run"):
         return problem
     return f"was seen {late} calls later" if late > LATE else go_on(scene.words, place, scene.expected)
+
+
+def _refused(notes: list[str], harm: Harm) -> int:
+    """Where the first refusal is noted that ends a run, which a log of its messages that lacks lines does not."""
+    first = notes.index("!")
+    if "run.log" not in harm.point or harm.kind != "full":
+        return first
+    others = (at for at in range(first, len(notes)) if notes[at].startswith(MAKING) and "run.log" not in notes[at])
+    return next(others, first)
 
 
 def check_refusal(place: Path, code: int | None, expected: Reference, named: Path) -> str | None:
