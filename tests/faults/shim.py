@@ -115,6 +115,8 @@ def _by_path(shim: Shim, name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         changed = args[1] if name in ("rename", "replace", "link", "symlink") else args[0]
         path = _path_of(changed, kwargs.get("dir_fd"))
+        if name == "mkdir" and os.path.lexists(path):
+            return REAL[name](*args, **kwargs)  # refused because it is there, on a full disk too
         return shim.around(name, path, lambda: REAL[name](*args, **kwargs))
 
     return call
