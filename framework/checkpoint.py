@@ -6,22 +6,29 @@ import contextlib
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from framework import jointly
 from framework import store as checkpoints
+from framework.agreement import Errand, agree
 from framework.api import Callback, Run, Store, Summary, TrainState
 from framework.errors import ConfigError, StorageError, writing
 from framework.files import FILES
 from framework.leaves import data_by_path, snapshot
 from framework.places import check_space
+from framework.processes import count, index
 
 LOGGER = logging.getLogger("framework")
 
 MOMENT = 0.002
 """Seconds for which a compiled call waits while a save goes on; all of them together take no longer than the save."""
+
+PATIENCE = 5.0
+"""Seconds in which other processes may end their part of a save after the run has failed."""
 
 
 class Score(NamedTuple):
@@ -70,6 +77,7 @@ class Checkpoint(Callback):
     Raises: ConfigError if a number is negative.
     """
 
+    everywhere = True  # each process writes what its devices hold
     every: int = 0
     keep: int = 3
     keep_every: int = 0
@@ -90,14 +98,8 @@ class Checkpoint(Callback):
 
     def on_start(self, run: Run) -> None:
         """Note where to save; sweep what a killed process left."""
-        self.folder = run.directory / "checkpoints"
-        with writing(self.folder):
-            self.folder.mkdir(mode=0o770, exist_ok=True)
-        checkpoints.sweep(self.folder)
-        # A resumed run knows what is best from the log, so that there is nothing more to save.
-        self.scores = _logged(run, self.kept.score.tag) if self.kept.score else {}
-        self._delete(self.scores)  # where the run kept more before
-        check_space(self.folder, self._copies(run), run.state_bytes)
+        self.folder, self.ended = run.directory / "checkpoints", math.inf
+        agree(lambda: self._prepare(run))
         self.thread = futures.ThreadPoolExecutor(1, "checkpoint")
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -111,39 +113,73 @@ class Checkpoint(Callback):
         Asynchronously, the state is only copied here. There is never more than one copy: a save waits for the last one.
         """
         self.settle(wait=True)
-        if step in checkpoints.steps(self.folder):
-            self._delete(self.scores)
-        else:
-            leaves = snapshot(state) if self.asynchronous else data_by_path(state)
-            self.saving = self.thread.submit(self._save, step, leaves, {**self.scores})
-            self.settle(wait=not self.asynchronous)
+        if not agree(lambda: self._begin(step)):
+            return
+        leaves = snapshot(state) if self.asynchronous or count() > 1 else data_by_path(state)
+        self.saving = self.thread.submit(self._save, step, leaves, {**self.scores}, Errand())
+        self.settle(wait=not self.asynchronous)
 
     def settle(self, wait: bool) -> None:
-        """Raise the error of the save that goes on, if it is over or once it is.
+        """Raise, in all processes, the error of the save that goes on, if it is over or once it is."""
+        saving, self.saving = self.saving, None
+        if saving is not None and not agree(lambda: self._is_over(saving, wait)):
+            self.saving = saving
+
+    def on_end(self, summary: Summary) -> None:
+        """Let a save that goes on come to its end; after another error, its own is no more than a warning."""
+        self.ended = time.monotonic()
+        self.thread.shutdown()
+        saving, self.saving = self.saving, None
+        try:
+            if saving is not None:
+                self._is_over(saving, wait=True)
+        except Exception as error:
+            LOGGER.warning(str(error))
+
+    def _prepare(self, run: Run) -> None:
+        with writing(self.folder):
+            self.folder.mkdir(mode=0o770, exist_ok=True)
+        checkpoints.sweep(self.folder)
+        # A resumed run knows what is best from the log, so that there is nothing more to save.
+        self.scores = _logged(run, self.kept.score.tag) if self.kept.score else {}
+        self._delete(self.scores)  # where the run kept more before
+        check_space(self.folder, self._copies(run), run.state_bytes)
+
+    def _begin(self, step: int) -> bool:
+        """Whether this step is to be saved; where others write too, the folder is made before any of them does."""
+        if step in checkpoints.steps(self.folder):
+            self._delete(self.scores)
+            return False
+        if count() > 1:
+            checkpoints.begin(self.folder, step)
+        return True
+
+    def _save(self, step: int, leaves: Mapping[str, Any], scores: Mapping[int, float], errand: Errand) -> None:
+        if count() == 1:
+            checkpoints.commit(self.folder, step, leaves, self.writer)
+        else:
+            jointly.commit(self.folder, step, leaves, self.writer, errand, self._given_up)
+        if index() == 0:
+            self._delete(scores)
+
+    def _is_over(self, saving: futures.Future[None], wait: bool) -> bool:
+        """Whether a save has come to its end, once it has if `wait`. Raises: its error.
 
         Without `wait`, it is given a moment in which the thread has the interpreter for itself: a thread that has just
         been refused by the disk must come to say so before several calls of short steps have begun.
         """
-        if self.saving is None or not futures.wait([self.saving], None if wait else MOMENT).done:
-            return
-        saving, self.saving = self.saving, None
+        if not futures.wait([saving], None if wait else MOMENT).done:
+            return False
         try:
             saving.result()
         except StorageError:
             checkpoints.discard(self.folder)
             raise
+        return True
 
-    def on_end(self, summary: Summary) -> None:
-        """Let a save that goes on come to its end; after another error, its own is no more than a warning."""
-        self.thread.shutdown()
-        try:
-            self.settle(wait=True)
-        except Exception as error:
-            LOGGER.warning(str(error))
-
-    def _save(self, step: int, leaves: Mapping[str, Any], scores: Mapping[int, float]) -> None:
-        checkpoints.commit(self.folder, step, leaves, self.writer)
-        self._delete(scores)
+    def _given_up(self) -> bool:
+        """Whether the others have had their time after the run has ended here: one of them may be gone."""
+        return time.monotonic() - self.ended > PATIENCE
 
     def _delete(self, scores: Mapping[int, float]) -> None:
         for step in self.kept.surplus(checkpoints.steps(self.folder), scores):

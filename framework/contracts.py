@@ -223,9 +223,11 @@ class Callback:
 
     Attributes:
       every: steps between two calls of `on_state`; 0 for none before the end.
+      everywhere: whether each of several processes calls it, which then has to agree with the others; else the first.
     """
 
     every: int = 0
+    everywhere: bool = False
 
     def on_start(self, run: Run) -> None:
         """Before the first step; once more, after `on_end`, where a run goes back to a checkpoint of its own."""
@@ -234,14 +236,11 @@ class Callback:
         """Scalars of one step, on the host, by tag: `train/…`, `eval/…`, `test/…`, `perf/…`.
 
         Steps come in order. One step may come more than once, with other tags: first `train/…`, then `eval/…`. A run
-        that goes on may begin with the evaluation of its step, once more if a process was killed after logging it.
-        """
+        that goes on may begin with the evaluation of its step, once more if a process was killed after logging it."""
 
     def on_state(self, step: int, state: TrainState) -> None:
         """The state after `step` updates: every `every` steps and at the end. It is valid only during the call.
-
-        A state that has lost numbers which were finite at first is not shown.
-        """
+        A state that has lost numbers which were finite at first is not shown."""
 
     def settle(self, wait: bool) -> None:
         """Raise what failed in a thread of one's own: before each compiled call, and at the end, to `wait` for it."""

@@ -53,6 +53,10 @@ class StorageError(FrameworkError):
     exit_code = 5
 
 
+class MismatchError(StorageError):
+    """A sound checkpoint of another tree than the one asked for."""
+
+
 class NumericalError(FrameworkError):
     """A value that is not finite where one is needed."""
 

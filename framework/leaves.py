@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from framework.api import PyTree
 from framework.errors import StorageError
+from framework.processes import index
+
+Box = tuple[tuple[int, int], ...]
+"""A part of an array: where it begins and ends along each axis."""
+
+
+class Cut(NamedTuple):
+    """What one process holds of an array that is cut over processes."""
+
+    shape: tuple[int, ...]  # of the whole
+    dtype: Any
+    pieces: Mapping[Box, np.ndarray]
 
 
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:
@@ -61,18 +74,31 @@ def snapshot(tree: PyTree) -> dict[str, Any]:
     """The leaves by path, as they are in this moment: what is done to the tree afterwards does not reach them.
 
     A leaf that one device holds whole is copied to the host. One that is cut over devices stays cut, in memory of its
-    own: on the host where the devices have such memory, beside the original on a CPU.
+    own: on the host where the devices have such memory, beside the original on a CPU. Of one that is cut over processes
+    each has, as a `Cut` on its host, the pieces of which the first copy lies on its devices; what every process holds
+    whole, process 0 alone has.
     """
-    leaves = data_by_path(tree)
+    leaves = {path: leaf for path, leaf in data_by_path(tree).items() if index() == 0 or is_shared(leaf)}
     for leaf in leaves.values():
-        if isinstance(leaf, jax.Array) and not is_cut(leaf):
-            leaf.copy_to_host_async()  # all at once, before the first is waited for
+        for part in _parts_for_host(leaf):
+            part.copy_to_host_async()  # all at once, before the first is waited for
     return {path: _copy(leaf) for path, leaf in leaves.items()}
 
 
 def is_cut(leaf: Any) -> bool:
     """Whether no device holds the whole of an array."""
     return isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
+
+
+def is_shared(leaf: Any) -> bool:
+    """Whether an array is cut, over devices of more than one process; or shall be, by what its shape says."""
+    where = getattr(leaf, "sharding", None)
+    return where is not None and not where.is_fully_addressable and not where.is_fully_replicated
+
+
+def box_of(part: Sequence[slice], shape: Sequence[int]) -> Box:
+    """Where a part of an array lies, as JAX says it."""
+    return tuple(piece.indices(size)[:2] for piece, size in zip(part, shape, strict=True))
 
 
 def digest(array: np.ndarray) -> str:
@@ -88,12 +114,27 @@ def as_bytes(array: np.ndarray) -> np.ndarray:
 def _copy(leaf: Any) -> Any:
     if not isinstance(leaf, jax.Array):
         return np.array(leaf)
+    if is_shared(leaf):
+        own = {box: np.array(jax.device_get(data)) for box, data in _first_copies(leaf).items()}
+        return Cut(leaf.shape, leaf.dtype, own)
     if not is_cut(leaf):
         # On a CPU what comes back is the device's own memory, which the next step may write to.
         return np.array(jax.device_get(leaf))
     if next(iter(leaf.devices())).platform == "cpu":
         return jax.numpy.copy(leaf)
     return jax.device_put(leaf, leaf.sharding.with_memory_kind("pinned_host"))
+
+
+def _parts_for_host(leaf: Any) -> list[jax.Array]:
+    if not isinstance(leaf, jax.Array) or (is_cut(leaf) and not is_shared(leaf)):
+        return []
+    return [*_first_copies(leaf).values()] if is_shared(leaf) else [leaf]
+
+
+def _first_copies(leaf: jax.Array) -> dict[Box, jax.Array]:
+    """The pieces of an array that are here and nowhere before."""
+    own = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+    return {box_of(shard.index, leaf.shape): shard.data for shard in own}
 
 
 def _is_key(leaf: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from framework import agreement, signals, store
 from framework.api import TrainState
 from framework.documents import load_json
-from framework.errors import ConfigError, StorageError
+from framework.errors import ConfigError, MismatchError, StorageError
 from framework.population import updates
 
 LOGGER = logging.getLogger("framework")
@@ -62,7 +62,7 @@ def read(directory: Path) -> Recorded:
 def newest_state(directory: Path, shapes: TrainState) -> TrainState | None:
     """The newest state that can be trusted; damaged ones are set aside as `<step>.damaged`, and said to be.
 
-    Of several processes, process 0 chooses, and the others read what it chose.
+    Of several processes each reads what its devices need; what one of them cannot read, none uses.
 
     Args:
       directory: the run folder.
@@ -70,31 +70,29 @@ def newest_state(directory: Path, shapes: TrainState) -> TrainState | None:
 
     Returns: None if there is none.
 
-    Raises: store.MismatchError if a sound one is of another model or optimizer.
+    Raises: MismatchError if a sound one is of another model or optimizer.
     """
     folder = directory / "checkpoints"
-    found: list[TrainState] = []
-    step = agreement.agree(lambda: _choose(folder, shapes, found))
-    if step is not None and not found:
-        return store.restore(folder / str(step), shapes, whole=True)
-    return found[0] if found else None
-
-
-def _choose(folder: Path, shapes: TrainState, found: list[TrainState]) -> int | None:
-    """The step of the newest sound state, which is put into `found`."""
-    for step in reversed(store.steps(folder)):
+    for step in reversed(agreement.agree(lambda: store.steps(folder))):
         try:
-            state = store.restore(folder / str(step), shapes, whole=True)
-            if updates(state) != step:
-                raise StorageError(f"checkpoint {folder / str(step)} holds the state of step {updates(state)}.")
-            found.append(state)
-            return step
-        except store.MismatchError:
+            return agreement.together(lambda step=step: _state_of(folder / str(step), step, shapes))
+        except MismatchError:
             raise
         except StorageError as error:
-            LOGGER.warning(f"{error} It is set aside; an older one is tried.")
-            store.set_aside(folder / str(step))
+            agreement.agree(lambda step=step, error=error: _set_aside(folder / str(step), error))
     return None
+
+
+def _state_of(path: Path, step: int, shapes: TrainState) -> TrainState:
+    state = store.restore(path, shapes, whole=True)
+    if updates(state) != step:
+        raise StorageError(f"checkpoint {path} holds the state of step {updates(state)}.")
+    return state
+
+
+def _set_aside(path: Path, error: StorageError) -> None:
+    LOGGER.warning(f"{error} It is set aside; an older one is tried.")
+    store.set_aside(path)
 
 
 def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: bool) -> None:

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 
+from framework import pieces
 from framework.api import PyTree, Store
 from framework.build import Builder
-from framework.documents import load_json
 from framework.errors import FrameworkError, StorageError
 from framework.files import FILES
-from framework.leaves import as_asked, as_stored, data_by_path, digest, leaves_by_path
+from framework.leaves import as_asked, as_stored, data_by_path, is_shared, leaves_by_path
+from framework.manifest import MANIFEST, Entry, check_leaves, entries_of, read_manifest, write_manifest
+from framework.processes import index
 from framework.registry import discover
-
-
-class MismatchError(StorageError):
-    """A sound checkpoint of another tree than the one asked for."""
-
-
-class Manifest(NamedTuple):
-    """What a checkpoint says of itself."""
-
-    store: str  # the name of the one that wrote the arrays
-    leaves: Mapping[str, tuple[str, str]]  # by path: what it is, such as "float32[3, 2]", and its sha256
-
-
-MANIFEST = "manifest.json"
-NAMED = 3  # leaves that an error names; more make no line
 
 
 def save(folder: Path, step: int, tree: PyTree, store: Store = FILES) -> Path:
@@ -66,17 +50,51 @@ def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FI
     Raises: StorageError if it cannot be written; what stood there before is untouched then. What was written of
       it stays for `discard`, so that who waits for the error has it at once.
     """
-    target, partial = folder / str(step), folder / f".{step}.partial"
-    try:
+    begin(folder, step)
+    return conclude(folder, step, write(folder, step, leaves, store), store)
+
+
+def begin(folder: Path, step: int) -> None:
+    """Make the hidden folder that a checkpoint is written into. Raises: StorageError."""
+    with _written(folder, step) as partial:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        described = {path: _describe(leaf) for path, leaf in leaves.items()}
-        store.write(partial / store.place, leaves)
-        _write(partial / MANIFEST, json.dumps(_sealed(described, store.name), indent=1).encode())
+
+
+def write(folder: Path, step: int, leaves: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    """Write what this process has of a state, as `snapshot` gives it; what that is it says to process 0 in a file.
+
+    Returns: the same for process 0 itself.
+
+    Raises: StorageError.
+    """
+    with _written(folder, step) as partial:
+        described = {path: pieces.describe(leaf) for path, leaf in leaves.items()}
+        store.write(partial / pieces.place_of(store.place, index()), pieces.arrays(leaves))
+        if index() > 0:
+            write_manifest(partial, described, store.name, index())
+    return described
+
+
+def conclude(folder: Path, step: int, described: Mapping[str, Any], store: Store, others: Sequence[int] = ()) -> Path:
+    """Describe what all processes wrote in one manifest, and rename the folder.
+
+    Args:
+      described: what process 0 wrote.
+      others: the processes that wrote as well.
+
+    Raises: StorageError.
+    """
+    target = folder / str(step)
+    with _written(folder, step) as partial:
+        told = []
+        for process in others:
+            with _reading(partial, MANIFEST):
+                told.append(read_manifest(partial, process)["leaves"])
+            (partial / pieces.place_of(MANIFEST, process)).unlink()
+        write_manifest(partial, pieces.merge([described, *told]), store.name)
         _swap(partial, target)
         _flush(folder)
-    except OSError as error:
-        raise StorageError(f"checkpoint {target} cannot be written: {error.strerror or error}.") from error
     return target
 
 
@@ -129,14 +147,26 @@ def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
     leaves = leaves_by_path(like)
     wanted = {name: as_stored(leaf) for name, leaf in leaves.items()}
     with _reading(path, MANIFEST):
-        manifest = _read_manifest(path)
-        _check_leaves(path, wanted, manifest.leaves, whole)
-    store = _named(manifest.store, path)
+        manifest = read_manifest(path)
+        entries = entries_of(manifest["leaves"])
+        check_leaves(path, wanted, entries, whole)
+    store = _named(manifest["store"], path)
     with _reading(path, store.place):
-        stored = store.read(path / store.place, wanted)
-        arrays = {name: _checked(name, like, stored[name], manifest.leaves[name][1]) for name, like in wanted.items()}
+        arrays = _arrays(path, store, wanted, entries)
     restored = [as_asked(arrays[name], leaf) for name, leaf in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
+@contextmanager
+def _written(folder: Path, step: int) -> Iterator[Path]:
+    """The hidden folder of a checkpoint. Raises: StorageError for any OSError inside the context."""
+    try:
+        yield folder / f".{step}.partial"
+    except OSError as error:
+        who = f" by process {index()}" if index() else ""
+        raise StorageError(
+            f"checkpoint {folder / str(step)} cannot be written{who}: {error.strerror or error}."
+        ) from error
 
 
 @contextmanager
@@ -166,24 +196,6 @@ def _swap(partial: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _sealed(leaves: Mapping[str, Any], store: str = FILES.name) -> dict[str, Any]:
-    """A manifest with its own sha256, so that a damaged one is not taken for that of another model or store."""
-    content = {"store": store, "leaves": leaves}
-    return {**content, "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
-
-
-def _read_manifest(path: Path) -> Manifest:
-    """What a checkpoint says of itself.
-
-    Raises: ValueError if these are not the bytes that were written, and whatever JSON raises.
-    """
-    found = load_json(path / MANIFEST)
-    if _sealed(found["leaves"], found["store"]) != found or not isinstance(found["store"], str):
-        raise ValueError("its sha256 does not match")
-    leaves = {name: (f"{entry['dtype']}{entry['shape']}", entry["sha256"]) for name, entry in found["leaves"].items()}
-    return Manifest(found["store"], leaves)
-
-
 def _named(name: str, path: Path) -> Store:
     """The store of a name; our own one whoever else claims it.
 
@@ -192,45 +204,36 @@ def _named(name: str, path: Path) -> Store:
     return FILES if name == FILES.name else Builder(discover()).named("stores", {"name": name}, f"checkpoint {path}")
 
 
-def _check_leaves(path: Path, wanted: Mapping[str, Any], found: Mapping[str, tuple[str, str]], whole: bool) -> None:
-    """Compare what is asked for with what the manifest describes, before anything is allocated."""
-    kinds = {name: f"{np.dtype(like.dtype)}{list(like.shape)}" for name, like in wanted.items()}
-    wrong = [f"holds no '{name}'" for name in kinds if name not in found]
-    wrong += [f"'{n}' is {found[n][0]}, expected {kinds[n]}" for n in kinds if n in found and found[n][0] != kinds[n]]
-    wrong += [f"'{name}' has no place in this state" for name in found if whole and name not in kinds]
-    if wrong:
-        more = f"; {len(wrong) - NAMED} more differ" if len(wrong) > NAMED else ""
-        listed = "; ".join(wrong[:NAMED])
-        raise MismatchError(f"checkpoint {path}: {listed}{more}; was it saved with another model or optimizer?")
+def _arrays(path: Path, store: Store, wanted: Mapping[str, Any], entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """The leaves as they were saved; one after the other those of which this process shall not hold the whole.
 
-
-def _checked(name: str, like: Any, stored: Any, expected: str) -> Any:
-    """A stored leaf, if it is what was asked for, to the bit.
-
-    Raises: ValueError.
+    Raises: ValueError if one is not what was saved, and whatever the store raises.
     """
-    if stored.shape != like.shape or np.dtype(stored.dtype) != np.dtype(like.dtype):
-        raise ValueError(f"'{name}' came back as {stored.dtype}{list(stored.shape)}")
-    if digest(np.asarray(stored)) != expected:
-        raise ValueError(f"the bytes of '{name}' are not those that were saved")
-    return stored if like.sharding is None or isinstance(stored, jax.Array) else _placed(stored, like.sharding)
+
+    def fetch(process: int, likes: Mapping[str, Any]) -> Mapping[str, Any]:
+        place = pieces.place_of(store.place, process)
+        with _reading(path, place):
+            return store.read(path / place, likes)
+
+    def whole(names: Sequence[str]) -> dict[str, Any]:
+        likes = {name: wanted[name] for name in names}
+        stored = fetch(0, likes)
+        found = {name: pieces.checked(name, likes, stored, entries[name].sha256) for name in likes}
+        return {name: _placed(array, wanted[name].sharding) for name, array in found.items()}
+
+    alone = [name for name, like in wanted.items() if entries[name].pieces or is_shared(like)]
+    arrays = whole([name for name in wanted if name not in alone])
+    for name in alone:
+        written = entries[name].pieces
+        arrays |= {name: pieces.assemble(name, wanted[name], written, fetch)} if written else whole([name])
+    return arrays
 
 
-def _placed(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+def _placed(array: Any, sharding: jax.sharding.Sharding | None) -> Any:
     """On the devices of a sharding, each with its own part alone, also where some belong to other processes."""
+    if sharding is None or isinstance(array, jax.Array):
+        return array
     return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
-
-
-def _describe(leaf: Any) -> dict[str, Any]:
-    array = np.asarray(leaf)
-    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _flush(folder: Path) -> None:

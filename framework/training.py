@@ -127,8 +127,11 @@ def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loo
 
 
 def _together(work: loop.Work, watchdog: Watchdog) -> loop.Work:
-    """The same for one of several processes: the first runs the callbacks, and all stop at one step."""
-    watchers = [watcher._replace(callback=agreement.ByFirst(watcher.callback)) for watcher in work.watchers]
+    """The same for one of several processes: the first runs most callbacks, and all stop at one step."""
+    watchers = [
+        watcher if watcher.callback.everywhere else watcher._replace(callback=agreement.ByFirst(watcher.callback))
+        for watcher in work.watchers
+    ]
     return work._replace(
         strategy=Watched(work.strategy, watchdog), watchers=watchers, stopping=watchdog.stopping, given_up=bool
     )

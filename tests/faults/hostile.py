@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from framework import store
+from framework import manifest, store
 from framework.errors import FrameworkError
 from framework.python import recorded_config
 from framework.resuming import read
@@ -223,7 +223,7 @@ def _checkpoint(change: Callable[[Path], None]) -> Callable[[], Any]:
 
 def _manifest(**entry: Any) -> Callable[[], Any]:
     leaf = {"shape": [2, 3], "dtype": "float32", "sha256": "0" * 64, **entry}
-    return _checkpoint(lambda path: _write_json(path / "manifest.json", store._sealed({"w": leaf})))
+    return _checkpoint(lambda path: _write_json(path / "manifest.json", manifest.sealed({"w": leaf})))
 
 
 def _write_json(path: Path, content: Any) -> None:

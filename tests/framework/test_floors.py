@@ -35,8 +35,10 @@ FLOORS = [
     {"guard"},
     {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping"}
     | {"footprint", "hooks", "leaves"},
-    {"files"},
+    {"files", "pieces"},
+    {"manifest"},
     {"store"},
+    {"jointly"},
     {"steps", "checkpoint", "listing", "measuring", "members", "overrides", "resuming", "search", "watchdog"}
     | {"shapes"},
     {"strategies.eager", "strategies.jit", "strategies.pmap", "strategies.sharded", "strategies.vmapped"},

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import math
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -42,7 +46,10 @@ RUN = """
 import json, sys, framework
 *jobs, last = json.loads(sys.argv[1])
 for job in jobs:
-    framework.resume(job["resume"], job["words"]) if "resume" in job else framework.run(job["words"])
+    if "python" in job:
+        exec(job["python"], {"process": int(sys.argv[2])})
+    else:
+        framework.resume(job["resume"], job["words"]) if "resume" in job else framework.run(job["words"])
 sys.argv[1:] = last["words"]
 from framework.cli import main
 main()
@@ -64,10 +71,10 @@ def launch(tmp_path):
                 place = ["distributed=auto"]
                 own_number = {"SLURM_PROCID": str(process), "SLURM_LOCALID": str(process)}
                 environment = {**environment, **slurm, **own_number, "JAX_COORDINATOR_PORT": str(port)}
-            told = [{**job, "words": [*job["words"], *place]} for job in jobs]
+            told = [{**job, "words": [*job.get("words", ()), *place]} for job in jobs]
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-c", RUN, json.dumps(told)],
+                    [sys.executable, "-c", RUN, json.dumps(told), str(process)],
                     env=environment,
                     cwd=tmp_path,
                     stdout=subprocess.PIPE,
@@ -104,8 +111,8 @@ def series(folder, tag):
     return np.array([record[tag] for record in map(json.loads, lines) if tag in record])
 
 
-def assert_same_losses(folder, reference):
-    for tag in TAGS:
+def assert_same_losses(folder, reference, tags=TAGS):
+    for tag in tags:
         np.testing.assert_allclose(series(folder, tag), series(reference, tag), rtol=1e-5, err_msg=tag)
 
 
@@ -235,37 +242,161 @@ def test_each_process_makes_the_examples_that_its_devices_take(launch, install, 
             assert seen == [[0, part], [1, part]] * 2
 
 
+def whole_by_numpy(folder):
+    """The leaves of a checkpoint, read by NumPy alone; no number of it is written twice."""
+    archives = {0: np.load(folder / "arrays.npz")}
+    if (folder / "arrays.1.npz").exists():
+        archives[1] = np.load(folder / "arrays.1.npz")
+    leaves, bytes_written = {}, sum(archive[name].size for archive in archives.values() for name in archive)
+    for path, entry in json.loads((folder / "manifest.json").read_text())["leaves"].items():
+        if "pieces" not in entry:
+            leaves[path] = archives[0][path].view(entry["dtype"]).reshape(entry["shape"])
+            continue
+        leaves[path] = np.zeros(entry["shape"], entry["dtype"])
+        for piece in entry["pieces"]:
+            name = f"{path}[{','.join(f'{start}:{stop}' for start, stop in piece['box'])}]"
+            content = archives[piece["process"]][name]
+            assert hashlib.sha256(content.tobytes()).hexdigest() == piece["sha256"]
+            box = tuple(slice(start, stop) for start, stop in piece["box"])
+            leaves[path][box] = content.view(entry["dtype"]).reshape(leaves[path][box].shape)
+    assert bytes_written == sum(leaf.nbytes for leaf in leaves.values())
+    return leaves
+
+
+def restored(folder):
+    """The same, read by this process."""
+    leaves = json.loads((folder / "manifest.json").read_text())["leaves"]
+    like = {path: jax.ShapeDtypeStruct(entry["shape"], entry["dtype"]) for path, entry in leaves.items()}
+    return store.restore(folder, like, whole=True)
+
+
+def assert_equal(leaves, others):
+    assert leaves.keys() == others.keys()
+    for path in leaves:
+        np.testing.assert_array_equal(leaves[path], others[path], err_msg=path)
+
+
 ORBAX = [*FSDP, "callbacks.checkpoint.store=orbax"]
+WRITTEN = {
+    "fsdp": (FSDP, {"arrays.npz", "arrays.1.npz"}),
+    "fsdp-between": ([*FSDP, "callbacks.checkpoint.asynchronous=false"], {"arrays.npz", "arrays.1.npz"}),
+    "pmap-single": (CASES["pmap-single"], {"arrays.npz"}),
+    "orbax": (ORBAX, {"arrays", "arrays.1"}),
+}
+"""What strategy and store lead to: of state that is cut each process writes its pieces, of all else the first does."""
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        FSDP,
-        pytest.param(ORBAX, marks=pytest.mark.slow, id="orbax"),
-        pytest.param(CASES["pmap-single"], marks=pytest.mark.slow, id="pmap-single"),
-    ],
-)
-def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path, case):
+@pytest.mark.parametrize("name", ["fsdp", *(pytest.param(n, marks=pytest.mark.slow) for n in [*WRITTEN][1:])])
+def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path, name):
+    case, files = WRITTEN[name]
     words = [*TINY, *case, *SAVING]
+    one = framework.run([*words, f"run.dir={tmp_path}/one", "train.steps=4"])
     jobs = [{"words": [*words, "run.dir=whole"]}, {"words": [*words, "run.dir=part", "train.steps=3"]}]
-    jobs += [{"resume": "part", "words": ["train.steps=5"]}, {"words": [*words, "run.dir=part", "run.resume=auto"]}]
-    codes, told = ended(launch(*jobs))
+    jobs += [{"resume": "part", "words": ["train.steps=5"]}, {"resume": "one", "words": ["train.steps=8"]}]
+    codes, told = ended(launch(*jobs, {"words": [*words, "run.dir=part", "run.resume=auto"]}))
     assert codes == [0, 0], "\n".join(told[0] + told[1])
     whole, part = (store.steps(tmp_path / name / "checkpoints") for name in ("whole", "part"))
     assert whole == [4, 8] and part == [3, 4, 5, 8]
     saved = [tmp_path / name / "checkpoints" / "8" for name in ("whole", "part")]
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in saved]
-    assert manifests[0] == manifests[1]  # the sha256 of every leaf
-    if case is not ORBAX:
-        arrays = [np.load(folder / "arrays.npz") for folder in saved]
-        assert arrays[0].files == arrays[1].files == [*manifests[0]["leaves"]]
-        for path in arrays[0].files:
-            np.testing.assert_array_equal(arrays[0][path], arrays[1][path], err_msg=path)
+    assert manifests[0] == manifests[1]  # the sha256 of every leaf, or piece of one
+    assert_equal(restored(saved[0]), restored(saved[1]))
+    for folder in saved:
+        assert {path.name for path in folder.iterdir()} == {*files, "manifest.json"}
+        if name != "orbax":
+            assert_equal(restored(folder), whole_by_numpy(folder))
     entry = json.loads((tmp_path / "part" / "run.json").read_text())
     assert (entry["status"], entry["resumed"], entry["processes"]) == ("done", [3, 5], 2)
     assert framework.load(tmp_path / "part")(np.zeros([2, 6], np.float32)).shape == (2, 8)
     assert "distributed" not in (tmp_path / "part" / "config.yaml").read_text()
+    # One process goes on with what two have written, and two with what one has.
+    assert int(framework.resume(tmp_path / "part", ["train.steps=10"]).state.step) == 10
+    assert store.steps(one.directory / "checkpoints") == [4, 8]
+    assert_same_losses(tmp_path / "one", tmp_path / "whole", TAGS[:2])
+
+
+TOO_LARGE = "import resource\nif process == 1: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))"
+
+
+@pytest.mark.parametrize("process", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_save_that_one_process_cannot_write_ends_all_with_one_line(launch, tmp_path, process):
+    words = [*TINY, *FSDP, *SAVING, "run.dir=run", "train.steps=4000", "run.compilation_cache=false"]
+    if process == 0:
+        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+        (tmp_path / "run" / "checkpoints" / ".4.partial").write_text("a file in the way")
+    codes, told = ended(launch({"python": TOO_LARGE if process else ""}, {"words": words}))
+    assert codes == [5, 5], told
+    errors = [[line for line in lines if line.startswith("error[")] for lines in told]
+    by = r" by process 1: File too large\." if process else ": File exists"
+    assert len(errors[0]) == 1 and errors[0] == errors[1] == told[1]
+    assert re.match(rf"error\[storage\]: checkpoint run/checkpoints/4 cannot be written{by}", errors[0][0])
+    assert store.steps(tmp_path / "run" / "checkpoints") == []
+    entry = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (entry["status"], entry["exit_code"]) == ("failed", 5)
+
+
+DAMAGE = """
+import pathlib
+if process == 0:
+    file = pathlib.Path("run/checkpoints/8/arrays.1.npz")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 8
+    file.write_bytes(content)
+"""
+
+
+def test_a_damaged_piece_leads_all_processes_to_the_checkpoint_before(launch, tmp_path):
+    words = [*TINY, *FSDP, *SAVING]
+    jobs = [{"words": [*words, "run.dir=whole", "train.steps=12"]}, {"words": [*words, "run.dir=run"]}]
+    last = {"words": [*words, "run.dir=run", "train.steps=12", "run.resume=auto"]}
+    codes, told = ended(launch(*jobs, {"python": DAMAGE}, last))
+    assert codes == [0, 0], "\n".join(told[0] + told[1])
+    assert told[1] == [] and any("It is set aside; an older one is tried." in line for line in told[0])
+    assert (tmp_path / "run" / "checkpoints" / "8.damaged").is_dir()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["resumed"] == [4]
+    whole, run = ((tmp_path / name / "checkpoints" / "12" / "manifest.json").read_text() for name in ("whole", "run"))
+    assert whole == run
+
+
+MEASURE = """
+import atexit, pathlib, tracemalloc
+tracemalloc.start()
+atexit.register(lambda: pathlib.Path(f"peak{process}").write_text(str(tracemalloc.get_traced_memory()[1])))
+"""
+
+
+@pytest.mark.slow
+def test_no_process_holds_more_than_its_pieces_and_one_array(launch, tmp_path):
+    words = [*TINY, *FSDP, "model.hidden=[4000, 4000]", "train.checkpoint_every=2", "run.dir=run", "run.resume=auto"]
+    for steps in (2, 4):  # the second run reads what the first has written
+        jobs = [{"python": MEASURE}, {"words": [*words, f"train.steps={steps}"]}]
+        codes, told = ended(launch(*jobs)[-2:], timeout=240)
+        assert codes == [0, 0], "\n".join(told[0] + told[1])
+        leaves = json.loads((tmp_path / "run" / "checkpoints" / "2" / "manifest.json").read_text())["leaves"]
+        sizes = [4 * math.prod(entry["shape"]) for entry in leaves.values()]
+        for process in (0, 1):
+            peak = int((tmp_path / f"peak{process}").read_text())
+            # What Python itself takes to trace and compile is less than 40 MB.
+            assert sum(sizes) // 2 < peak < sum(sizes) // 2 + max(sizes) + 40e6 < sum(sizes) + 40e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fsdp", "orbax"])
+def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_end(launch, tmp_path, name):
+    words = [*TINY, *WRITTEN[name][0], "train.steps=1500", "train.log_every=100", "train.eval_every=0"]
+    words += ["train.checkpoint_every=50", "run.watchdog=20"]
+    processes = launch({"words": [*words, "run.dir=run"]})
+    until(lambda: len(store.steps(tmp_path / "run" / "checkpoints")) > 1)
+    processes[1].send_signal(signal.SIGKILL)
+    assert ended(processes)[0] == [7, -9]
+    jobs = [{"words": [*words, "run.dir=whole"]}, {"words": [*words, "run.dir=run", "run.resume=auto"]}]
+    codes, told = ended(launch(*jobs)[2:])
+    assert codes == [0, 0], "\n".join(told[0] + told[1])
+    (start,) = json.loads((tmp_path / "run" / "run.json").read_text())["resumed"]
+    assert 0 < start < 1500
+    whole, run = (tmp_path / name / "checkpoints" for name in ("whole", "run"))
+    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in whole.iterdir())
+    assert (run / "1500" / "manifest.json").read_text() == (whole / "1500" / "manifest.json").read_text()
 
 
 @pytest.mark.slow

@@ -13,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from framework import store
 from framework.api import TrainState
-from framework.errors import StorageError
-from framework.leaves import leaves_by_path
-from framework.store import MismatchError, restore, save, steps
+from framework.errors import MismatchError, StorageError
+from framework.files import FILES
+from framework.leaves import Cut, leaves_by_path
+from framework.store import restore, save, steps
 
 
 class Row(NamedTuple):
@@ -353,3 +356,43 @@ def test_a_damaged_checkpoint_is_one_line_with_its_path(tmp_path, damage):
 )
 def test_paths_are_readable_and_in_the_trees_order(tree, paths):
     assert list(leaves_by_path(tree)) == paths
+
+
+PIECES = {
+    "rows": [((0, 2), (0, 6)), ((2, 4), (0, 6))],
+    "columns": [((0, 4), (0, 3)), ((0, 4), (3, 6))],
+    "quarters": [((a, a + 2), (b, b + 3)) for a in (0, 2) for b in (0, 3)],
+    "uneven": [((0, 1), (0, 6)), ((1, 4), (0, 5)), ((1, 4), (5, 6))],
+}
+"""How processes may have cut an array of 4 by 6."""
+
+
+def write_pieces(folder, values, boxes):
+    own = {box: values[tuple(slice(*bounds) for bounds in box)].copy() for box in boxes}
+    leaves = {"cut": Cut(values.shape, values.dtype, own), "whole": np.arange(3)}
+    store.begin(folder, 1)
+    return store.conclude(folder, 1, store.write(folder, 1, leaves, FILES), FILES)
+
+
+@pytest.mark.parametrize("wanted", [None, (), ("x",), (None, "x"), ("x", "y")], ids=str)
+@pytest.mark.parametrize("boxes", PIECES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_array_in_pieces_is_put_together_as_it_shall_lie(tmp_path, boxes, wanted, dtype):
+    values = np.arange(24).reshape(4, 6).astype(jnp.dtype(dtype))
+    path = write_pieces(tmp_path, values, PIECES[boxes])
+    mesh = jax.make_mesh((2, 1), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+    sharding = None if wanted is None else NamedSharding(mesh, PartitionSpec(*wanted))
+    found = restore(path, {"cut": jax.ShapeDtypeStruct((4, 6), values.dtype, sharding=sharding)})["cut"]
+    assert found.dtype == values.dtype and np.asarray(found).tobytes() == values.tobytes()
+    assert sharding is None or found.sharding.is_equivalent_to(sharding, 2)
+
+
+def test_a_damaged_or_missing_piece_is_told(tmp_path):
+    values = np.arange(24, dtype=np.float32).reshape(4, 6)
+    with pytest.raises(ValueError, match="the pieces of 'cut' are not the whole of it"):
+        write_pieces(tmp_path, values, PIECES["quarters"][1:])
+    path = write_pieces(tmp_path, values, PIECES["quarters"])
+    arrays = dict(np.load(path / "arrays.npz"))
+    np.savez(path / "arrays.npz", **{**arrays, "cut[2:4,3:6]": arrays["cut[2:4,0:3]"]})
+    with pytest.raises(StorageError, match=r"the bytes of 'cut\[2:4,3:6\]' are not those that were saved"):
+        restore(path, {"cut": values})
