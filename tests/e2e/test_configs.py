@@ -70,7 +70,7 @@ def runs():
             yield [choice]
 
 
-@pytest.mark.parametrize("choices", runs(), ids=lambda choices: " ".join(map("=".join, choices)))
+@pytest.mark.parametrize("choices", list(runs()), ids=lambda choices: " ".join(map("=".join, choices)))
 def test_every_choice_of_every_group_runs_one_step(choices, folder, tmp_path):
     if {name for _, name in choices} & {"mnist", "fashion_mnist"}:
         pytest.skip("needs a download; the experiment's own test runs it where the data are")
