@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from framework import jointly
 from framework import store as checkpoints
-from framework.agreement import Errand, agree
+from framework.agreement import Errand, addressable, agree
 from framework.api import Callback, Run, Store, Summary, TrainState
 from framework.errors import ConfigError, StorageError, writing
 from framework.files import FILES
@@ -115,6 +115,7 @@ class Checkpoint(Callback):
         self.settle(wait=True)
         if not agree(lambda: self._begin(step)):
             return
+        state = state if self.writer.everywhere else addressable(state)
         leaves = snapshot(state) if self.asynchronous or count() > 1 else data_by_path(state)
         self.saving = self.thread.submit(self._save, step, leaves, {**self.scores}, Errand())
         self.settle(wait=not self.asynchronous)

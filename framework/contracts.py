@@ -179,6 +179,7 @@ class Store(NamedTuple):
     read: Callable[[Path, Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, Any]]
     """`read(path, {name: shape}) -> {name: array}`, perhaps of a part; a sharding that a shape has is to be taken where
     it can be. Where a file is damaged it may raise anything, and need not notice."""
+    everywhere: bool = True  # whether each of several processes can write with it; else the first writes all
 
 
 class Parameter(NamedTuple):

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ def orbax() -> Store:
         raise ConfigError(
             "orbax-checkpoint is not installed, which writes and reads this; pip install framework[orbax]."
         )
-    return Store("orbax", "arrays", write, read)
+    # What one process alone has it writes in process 0 only; what it writes together needs collectives of its own.
+    return Store("orbax", "arrays", write, read, everywhere=False)
 
 
 def write(path: Path, leaves: Mapping[str, Any]) -> None:
@@ -40,7 +41,7 @@ def write(path: Path, leaves: Mapping[str, Any]) -> None:
     """
     from orbax.checkpoint import args
 
-    full = {name: _writable(leaf) for name, leaf in leaves.items() if leaf.size}  # it refuses arrays without elements
+    full = {name: leaf for name, leaf in leaves.items() if leaf.size}  # Orbax refuses arrays without elements
     try:
         with _checkpointer() as checkpointer:
             checkpointer.save(path.absolute(), args=args.PyTreeSave(full))
@@ -66,15 +67,6 @@ def read(path: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Any]
     with _alone(), _checkpointer() as checkpointer:
         found = checkpointer.restore(path.absolute(), args=given) if full else {}
     return {name: found[name] if name in full else np.zeros(leaf.shape, leaf.dtype) for name, leaf in like.items()}
-
-
-def _writable(leaf: Any) -> Any:
-    """NumPy's arrays Orbax writes in process 0 and nowhere else; in others they go as JAX's, on the host if it can."""
-    if isinstance(leaf, jax.Array) or jax.process_index() == 0:
-        return leaf
-    with suppress(RuntimeError):  # JAX_PLATFORMS may leave the CPU out
-        return jax.device_put(leaf, jax.local_devices(backend="cpu")[0])
-    return jax.device_put(leaf, jax.local_devices()[0])
 
 
 @contextmanager
