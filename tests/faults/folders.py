@@ -46,7 +46,8 @@ def _owned(work: Path, generator: random.Random) -> str | None:
     """A second run in the folder of a first one is refused; once the first was killed, it goes on."""
     work.mkdir()
     folder, errors = work / "run", work / "second.err"
-    words = [*words_of(work), f"run.dir={folder}", "run.resume=auto"]
+    unstopped = [word for word in words_of(work) if "early_stopping" not in word]
+    words = [*unstopped, f"run.dir={folder}", "run.resume=auto"]
     first = fork([*words, *ENDLESS], work / "first.err")
     deadline = time.monotonic() + 60
     while not (folder / "metrics.jsonl").exists() and first.poll() is None and time.monotonic() < deadline:

@@ -16,7 +16,7 @@ from tests.faults.runs import tail, words_of
 from tests.faults.trials import Draws, Outcome, run_trials
 
 TRIALS = {1: ("killed", "stuck", "slow"), 2: ("killed", "stuck", "slow") * 7, 3: ("killed", "stuck", "slow") * 30}
-LIMIT = 8.0
+LIMIT = 15.0
 """Seconds: `run.watchdog`."""
 
 GRACE = 10.0
