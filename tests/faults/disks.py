@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -66,6 +67,7 @@ def _fill(place: Path, expected: Reference, room: float, is_disk: bool, kinds: l
 
     def prepare() -> None:
         if not is_disk:
+            sys.dont_write_bytecode = True  # it would be cut short, and stay so for others
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(room) // 4, resource.RLIM_INFINITY))
         install(folder, notes, Harm())
 

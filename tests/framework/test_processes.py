@@ -315,7 +315,11 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path
     assert_same_losses(tmp_path / "one", tmp_path / "whole", TAGS[:2])
 
 
-TOO_LARGE = "import resource\nif process == 1: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))"
+TOO_LARGE = """
+import resource, sys
+sys.dont_write_bytecode = True  # it would be cut short, and stay so for others
+if process == 1: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+"""
 
 
 @pytest.mark.parametrize("process", [1, pytest.param(0, marks=pytest.mark.slow)])

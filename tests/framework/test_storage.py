@@ -157,7 +157,7 @@ def test_a_file_that_may_not_grow_is_one_line_with_its_name(tmp_path, limit):
     )
     words = [*TINY, f"run.dir={tmp_path}/run", "train.steps=100", "train.log_every=1"]
     done = subprocess.run(
-        [sys.executable, "-c", program, *words],
+        [sys.executable, "-B", "-c", program, *words],  # else bytecode is cut short too, and stays so for others
         capture_output=True,
         text=True,
         check=False,
