@@ -92,14 +92,14 @@ def launch(tmp_path):
         process.communicate()
 
 
-def ended(processes, timeout=120):
+def ended(processes, timeout=300):
     """Exit codes, and what each process said on stderr, without what the CPU's transport prints."""
     told = [process.communicate(timeout=timeout)[1].splitlines() for process in processes]
     own = [[line for line in lines if "[Gloo]" not in line and "peer ranks" not in line] for lines in told]
     return [process.returncode for process in processes], own
 
 
-def until(condition, timeout=120.0):
+def until(condition, timeout=300.0):
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end
@@ -374,7 +374,7 @@ def test_no_process_holds_more_than_its_pieces_and_one_array(launch, tmp_path):
     words = [*TINY, *FSDP, "model.hidden=[4000, 4000]", "train.checkpoint_every=2", "run.dir=run", "run.resume=auto"]
     for steps in (2, 4):  # the second run reads what the first has written
         jobs = [{"python": MEASURE}, {"words": [*words, f"train.steps={steps}"]}]
-        codes, told = ended(launch(*jobs)[-2:], timeout=240)
+        codes, told = ended(launch(*jobs)[-2:])
         assert codes == [0, 0], "\n".join(told[0] + told[1])
         leaves = json.loads((tmp_path / "run" / "checkpoints" / "2" / "manifest.json").read_text())["leaves"]
         sizes = [4 * math.prod(entry["shape"]) for entry in leaves.values()]
@@ -387,7 +387,7 @@ def test_no_process_holds_more_than_its_pieces_and_one_array(launch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fsdp", "orbax"])
 def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_end(launch, tmp_path, name):
-    words = [*TINY, *WRITTEN[name][0], "train.steps=1500", "train.log_every=100", "train.eval_every=0"]
+    words = [*TINY, *WRITTEN[name][0], "train.steps=400", "train.log_every=100", "train.eval_every=0"]
     words += ["train.checkpoint_every=50", "run.watchdog=20"]
     processes = launch({"words": [*words, "run.dir=run"]})
     until(lambda: len(store.steps(tmp_path / "run" / "checkpoints")) > 1)
@@ -397,10 +397,10 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_end(launch, tmp
     codes, told = ended(launch(*jobs)[2:])
     assert codes == [0, 0], "\n".join(told[0] + told[1])
     (start,) = json.loads((tmp_path / "run" / "run.json").read_text())["resumed"]
-    assert 0 < start < 1500
+    assert 0 < start < 400
     whole, run = (tmp_path / name / "checkpoints" for name in ("whole", "run"))
     assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in whole.iterdir())
-    assert (run / "1500" / "manifest.json").read_text() == (whole / "1500" / "manifest.json").read_text()
+    assert (run / "400" / "manifest.json").read_text() == (whole / "400" / "manifest.json").read_text()
 
 
 @pytest.mark.slow
@@ -410,7 +410,7 @@ def test_two_processes_of_two_devices_give_the_losses_of_one_device(launch, tmp_
     cases["tensor"] = ["strategy=sharded", "strategy.tensor=2", *rules]
     words = [*TINY, "model.dropout=0"]
     jobs = [{"words": [*words, *case, f"run.dir={name}"]} for name, case in cases.items()]
-    codes, told = ended(launch(*jobs, devices=2), timeout=240)
+    codes, told = ended(launch(*jobs, devices=2))
     assert codes == [0, 0], "\n".join(told[0] + told[1])
     reference = framework.run([*words, f"run.dir={tmp_path}/one"])
     for name in cases:
@@ -421,7 +421,7 @@ def test_two_processes_of_two_devices_give_the_losses_of_one_device(launch, tmp_
 def test_many_steps_of_two_processes_of_two_devices_do_not_hang(launch, tmp_path):
     words = [*TINY, "train.steps=600", "train.log_every=200", "train.eval_every=0", "train.steps_per_call=1"]
     jobs = [{"words": [*words, f"strategy={name}", f"run.dir={name}"]} for name in ("pmap", "sharded")]
-    codes, told = ended(launch(*jobs, devices=2), timeout=240)
+    codes, told = ended(launch(*jobs, devices=2))
     assert codes == [0, 0], "\n".join(told[0] + told[1])
 
 
