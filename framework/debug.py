@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from framework.api import PyTree, Strategy, TrainState
+from framework.api import PyTree
+from framework.around import Around
 from framework.errors import NumericalError
 from framework.memory import placed
 from framework.settings import Debug
 
 
-class Explicit(NamedTuple):
+class Explicit(Around):
     """A strategy whose feed is a visible transfer, which `jax_transfer_guard` lets pass."""
-
-    strategy: Strategy
-
-    @property
-    def devices(self) -> int:
-        """As of the strategy."""
-        return self.strategy.devices
-
-    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
-        """As of the strategy."""
-        return self.strategy.init(init, given)
-
-    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-        """As of the strategy."""
-        return self.strategy.train(step, axes)
-
-    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """As of the strategy."""
-        return self.strategy.evaluate(step)
 
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
         """What the strategy feeds, on the devices for certain."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from framework.api import Callback, PyTree, StopTraining, Strategy
+from framework.api import Callback, StopTraining
+from framework.around import Around
 from framework.errors import FrameworkError, PluginError, StorageError
 
 
@@ -38,34 +40,15 @@ def notify(watchers: Iterable[Watcher], hook: str, *args: Any) -> None:
         raise request
 
 
-class Settled(NamedTuple):
+@dataclass(frozen=True)
+class Settled(Around):
     """A strategy before each of whose compiled calls every callback may raise what failed in a thread of its own."""
 
-    strategy: Strategy
     watchers: Iterable[Watcher]
 
-    @property
-    def devices(self) -> int:
-        """As of the strategy."""
-        return self.strategy.devices
+    def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, with `settle` before it."""
 
-    def init(self, init: Callable[[Any], Any], given: Any) -> Any:
-        """As of the strategy."""
-        return self.strategy.init(init, given)
-
-    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-        """As of the strategy."""
-        return self._settled(self.strategy.train(step, axes))
-
-    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """As of the strategy."""
-        return self._settled(self.strategy.evaluate(step))
-
-    def feed(self, feed: PyTree, axes: Any) -> PyTree:
-        """As of the strategy."""
-        return self.strategy.feed(feed, axes)
-
-    def _settled(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def settled(*args: Any) -> Any:
             notify(self.watchers, "settle", False)
             return call(*args)

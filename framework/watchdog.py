@@ -12,11 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from signal import Signals
-from typing import Any, NamedTuple
+from typing import Any
 
 from framework import processes
-from framework.api import PyTree, Strategy, TrainState
+from framework.around import Around
 from framework.errors import FrameworkError
 
 TICK = 1.0
@@ -184,32 +185,19 @@ class Watchdog:
         processes.leave(message)
 
 
-class Watched(NamedTuple):
+@dataclass(frozen=True)
+class Watched(Around):
     """A strategy whose calls the watchdog sees."""
 
-    strategy: Strategy
     watchdog: Watchdog
 
-    @property
-    def devices(self) -> int:
-        """As of the strategy."""
-        return self.strategy.devices
-
-    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
-        """As of the strategy."""
+    def init(self, init: Callable[[Any], Any], given: Any) -> Any:
+        """As of the strategy, which may take as long as a compiled function's first call."""
         return self.watchdog.watched(self.strategy.init)(init, given)
 
-    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-        """As of the strategy."""
-        return self.watchdog.watched(self.strategy.train(step, axes))
-
-    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """As of the strategy."""
-        return self.watchdog.watched(self.strategy.evaluate(step))
-
-    def feed(self, feed: PyTree, axes: Any) -> PyTree:
-        """As of the strategy."""
-        return self.strategy.feed(feed, axes)
+    def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, which the watchdog sees begin and end."""
+        return self.watchdog.watched(call)
 
 
 @contextlib.contextmanager

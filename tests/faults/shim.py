@@ -191,12 +191,12 @@ def _note_calls(shim: Shim) -> None:
     from framework import hooks, loop
 
     class Noted(hooks.Settled):
-        def _settled(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
             def begun(*args: Any) -> Any:
                 shim.note("call")
                 return call(*args)
 
-            return super()._settled(begun)
+            return super().calling(begun)
 
     loop.Settled = Noted
     jax.monitoring.register_event_duration_secs_listener(

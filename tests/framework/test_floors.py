@@ -32,7 +32,7 @@ FLOORS = [
     {"processes"},
     {"adapters", "agreement", "chunks", "packing", "places", "policy", "sharing"},
     {"api"},
-    {"guard"},
+    {"around", "guard"},
     {"averaging", "build", "compilation", "config", "debug", "population", "precision", "record", "stepping"}
     | {"footprint", "hooks", "leaves"},
     {"files", "pieces"},

@@ -201,12 +201,12 @@ def test_at_most_one_call_begins_after_the_disk_refused_a_save(tmp_path, monkeyp
     noted, flush = [], os.fsync
 
     class Noted(hooks.Settled):
-        def _settled(self, call):
+        def calling(self, call):
             def begun(*args):
                 noted.append("call")
                 return call(*args)
 
-            return super()._settled(begun)
+            return super().calling(begun)
 
     def refused(descriptor):
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
