@@ -28,4 +28,5 @@ from framework.contracts import TrainState as TrainState
 from framework.contracts import Transform as Transform
 from framework.memory import aligned as aligned
 from framework.memory import as_aligned as as_aligned
+from framework.once import once as once
 from framework.sharing import Share as Share

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from framework.api import PyTree, Strategy, TrainState
+from framework.api import PyTree, Strategy, TrainState, once
 
 
 class Jit(NamedTuple):
@@ -17,7 +17,7 @@ class Jit(NamedTuple):
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Compile init as one program: made op by op, it costs more start-up time than the step does."""
-        return jax.jit(init)(given)
+        return once(init)(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Compile `step(state, feed)`."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from framework.api import PyTree, Share, Strategy, TrainState
+from framework.api import PyTree, Share, Strategy, TrainState, once
 from framework.errors import ConfigError
 
 AXIS = "batch"
@@ -33,7 +33,7 @@ class Pmap(NamedTuple):
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Make the state once and replicate it."""
-        return jax.device_put(jax.jit(init)(given), NamedSharding(self._mesh(), PartitionSpec()))
+        return jax.device_put(once(init)(given), NamedSharding(self._mesh(), PartitionSpec()))
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Map `step(state, feed, axis)`; the step itself sums over the axis."""

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from framework.api import PyTree, Share, Strategy, TrainState
+from framework.api import PyTree, Share, Strategy, TrainState, once
 from framework.errors import ConfigError, nearest
 
 AXES = ("data", "fsdp", "tensor")
@@ -48,7 +48,7 @@ class Sharded(NamedTuple):
 
         Raises: ConfigError if a rule fits no parameter, or not its shape.
         """
-        return jax.jit(init, out_shardings=self.placement(jax.eval_shape(init, given)))(given)
+        return once(init, out_shardings=self.placement(jax.eval_shape(init, given)))(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Compile `step(state, feed)`; what comes out lies where it lay."""

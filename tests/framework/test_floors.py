@@ -22,6 +22,7 @@ FLOORS = [
         "masking",
         "mean",
         "memory",
+        "once",
         "options",
         "prefetch",
         "registry",
