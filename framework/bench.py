@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from framework import footprint, timing
 from framework.api import Batch
 from framework.chunks import AUTO_CHUNK
-from framework.compose import Experiment
+from framework.compose import Experiment, clocked
 from framework.errors import ConfigError, StorageError
 from framework.sizes import in_words
 
@@ -64,10 +64,10 @@ def bench(config: DictConfig, name: str, seconds: float = 2.0, before: float = 0
     """
     with timing.opened(config) as (experiment, start), ExitStack() as up:
         start = {"interpreter, imports, config": before, **start}
-        held, start["initial state"] = timing.clocked(lambda: timing.Held(experiment))
+        held, start["initial state"] = clocked(lambda: timing.Held(experiment))
         calls = timing.steps_per_call(experiment, held)
         chosen = SINGLE if calls == 1 else CHUNKED
-        first, made = timing.clocked(lambda: timing.training(experiment, held, calls, up))
+        first, made = clocked(lambda: timing.training(experiment, held, calls, up))
         start["first call: data to devices, trace, compile or load, run"] = made + first(1)
         batch = next(experiment.batches.train(experiment.settings.seed))
         modes = {

@@ -87,9 +87,17 @@ class Builder:
             return self._build(plugin, {} if options is None else options, f"{key}.{name}")
         raise ConfigError(f"{key}: expected the name of a {KINDS[kind]} or {{name: options}}, found {value!r}.")
 
+    def finish(self, built: Any, key: str) -> None:
+        """Wait for what the factory of `key` left to a thread, where what it built has a method `ready`.
+
+        Raises: what is wrong with it, as the factory itself would have.
+        """
+        if (ready := getattr(built, "ready", None)) is not None:
+            _call(ready, (), {}, key, _label(self.used[key]))
+
     def _build(self, plugin: Plugin, options: Any, key: str) -> Any:
         kind, self.used[key] = plugin.kind, plugin
-        label = f"{KINDS[kind]} '{plugin.name}' ({plugin.owner})"
+        label = _label(plugin)
         factory = plugin.load()
         schema = schema_of(factory)
         positional, given = _arguments(schema, options, key, label)
@@ -100,6 +108,10 @@ class Builder:
         adapted = _adapt(kind, built, plugin.name, label)
         _check_calls(kind, adapted, label)
         return adapted
+
+
+def _label(plugin: Plugin) -> str:
+    return f"{KINDS[plugin.kind]} '{plugin.name}' ({plugin.owner})"
 
 
 def _arguments(schema: Schema, options: Any, key: str, label: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -39,7 +39,7 @@ class Experiment(NamedTuple):
     task: Task
     init: Callable[[Any], TrainState]  # the state of a seed, uint32 []
     data: DataPipeline
-    data_seconds: float  # that its factory took
+    data_seconds: float  # that were spent on nothing else
     batches: DataPipeline  # what a step is fed: the data, a process's share, or those of all members side by side
     strategy: Strategy
     members: Members | None
@@ -75,7 +75,7 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     settings = settings_of(plain(extended(config)))
     config = _recordable(extended(config))
     builder = Builder(registry)
-    data, data_seconds = _build_data(builder, plain(config))
+    data, data_seconds = clocked(lambda: _build_data(builder, plain(config)))
     total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
     OmegaConf.update(config, "train.steps", total, force_add=True)
     resolved = plain(config)
@@ -87,13 +87,10 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     shapes, batches = check_shapes(task, init, data, model), _batches(data, strategy)
     parameters = _parameters(shapes)
     if members is not None:
-        means = jax.eval_shape(task.train_step, shapes, data.spec)[1]
-        results = dict.fromkeys(means, operator.truediv) | dict(task.results)
         make = _maker(config, settings, registry, members)
-        check_traceable(make, values_of(members, 0), data.spec)
-        task, init = traced_once(population(make, members, results), data)
-        shapes = jax.eval_shape(init, SEED)
-        batches = own_orders(data, members.values["seed"]) if members.order == "own" else batches
+        task, init, shapes, batches = _of_all(make, members, data, task, shapes)
+    watchers = tuple(_watcher(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
+    waited = clocked(lambda: builder.finish(data, "data"))[1]
     return Experiment(
         config=resolved if members is None else recordable(config, values_of(members, 0)),
         settings=settings,
@@ -101,11 +98,11 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
         task=task,
         init=init,
         data=data,
-        data_seconds=data_seconds,
+        data_seconds=data_seconds + waited,
         batches=batches,
         strategy=strategy,
         members=members,
-        watchers=tuple(_watcher(builder, tag, options) for tag, options in _tags(resolved, "callbacks")),
+        watchers=watchers,
         total_steps=total,
         shapes=shapes,
         parameters=parameters,
@@ -113,11 +110,15 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     )
 
 
-def _build_data(builder: Builder, config: Mapping[str, Any]) -> tuple[DataPipeline, float]:
-    """The pipeline, and the seconds it took; what `data.transform` lists runs in the step, not here."""
+def _build_data(builder: Builder, config: Mapping[str, Any]) -> DataPipeline:
+    """The pipeline; what `data.transform` lists runs in the step, not here."""
+    return builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
+
+
+def clocked(make: Callable[[], Any]) -> tuple[Any, float]:
+    """A result, and the seconds it took."""
     began = time.perf_counter()
-    data = builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
-    return data, time.perf_counter() - began
+    return make(), time.perf_counter() - began
 
 
 def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings) -> tuple[Model, Task]:
@@ -146,6 +147,18 @@ def _maker(config: DictConfig, settings: Settings, registry: Registry, members: 
         _build_task(Builder(registry), with_values(config, values_of(members, member)), settings)
     with_traced = template(config, values_of(members, 0))
     return lambda values: _build_task(Builder(registry), with_traced(values), settings)[1]
+
+
+def _of_all(
+    make: Make, members: Members, data: DataPipeline, task: Task, shapes: TrainState
+) -> tuple[Task, Callable[[Any], TrainState], TrainState, DataPipeline]:
+    """The task, the state's init and shapes, and the batches of all members, from those of one."""
+    means = jax.eval_shape(task.train_step, shapes, data.spec)[1]
+    results = dict.fromkeys(means, operator.truediv) | dict(task.results)
+    check_traceable(make, values_of(members, 0), data.spec)
+    task, init = traced_once(population(make, members, results), data)
+    batches = own_orders(data, members.values["seed"]) if members.order == "own" else data
+    return task, init, jax.eval_shape(init, SEED), batches
 
 
 def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:

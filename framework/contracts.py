@@ -85,11 +85,11 @@ class Task(NamedTuple):
 class DataPipeline(Protocol):
     """Batches of NumPy arrays. Batch k is a pure function of (seed, k), so there is nothing to save or restore.
 
-    A pipeline may have one attribute more, `facts`: a mapping for JSON of what one must know to use a trained model,
-    such as its vocabulary. It goes into the run's record, and `framework.load(RUN).facts` is it.
-    It may have one method more, `restricted(share: Share) -> DataPipeline`, for runs of several processes: the pipeline
+    A pipeline may have more: `facts`, a mapping for JSON of what one must know to use a trained model, which goes into
+    the run's record and is `framework.load(RUN).facts`; `ready()`, called once the rest is built, which waits for what
+    a thread of its factory still reads; and for runs of several processes `restricted(share: Share) -> DataPipeline`,
     of the same batches, of which `train` and `eval` make only the examples at `share.rows(size)`, size being that of
-    the whole batch. All else, `spec` too, stays that of whole batches. Without it, each process makes them whole.
+    the whole batch. All else, `spec` too, stays that of whole batches; without it, each process makes them whole.
 
     Attributes:
       spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].

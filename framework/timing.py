@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +16,7 @@ from omegaconf import DictConfig
 from framework.api import Batch, PyTree, TrainState
 from framework.chunks import choose
 from framework.compilation import persistent_cache
-from framework.compose import Experiment, build
+from framework.compose import Experiment, build, clocked
 from framework.config import extended, plain, settings_of
 from framework.debug import Explicit, switches
 from framework.errors import ConfigError
@@ -154,12 +153,6 @@ def evaluation(experiment: Experiment, held: Held) -> Timed:
 def on_devices(experiment: Experiment, batch: Batch) -> PyTree:
     """A batch as a step wants it, on the devices for certain."""
     return Explicit(experiment.strategy).feed(batch, 0)
-
-
-def clocked(make: Callable[[], Any]) -> tuple[Any, float]:
-    """A result, and the seconds it took."""
-    began = time.perf_counter()
-    return make(), time.perf_counter() - began
 
 
 def _endless(batches: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:

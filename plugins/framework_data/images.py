@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -38,34 +38,60 @@ class ImageSet(NamedTuple):
     std: float
 
 
-def load_images(images: ImageSet, root: str | None, normalize: bool) -> tuple[Batch, Batch, str]:
-    """Find, verify and scale a data set.
+class Images(NamedTuple):
+    """A data set that is being read.
+
+    Attributes:
+      train: inputs, float32 [N, H, W, 1], and targets, int32 [N]; aligned, and filled only once `ready` has returned.
+      test: the same.
+      source: in words.
+      ready: waits until all is read. Raises: DataError if what is there is damaged.
+    """
+
+    train: Batch
+    test: Batch
+    source: str
+    ready: Callable[[], None]
+
+
+def load_images(images: ImageSet, root: str | None, normalize: bool) -> Images:
+    """Find a data set, and begin to read, verify and scale it, in threads.
 
     Args:
       images: which one.
       root: the one folder to look in, or None for the usual places and a download.
       normalize: shift and scale pixels to mean 0 and standard deviation 1, else to [0, 1].
 
-    Returns: (training split, test split, source in words); inputs are float32 [N, H, W, 1], targets int32 [N].
-
-    Raises: UnavailableError if the set cannot be had, DataError if what is there is damaged or incomplete.
+    Raises: UnavailableError if the set cannot be had, DataError if it is incomplete.
     """
     folder = locate(images, root)
     mean, std = (images.mean, images.std) if normalize else (0.0, 1.0)
 
-    def read(file: IdxFile) -> np.ndarray:
+    def read(file: IdxFile, out: np.ndarray) -> None:
         values = read_idx(find(folder, file) or folder / file.name, file)
         if values.ndim == 1:
-            return values.astype(np.int32)
-        pixels = aligned((*values.shape, 1), np.float32)
-        np.multiply(values[..., None], np.float32(1 / (255 * std)), out=pixels, dtype=np.float32)
-        pixels -= np.float32(mean / std)
-        return pixels
+            out[...] = values
+            return
+        np.multiply(values[..., None], np.float32(1 / (255 * std)), out=out, dtype=np.float32)
+        out -= np.float32(mean / std)
 
-    with ThreadPoolExecutor(len(images.files)) as pool:  # gzip, sha256 and NumPy let go of the interpreter lock
-        train_inputs, train_targets, test_inputs, test_targets = pool.map(read, images.files)
-    train, test = {"inputs": train_inputs, "targets": train_targets}, {"inputs": test_inputs, "targets": test_targets}
-    return train, test, f"{images.title}, {len(train_targets):,} + {len(test_targets):,} images in {folder}"
+    arrays = [_empty(file) for file in images.files]
+    # gzip, sha256 and NumPy let go of the interpreter lock, so that the rest of a run can be built meanwhile.
+    pool = ThreadPoolExecutor(len(arrays))
+    reading = [pool.submit(read, *each) for each in zip(images.files, arrays, strict=True)]
+    pool.shutdown(wait=False)
+
+    def ready() -> None:
+        for each in reading:
+            each.result()
+
+    train, test = ({"inputs": inputs, "targets": targets} for inputs, targets in (arrays[:2], arrays[2:]))
+    counts = " + ".join(f"{len(split['targets']):,}" for split in (train, test))
+    return Images(train, test, f"{images.title}, {counts} images in {folder}", ready)
+
+
+def _empty(file: IdxFile) -> np.ndarray:
+    return aligned(file.shape, np.int32) if len(file.shape) == 1 else aligned((*file.shape, 1), np.float32)
 
 
 def locate(images: ImageSet, root: str | None) -> Path:

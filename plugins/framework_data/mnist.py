@@ -8,7 +8,7 @@ from typing import Literal
 from framework_data.digits import load_digits
 from framework_data.download import UnavailableError
 from framework_data.idx import IdxFile
-from framework_data.images import ImageSet, load_images
+from framework_data.images import Images, ImageSet, load_images
 from framework_data.pipeline import InMemoryPipeline, hold_out
 
 
@@ -78,21 +78,22 @@ def mnist(
       train_limit: use at most the first so many training examples.
       normalize: shift and scale pixels to mean 0 and standard deviation 1; without it they lie in [0, 1].
 
-    Raises: DataError if `root` lacks the files, if a file is damaged, or with offline=error if MNIST cannot be had.
+    Raises: DataError if `root` lacks files, or with offline=error if MNIST cannot be had. Threads read the files; the
+      pipeline's `ready` waits for them, and raises DataError if one is damaged.
 
     Reference: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, Gradient-Based Learning Applied to Document Recognition,
     Proceedings of the IEEE, 1998.
     """
     try:
-        train, test, source = load_images(MNIST, root, normalize)
+        images = load_images(MNIST, root, normalize)
     except UnavailableError as reason:
         if offline == "error":
             raise
         train, test, source = load_digits(28, normalize)
-        source = f"{source}, in place of MNIST"
-        logging.getLogger("framework").warning("%s Going on with %s.", reason, source)
-    train, evals = hold_out(train, test, validation, train_limit)
-    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, source)
+        images = Images(train, test, f"{source}, in place of MNIST", lambda: None)
+        logging.getLogger("framework").warning("%s Going on with %s.", reason, images.source)
+    train, evals = hold_out(images.train, images.test, validation, train_limit)
+    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, images.source, images.ready)
 
 
 def fashion_mnist(
@@ -116,10 +117,10 @@ def fashion_mnist(
       train_limit: use at most the first so many training examples.
       normalize: shift and scale pixels to mean 0 and standard deviation 1; without it they lie in [0, 1].
 
-    Raises: DataError if the data cannot be had or a file is damaged.
+    Raises: DataError if the data cannot be had; the pipeline's `ready` does if a file is damaged.
 
     Reference: H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST: a Novel Image Dataset, 2017, arXiv:1708.07747.
     """
-    train, test, source = load_images(FASHION_MNIST, root, normalize)
-    train, evals = hold_out(train, test, validation, train_limit)
-    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, source)
+    images = load_images(FASHION_MNIST, root, normalize)
+    train, evals = hold_out(images.train, images.test, validation, train_limit)
+    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, images.source, images.ready)

@@ -24,18 +24,26 @@ class InMemoryPipeline:
     have one shape; the next order brings those examples back.
 
     Attributes:
-      arrays: the training split, C-contiguous, read-only and aligned, so that a device on a CPU uses it in place.
-        `rows` says which of its examples make up a batch.
       spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].
       steps_per_epoch: full batches in the training split.
       splits: names that `eval` takes.
       source: where the data came from, in words.
+      ready: waits for what is still being read, and raises DataError if it is damaged.
     """
 
     def __init__(
-        self, train: Batch, evals: Mapping[str, Batch], batch_size: int, eval_batch_size: int, source: str
+        self,
+        train: Batch,
+        evals: Mapping[str, Batch],
+        batch_size: int,
+        eval_batch_size: int,
+        source: str,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the splits as pytrees of arrays [N, ...].
+
+        Args:
+          ready: arrays that are aligned already may be filled as late as this returns; others are copied at once.
 
         Raises: DataError if leading axes, shapes or dtypes disagree or a split is too small; ConfigError if a batch
           size is below 1.
@@ -49,9 +57,10 @@ class InMemoryPipeline:
             raise DataError(f"the training split has {count} examples, fewer than one batch of {batch_size}. {fix}.")
         for name, split in evals.items():
             _check_alike(train, split, name)
-        self.arrays = _frozen(jax.tree.map(as_aligned, dict(train)))
+        self._arrays = _frozen(jax.tree.map(as_aligned, dict(train)))
+        self.ready = ready
         self.spec = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), self.arrays
+            lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), self._arrays
         )
         self.steps_per_epoch = count // batch_size
         self.splits = tuple(evals)
@@ -60,6 +69,15 @@ class InMemoryPipeline:
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._share = ALL
         self._orders = functools.cache(functools.partial(_orders, count))
+
+    @property
+    def arrays(self) -> Batch:
+        """The training split, C-contiguous, read-only and aligned, so that a device on a CPU uses it in place.
+
+        `rows` says which of its examples make up a batch.
+        """
+        self.ready()
+        return self._arrays
 
     def rows(self, seed: int, step: int) -> np.ndarray:
         """The examples of a training batch, as int32 indices [B] into `arrays`."""
@@ -70,13 +88,15 @@ class InMemoryPipeline:
 
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
         """Yield batches start, start + 1, … without end."""
+        arrays = self.arrays
         for step in itertools.count(start):
-            yield gather(self.arrays, self.rows(seed, step))
+            yield gather(arrays, self.rows(seed, step))
 
     def eval(self, split: str) -> Iterator[Batch]:
         """Yield every example of a split once, in order, with "weights" [B] of 1, and of 0 for padding."""
         if split not in self._evals:
             raise ConfigError(f"there is no split '{split}' to evaluate.{nearest(split, self.splits)}")
+        self.ready()
         return padded(self._evals[split], self._eval_batch_size, self._share)
 
     def restricted(self, share: Share) -> InMemoryPipeline:

@@ -325,3 +325,32 @@ def test_optimizers_get_the_schedule_where_they_name_no_rate(optimizers, config,
         params = optax.apply_updates(params, update)
         updates.append(float(update))
     assert updates == expected
+
+
+READ_LATER = """
+class theirs:
+    spec = steps_per_epoch = splits = source = None
+    def train(self, seed, start): ...
+    def eval(self, split): ...
+    def ready(self):
+        {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("later", "error", "text"),
+    [
+        (
+            "raise OSError('the disk is gone')",
+            PluginError,
+            r"^key: data pipeline 'theirs' \(acme 1.0\) cannot be built: .*gone",
+        ),
+        ("raise __import__('framework.errors').errors.DataError('no such file.')", DataError, "^key: no such file.$"),
+    ],
+)
+def test_what_is_wrong_with_data_that_are_read_later_is_told_as_by_the_factory(install, later, error, text):
+    install("acme", {"framework.data": {"theirs": "acme_m:theirs"}}, {"acme_m.py": READ_LATER.format(later)})
+    builder = Builder(discover())
+    built = builder.named("data", {"name": "theirs"}, "key")
+    with pytest.raises(error, match=text):
+        builder.finish(built, "key")

@@ -147,13 +147,15 @@ def server():
 @pytest.mark.parametrize("way", ["good", "moved"])
 def test_a_download_fills_the_cache_once(tmp_path, server, way):
     images = SMALL._replace(mirrors=(server.mirror(way),))
-    first, _, source = load_images(images, None, normalize=True)
+    first = load_images(images, None, normalize=True)
+    first.ready()
     folder = tmp_path / "cache/framework/mnist"
-    assert source.endswith(f"in {folder}")
+    assert first.source.endswith(f"in {folder}")
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.gz" for name in CONTENT)
     asked = len(server.asked)
-    again, _, _ = load_images(images, None, normalize=True)
-    assert np.array_equal(first["inputs"], again["inputs"])
+    again = load_images(images, None, normalize=True)
+    again.ready()
+    assert np.array_equal(first.train["inputs"], again.train["inputs"])
     assert len(server.asked) == asked
 
 
@@ -203,8 +205,9 @@ def test_a_partial_file_of_a_killed_download_is_not_used(tmp_path, server):
     folder.mkdir(parents=True)
     (folder / f".{IMAGES.name}.gz.abc.part").write_bytes(gzip.compress(CONTENT[IMAGES.name])[:50])
     images = SMALL._replace(mirrors=(server.mirror("good"),))
-    train, _, _ = load_images(images, None, normalize=False)
-    assert train["inputs"].shape == (12, 4, 4, 1)
+    restored = load_images(images, None, normalize=False)
+    restored.ready()
+    assert restored.train["inputs"].shape == (12, 4, 4, 1)
     assert len(server.asked) == 4
 
 

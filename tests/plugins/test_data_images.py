@@ -71,7 +71,8 @@ def put(folder, zipped=True, leave_out=()):
 @pytest.mark.parametrize("inner", ["", "mnist"])
 def test_root_holds_the_files_or_their_folder(tmp_path, zipped, inner):
     folder = put(tmp_path / "root" / inner, zipped)
-    train, test, source = load_images(SMALL, str(tmp_path / "root"), normalize=False)
+    train, test, source, ready = load_images(SMALL, str(tmp_path / "root"), normalize=False)
+    ready()
     pixels = np.frombuffer(CONTENT[IMAGES.name], np.uint8, offset=16).reshape(12, 4, 4, 1)
     np.testing.assert_allclose(train["inputs"], pixels / 255, rtol=1e-6)
     assert train["inputs"].dtype == np.float32
@@ -79,8 +80,9 @@ def test_root_holds_the_files_or_their_folder(tmp_path, zipped, inner):
     assert train["targets"].dtype == np.int32
     assert test["inputs"].shape == (5, 4, 4, 1)
     assert source == f"Small MNIST, 12 + 5 images in {folder}"
-    scaled, _, _ = load_images(SMALL, str(tmp_path / "root"), normalize=True)
-    np.testing.assert_allclose(scaled["inputs"], (pixels / 255 - 0.5) / 0.25, rtol=1e-6, atol=1e-6)
+    scaled = load_images(SMALL, str(tmp_path / "root"), normalize=True)
+    scaled.ready()
+    np.testing.assert_allclose(scaled.train["inputs"], (pixels / 255 - 0.5) / 0.25, rtol=1e-6, atol=1e-6)
 
 
 def test_places_are_asked_in_order(tmp_path, monkeypatch):
@@ -90,7 +92,7 @@ def test_places_are_asked_in_order(tmp_path, monkeypatch):
     images = SMALL._replace(folders=(str(tmp_path / "system"),))
     for place in reversed(places):
         put(place)
-        assert load_images(images, None, normalize=True)[2].endswith(f"in {place}")
+        assert load_images(images, None, normalize=True).source.endswith(f"in {place}")
 
 
 def test_files_missing_from_root_are_not_looked_for_elsewhere(tmp_path, monkeypatch):
@@ -122,7 +124,7 @@ def test_a_damaged_file_is_an_error_wherever_it_lies(tmp_path, monkeypatch, plac
         path.symlink_to("nowhere")
     monkeypatch.setattr("framework_data.mnist.MNIST", SMALL)
     with pytest.raises(DataError, match=f"{path}: found .* expected .* Replace the file, or remove it"):
-        mnist(root=str(tmp_path / "root") if place == "root" else None)
+        mnist(4, 4, root=str(tmp_path / "root") if place == "root" else None).ready()
 
 
 def test_without_mnist_one_line_says_what_takes_its_place(tmp_path, monkeypatch, caplog):

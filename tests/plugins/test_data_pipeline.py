@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from framework.api import Share
+from framework.api import Share, aligned
 from framework.errors import ConfigError, DataError
 from framework.sharing import restricted
 from framework_data.pipeline import InMemoryPipeline, hold_out
@@ -110,6 +110,26 @@ def test_batches_fit_the_spec_and_are_contiguous():
         assert described == data.spec
         assert all(leaf.flags.c_contiguous for leaf in jax.tree.leaves(batch))
     assert data.rows(0, 0).dtype == np.int32
+
+
+@pytest.mark.parametrize("use", ["train", "eval", "arrays"])
+def test_whoever_asks_for_examples_waits_until_they_are_read(use):
+    examples, asked = jax.tree.map(lambda leaf: aligned(leaf.shape, leaf.dtype), numbered(8)), []
+
+    def ready():
+        asked.append(use)
+        jax.tree.map(lambda out, leaf: np.copyto(out, leaf), examples, numbered(8))
+
+    data = InMemoryPipeline(examples, {"test": examples}, 4, 8, "numbers", ready)
+    assert data.rows(0, 0).shape == (4,) and asked == []
+    found = {
+        "train": lambda: next(data.train(0)),
+        "eval": lambda: next(data.eval("test")),
+        "arrays": lambda: data.arrays,
+    }
+    targets = found[use]()["targets"]
+    assert asked == [use]
+    assert targets.tolist() == (data.rows(0, 0).tolist() if use == "train" else list(range(8)))
 
 
 def test_neither_batches_nor_arrays_let_one_change_the_data():
