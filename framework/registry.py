@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import Distribution, EntryPoint, distributions
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from framework.errors import ConfigError, PluginError, nearest
@@ -29,8 +30,9 @@ KINDS = {
 }
 """Entry-point groups (after `framework.`) of components, and what one of each is called."""
 
-PATIENCE = 8.0  # seconds in which an import must have worked, at least a twentieth of them
-LONGEST = 8  # such intervals of computing, the time in which the process had no turn left out
+PATIENCE = 8.0  # seconds in some interval of which an import must have worked, for a twentieth of it
+INTERVALS = 8  # in that time; to a process that was suspended it counts as one, however long it took
+LONGEST = 8  # times as long it may compute, the time in which the process had no turn left out
 
 
 class Plugin(NamedTuple):
@@ -190,15 +192,17 @@ def _impatiently() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
         yield
         return
+    interval = PATIENCE / INTERVALS
     times = [time.process_time()]
 
     def look(*_: Any) -> None:
         times.append(time.process_time())
-        if times[-1] - times[-2] < PATIENCE / 20 or times[-1] - times[0] > LONGEST * PATIENCE:
-            raise TimeoutError(f"it did not end within {PATIENCE * (len(times) - 1):g} s")
+        worked = [after - before > interval / 20 for before, after in pairwise(times[-1 - INTERVALS :])]
+        if (len(worked) == INTERVALS and not any(worked)) or times[-1] - times[0] > LONGEST * PATIENCE:
+            raise TimeoutError(f"it did not end within {interval * (len(times) - 1):g} s")
 
     before = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
+    signal.setitimer(signal.ITIMER_REAL, interval, interval)
     try:
         yield
     finally:

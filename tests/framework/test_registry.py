@@ -141,6 +141,15 @@ def test_an_import_that_works_may_take_its_time(install, monkeypatch):
     assert discover().find("models", "wide", "model").load()() == 3
 
 
+def test_an_import_whose_process_is_suspended_goes_on(install, monkeypatch):
+    monkeypatch.setattr(framework.registry, "PATIENCE", 0.2)
+    text = "import os, signal, subprocess\n"
+    text += "waker = subprocess.Popen(['sh', '-c', f'sleep 1; kill -CONT {os.getpid()}'])\n"
+    text += "os.kill(os.getpid(), signal.SIGSTOP)\nassert waker.wait() == 0\n" + WIDE
+    install("acme", {"framework.models": {"wide": "stopped_m:wide"}}, {"stopped_m.py": text})
+    assert discover().find("models", "wide", "model").load()() == 3
+
+
 def test_an_interrupt_while_importing_is_not_swallowed(install):
     install("acme", {"framework.models": {"slow": "slow_m:slow"}}, {"slow_m.py": "raise KeyboardInterrupt"})
     with pytest.raises(KeyboardInterrupt):
