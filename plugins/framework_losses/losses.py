@@ -95,8 +95,11 @@ def huber(delta: float = 1.0) -> Loss:
 def _cross_entropy(log_probabilities: Array, targets: Array) -> Array:
     """[..., K] and class numbers [...] or distributions [..., K] to [...]."""
     if targets.ndim < log_probabilities.ndim:
-        picked = jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]  # NaN beyond K - 1
-        return jnp.where(targets < 0, jnp.nan, -picked)
+        # Compared, not gathered: the gradient of a gather is a scatter, which runs alone and one example at a time.
+        numbers, classes = targets.astype(jnp.int32), log_probabilities.shape[-1]
+        chosen = numbers[..., None] == jnp.arange(classes, dtype=jnp.int32)
+        picked = jnp.where(chosen, log_probabilities, 0).sum(axis=-1)
+        return jnp.where((numbers >= 0) & (numbers < classes), -picked, jnp.nan)
     share = as_float(targets)
     # A class without share does not count, though its log-probability be -inf.
     return -jnp.where(share == 0, 0, share * log_probabilities).sum(axis=-1)
