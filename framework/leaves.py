@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -60,9 +61,29 @@ def as_stored(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def as_asked(stored: Any, leaf: Any) -> Any:
-    """A stored array as the leaf that was asked for."""
-    array = jax.numpy.asarray(stored)
+    """A stored array as the leaf that was asked for, in memory of its own."""
+    array = stored if isinstance(stored, jax.Array) else freed(jax.numpy.array(stored))
     return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if _is_key(leaf) else array
+
+
+def on_devices(
+    shape: tuple[int, ...], sharding: jax.sharding.Sharding, values: Callable[[Any], np.ndarray]
+) -> jax.Array:
+    """An array put together on the devices of a sharding, each with its own part alone, in memory of its own.
+
+    Args:
+      values: the values of a part, which JAX gives as slices.
+    """
+    parts = sharding.addressable_devices_indices_map(shape).items()
+    own = [freed(jax.numpy.array(values(part), device=device)) for device, part in parts]
+    return jax.make_array_from_single_device_arrays(shape, sharding, own)
+
+
+def freed(copied: jax.Array) -> jax.Array:
+    """What was copied from NumPy, once its memory there can be free: JAX holds it to the next collection of garbage."""
+    copied.block_until_ready()
+    gc.collect(0)
+    return copied
 
 
 def data_by_path(tree: PyTree) -> dict[str, Any]:

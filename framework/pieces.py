@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from framework.leaves import Box, Cut, box_of, digest
+from framework.leaves import Box, Cut, box_of, digest, on_devices
 from framework.processes import index
 
 
@@ -107,7 +107,7 @@ def assemble(name: str, like: jax.ShapeDtypeStruct, pieces: Sequence[Piece], fet
     def values(part: Any) -> np.ndarray:
         return _region(box_of(part, like.shape), like.dtype, found)
 
-    return jax.make_array_from_callback(like.shape, like.sharding, values)
+    return on_devices(like.shape, like.sharding, values)
 
 
 def _read(name: str, like: jax.ShapeDtypeStruct, pieces: Sequence[Piece], fetch: Fetch) -> dict[Box, np.ndarray]:

@@ -17,7 +17,7 @@ from framework.api import PyTree, Store
 from framework.build import Builder
 from framework.errors import FrameworkError, StorageError
 from framework.files import FILES
-from framework.leaves import as_asked, as_stored, data_by_path, is_shared, leaves_by_path
+from framework.leaves import as_asked, as_stored, data_by_path, is_shared, leaves_by_path, on_devices
 from framework.manifest import MANIFEST, Entry, check_leaves, entries_of, read_manifest, write_manifest
 from framework.processes import index
 from framework.registry import discover
@@ -153,7 +153,7 @@ def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
     store = _named(manifest["store"], path)
     with _reading(path, store.place):
         arrays = _arrays(path, store, wanted, entries)
-    restored = [as_asked(arrays[name], leaf) for name, leaf in leaves.items()]
+    restored = [as_asked(arrays.pop(name), leaf) for name, leaf in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 
@@ -230,10 +230,10 @@ def _arrays(path: Path, store: Store, wanted: Mapping[str, Any], entries: Mappin
 
 
 def _placed(array: Any, sharding: jax.sharding.Sharding | None) -> Any:
-    """On the devices of a sharding, each with its own part alone, also where some belong to other processes."""
+    """On the devices of a sharding, also where some belong to other processes."""
     if sharding is None or isinstance(array, jax.Array):
         return array
-    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+    return on_devices(array.shape, sharding, lambda part: array[part])
 
 
 def _flush(folder: Path) -> None:
