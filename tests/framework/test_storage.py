@@ -210,28 +210,29 @@ def test_at_most_one_call_begins_after_the_disk_refused_a_save(tmp_path, monkeyp
 
     def refused(descriptor):
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if ".100.partial" not in str(path):
+        if ".1000.partial" not in str(path):
             return flush(descriptor)
         for number in range(300):  # what is cleaned up before the error is told delays it
             (path.parent / str(number)).touch()
         noted.append("refused")
         for _ in range(20):  # each file operation on the way out leaves the interpreter to the other threads
-            time.sleep(0)
+            path.stat()
+        time.sleep(0.0005)  # and a disk takes its time for some, in which single steps begin, were they not held back
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(loop, "Settled", Noted)
     monkeypatch.setattr(os, "fsync", refused)
-    words = ["train.steps=2000", "train.checkpoint_every=100", "train.log_every=0", "~callbacks.tensorboard"]
+    words = ["train.steps=20000", "train.checkpoint_every=1000", "train.log_every=0", "~callbacks.tensorboard"]
     late = []
     for trial in range(5):
         noted.clear()
-        with pytest.raises(StorageError, match="checkpoints/100 cannot be written: No space left on device"):
+        with pytest.raises(StorageError, match="checkpoints/1000 cannot be written: No space left on device"):
             framework.run([*TINY, *words, f"train.steps_per_call={steps_per_call}", f"run.dir={tmp_path}/{trial}"])
-        assert noted.count("call") >= 100 // steps_per_call
+        assert noted.count("call") >= 1000 // steps_per_call
         late.append(noted[noted.index("refused") :].count("call"))
         assert list((tmp_path / str(trial) / "checkpoints").iterdir()) == []
     # A busy machine may give the thread no processor for a while; nothing else may delay it.
-    assert sorted(late)[1] <= 1 and max(late) <= 30, late
+    assert sorted(late)[2] <= 1 and max(late) <= 5, late
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
