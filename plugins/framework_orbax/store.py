@@ -64,30 +64,34 @@ def read(path: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Any]
     full = {name: leaf for name, leaf in like.items() if math.prod(leaf.shape)}
     wanted = {name: _restore_args(leaf, RestoreArgs) for name, leaf in full.items()}
     given = args.PyTreeRestore(item=full, restore_args=wanted, partial_restore=True)
-    with _alone(), _checkpointer() as checkpointer:
-        found = checkpointer.restore(path.absolute(), args=given) if full else {}
+    with _quietly():
+        found, reason = _restored(path, given) if full else ({}, "")
+        if reason:
+            gc.collect()
+    if reason:
+        raise ValueError(reason)
     return {name: found[name] if name in full else np.zeros(leaf.shape, leaf.dtype) for name, leaf in like.items()}
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One error for one damage: of the reads that Orbax then abandons, asyncio would tell in pages.
+def _restored(path: Path, given: Any) -> tuple[Any, str]:
+    """What Orbax reads, or why it cannot. When this returns, the error and the reads that it holds can be collected."""
+    try:
+        with _checkpointer() as checkpointer:
+            return checkpointer.restore(path.absolute(), args=given), ""
+    except Exception as error:
+        return {}, f"{type(error).__name__}: {error}"
 
-    Raises: ValueError for any error inside the context.
-    """
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """One error for one damage: of the reads that Orbax then abandons, asyncio would tell in pages as they go."""
     logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
-    was, reason = logger.disabled, None
+    was = logger.disabled
     logger.disabled, sys.unraisablehook = True, lambda _: None
     try:
         yield
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
     finally:
-        if reason is not None:
-            gc.collect()  # it tells of them when they are collected
         logger.disabled, sys.unraisablehook = was, hook
-    if reason is not None:
-        raise ValueError(reason)
 
 
 def _restore_args(leaf: jax.ShapeDtypeStruct, plain: Any) -> Any:
