@@ -62,7 +62,7 @@ def as_stored(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def as_asked(stored: Any, leaf: Any) -> Any:
     """A stored array as the leaf that was asked for, in memory of its own."""
-    array = stored if isinstance(stored, jax.Array) else freed(jax.numpy.array(stored))
+    array = stored if isinstance(stored, jax.Array) else _freed(jax.numpy.array(stored))
     return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if _is_key(leaf) else array
 
 
@@ -75,15 +75,8 @@ def on_devices(
       values: the values of a part, which JAX gives as slices.
     """
     parts = sharding.addressable_devices_indices_map(shape).items()
-    own = [freed(jax.numpy.array(values(part), device=device)) for device, part in parts]
+    own = [_freed(jax.numpy.array(values(part), device=device)) for device, part in parts]
     return jax.make_array_from_single_device_arrays(shape, sharding, own)
-
-
-def freed(copied: jax.Array) -> jax.Array:
-    """What was copied from NumPy, once its memory there can be free: JAX holds it to the next collection of garbage."""
-    copied.block_until_ready()
-    gc.collect(0)
-    return copied
 
 
 def data_by_path(tree: PyTree) -> dict[str, Any]:
@@ -156,6 +149,13 @@ def _first_copies(leaf: jax.Array) -> dict[Box, jax.Array]:
     """The pieces of an array that are here and nowhere before."""
     own = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
     return {box_of(shard.index, leaf.shape): shard.data for shard in own}
+
+
+def _freed(copied: jax.Array) -> jax.Array:
+    """What was copied from NumPy, once its memory there can be free: JAX holds it to the next collection of garbage."""
+    copied.block_until_ready()
+    gc.collect(0)
+    return copied
 
 
 def _is_key(leaf: Any) -> bool:
