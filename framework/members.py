@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from framework.api import Batch, Members, Strategy, Task, TrainState
+from framework.api import Batch, Members, PyTree, Strategy, Task, TrainState, once
 from framework.config import plain
 from framework.errors import ConfigError, FrameworkError
 from framework.keys import root_key
@@ -138,6 +138,11 @@ def recorded(config: Mapping[str, Any], row: Row) -> dict[str, Any]:
     """The config of one member, from the record of the run."""
     values = {key: value for key, value in row["values"].items() if key != "seed"}
     return {**with_values(OmegaConf.create(dict(config)), values), "seed": row["values"]["seed"]}
+
+
+def part_of(tree: PyTree, member: int) -> PyTree:
+    """What one member has, of what all have side by side; as one program, where each shape would be one to compile."""
+    return once(lambda tree: jax.tree.map(lambda leaf: leaf[member], tree))(tree)
 
 
 def outcome(members: Members, state: TrainState, metrics: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from omegaconf import DictConfig
 
 from framework import agreement, masking, members, processes, record, resuming, signals
-from framework.api import PyTree, Run, TrainState, once
+from framework.api import Run, TrainState
 from framework.averaging import trained_params
 from framework.compilation import persistent_cache
 from framework.compose import Experiment, build
@@ -157,16 +156,11 @@ def _recorded(
     return _result(experiment, directory, metrics, state)
 
 
-def _first(trees: PyTree) -> PyTree:
-    """Of what the members have side by side, what the first one has."""
-    return jax.tree.map(lambda leaf: leaf[0], trees)
-
-
 def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float], state: TrainState) -> Result:
     config = experiment.config
     params, model_state = agreement.addressable((trained_params(state), state.model_state))
     if experiment.members is not None:
         config = members.recorded(config, members.rows(experiment.members)[0])
-        params, model_state = once(_first)((params, model_state))
+        params, model_state = members.part_of((params, model_state), 0)
     model = trained_model(experiment.model, params, model_state, config, data_facts(experiment))
     return Result(metrics, state, model, directory)

@@ -73,7 +73,7 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
     if rows:
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(rows), *leaf.shape), leaf.dtype), like)
     restored = store.restore(directory / "checkpoints" / str(saved[-1] if step is None else step), like)
-    restored = jax.tree.map(lambda leaf: leaf[member], restored) if rows else restored
+    restored = members.part_of(restored, member) if rows else restored
     return trained_model(model, from_checkpoint(restored), restored["model_state"], config, entry.get("facts", {}))
 
 
