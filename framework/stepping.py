@@ -13,7 +13,7 @@ from framework.api import Batch, DataPipeline, PyTree, Strategy, TrainState
 from framework.chunks import Step, chunked
 from framework.errors import FrameworkError, PluginError
 from framework.memory import aligned, placed
-from framework.packing import Packed, pack
+from framework.packing import Packed, slim, typed, untyped
 from framework.prefetch import ahead
 
 IN_FLIGHT = 16
@@ -73,10 +73,10 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int
     calls = (span for start, stop in _windows(feed) for span in _calls(start, stop, steps_per_call))
     if chunks:
         make, axes = (_resident, RESIDENT_AXES) if feed.resident else (_stacked, STACKED_AXES)
-        call = feed.strategy.train(chunked(_packed(step), steps_per_call), axes)
+        call = feed.strategy.train(chunked(slim(step), steps_per_call), axes)
         feeds, quick = make(feed, calls, steps_per_call), feed.resident
     else:
-        call = feed.strategy.train(_packed(step), 0)
+        call = feed.strategy.train(slim(step), 0)
         batches = (batch for _, batch in zip(calls, _batches(feed), strict=False))  # no batch beyond the last call
         feeds, quick = (feed.strategy.feed(batch, 0) for batch in batches), is_indexed(feed.data)
 
@@ -85,6 +85,7 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int
 
         def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
             done: Parts = []
+            state = untyped(state)
             for first, end in _calls(start, stop, steps_per_call):
                 if (item := next(ready, None)) is None:
                     break  # asked to stop while there was nothing to do
@@ -93,7 +94,7 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int
                 _throttle(done)
                 if stopping(end):
                     break
-            return state, done
+            return typed(state), done
 
         yield advance
 
@@ -121,14 +122,6 @@ def _throttle(done: Parts) -> None:
     stride, ago = (1, 2) if done[-1][1] else (STRIDE, STRIDE)
     if len(done) % stride == 0 and len(done) >= ago:
         jax.block_until_ready(done[-ago][0].values)
-
-
-def _packed(step: Step) -> Step:
-    def run(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, Packed]:
-        state, means = step(state, batch, axis)
-        return state, pack(means)
-
-    return run
 
 
 def _windows(feed: Feed) -> Iterator[tuple[int, int]]:
@@ -171,9 +164,11 @@ def _resident(feed: Feed, calls: Iterable[tuple[int, int]], capacity: int) -> Ge
     data = cast(Indexed, feed.data)
     axes = {name: RESIDENT_AXES[name] for name in ("rows", "count")}
     arrays = feed.strategy.feed(data.arrays, None)
+    shape = data.rows(feed.seed, feed.start).shape
     for start, stop in calls:
-        rows = [data.rows(feed.seed, step) for step in range(start, stop)]
-        table = np.stack(rows + rows[:1] * (capacity - len(rows)))
+        table = np.empty((capacity, *shape), np.int32)  # what lies beyond `count` is never read
+        for step in range(start, stop):
+            table[step - start] = data.rows(feed.seed, step)
         yield {"arrays": arrays, **feed.strategy.feed({"rows": table, "count": np.int32(stop - start)}, axes)}
 
 

@@ -22,6 +22,7 @@ from framework.debug import Explicit, switches
 from framework.errors import ConfigError
 from framework.loop import is_resident
 from framework.measuring import measure
+from framework.packing import slim, typed, untyped
 from framework.record import console
 from framework.registry import discover
 from framework.stepping import IN_FLIGHT, Feed, stepper
@@ -107,18 +108,18 @@ def training(experiment: Experiment, held: Held, steps_per_call: int, up: ExitSt
 
 def bare(experiment: Experiment, held: Held, batch: Batch) -> Timed:
     """The compiled step called back to back on one batch that lies on the devices."""
-    call = experiment.strategy.train(experiment.task.train_step, 0)
+    call = experiment.strategy.train(slim(experiment.task.train_step), 0)
     batch = on_devices(experiment, batch)
 
     def timed(count: int) -> float:
         began = time.perf_counter()
-        waiting: deque[PyTree] = deque()
+        state, waiting = untyped(held.state), deque[PyTree]()
         for _ in range(count):
-            held.state, means = call(held.state, batch)
-            waiting.append(means)
+            state, means = call(state, batch)
+            waiting.append(means.values)
             if len(waiting) >= IN_FLIGHT:
                 jax.block_until_ready(waiting.popleft())
-        jax.block_until_ready(held.state)
+        held.state = jax.block_until_ready(typed(state))
         return time.perf_counter() - began
 
     return timed

@@ -88,9 +88,10 @@ class InMemoryPipeline:
 
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
         """Yield batches start, start + 1, … without end."""
-        arrays = self.arrays
+        leaves, structure = jax.tree.flatten(self.arrays)
         for step in itertools.count(start):
-            yield gather(arrays, self.rows(seed, step))
+            rows = self.rows(seed, step)
+            yield jax.tree.unflatten(structure, [leaf.take(rows, axis=0) for leaf in leaves])
 
     def eval(self, split: str) -> Iterator[Batch]:
         """Yield every example of a split once, in order, with "weights" [B] of 1, and of 0 for padding."""
