@@ -25,4 +25,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'framework' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    from framework.garbage import seldom_collected
+
+    with seldom_collected():
+        return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""Python's cyclic garbage collector during a run, whose start is what it slows."""
+"""Python's cyclic garbage collector during imports and runs, whose start is what it slows."""
 
 from __future__ import annotations
 

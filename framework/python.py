@@ -15,6 +15,7 @@ from framework import masking, origins, policy, search
 from framework.config import plain
 from framework.documents import load_yaml
 from framework.errors import ConfigError
+from framework.garbage import seldom_collected
 from framework.overrides import rewrite
 from framework.resuming import read
 from framework.runner import Result
@@ -25,6 +26,7 @@ from framework.trained import load
 __all__ = ["compose_config", "load", "recorded_config", "resume", "run"]
 
 
+@seldom_collected()
 def run(
     overrides: Sequence[str] = (), config_dir: str | Path | None = None, recorded: str | Path | None = None
 ) -> Result:
@@ -44,6 +46,7 @@ def run(
         return run_config(*compose_config(overrides, config_dir))
 
 
+@seldom_collected()
 def resume(run_folder: str | Path, overrides: Sequence[str] = (), force: bool = False) -> Result:
     """Go on with a stopped run, bit for bit as if it had not stopped; a finished one is left as it is.
 

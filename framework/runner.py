@@ -18,7 +18,6 @@ from framework.compose import Experiment, build
 from framework.config import Settings, extended, plain, settings_of
 from framework.errors import FrameworkError, InterruptError
 from framework.facts import data_facts, entry_of, run_facts, summarise
-from framework.garbage import seldom_collected
 from framework.places import check_place
 from framework.population import updates
 from framework.registry import discover
@@ -53,7 +52,7 @@ def run(config: DictConfig, name: str, watch: Watch = lambda experiment: experim
     read = plain(extended(config))
     settings, hidden = settings_of(read), masking.secrets_of(read)
     masking.check_names(settings.run._asdict(), hidden)
-    with _joined(settings), record.console(), seldom_collected():
+    with _joined(settings), record.console():
         if (recorded := agreement.agree(lambda: _found(settings.run))) is not None:
             return _resumed(resuming.Recorded(Path(recorded["directory"]), recorded["entry"]), config, False, watch)
         agreement.agree(lambda: check_place(settings.run))
@@ -76,7 +75,7 @@ def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Resu
 
     Raises: ConfigError naming such overrides otherwise; StorageError if the folder is in use, and as `run`.
     """
-    with _joined(settings_of(plain(extended(config)))), record.console(), seldom_collected():
+    with _joined(settings_of(plain(extended(config)))), record.console():
         return _resumed(recorded, config, force, lambda experiment: experiment)
 
 
