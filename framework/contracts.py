@@ -87,9 +87,9 @@ class DataPipeline(Protocol):
 
     A pipeline may have more: `facts`, a mapping for JSON of what one must know to use a trained model, which goes into
     the run's record and is `framework.load(RUN).facts`; `ready()`, called once the rest is built, which waits for what
-    a thread of its factory still reads; and for runs of several processes `restricted(share: Share) -> DataPipeline`,
-    of the same batches, of which `train` and `eval` make only the examples at `share.rows(size)`, size being that of
-    the whole batch. All else, `spec` too, stays that of whole batches; without it, each process makes them whole.
+    a thread of its factory still reads; what `stepping.Indexed` says, for examples in memory; and for several processes
+    `restricted(share: Share) -> DataPipeline`, of the same batches, of which `train` and `eval` make only the examples
+    at `share.rows(size)`, size being that of the whole batch. All else stays that of whole batches, `spec` too.
 
     Attributes:
       spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].

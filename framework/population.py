@@ -146,7 +146,7 @@ class _OwnRows(_OwnOrders):
 
     def __init__(self, data: Any, seeds: Sequence[float]) -> None:
         super().__init__(data, seeds)
-        self.arrays = data.arrays
+        self.arrays, self.prepare = data.arrays, getattr(data, "prepare", lambda batch: batch)
 
     def rows(self, seed: int, step: int) -> np.ndarray:
         """The examples of each member's batch."""

@@ -89,7 +89,7 @@ class _CutRows(_Cut):
 
     def __init__(self, data: Any, share: Share) -> None:
         super().__init__(data, share)
-        self.arrays = data.arrays
+        self.arrays, self.prepare = data.arrays, getattr(data, "prepare", lambda batch: batch)
 
     def rows(self, seed: int, step: int) -> np.ndarray:
         """Its examples of a training batch."""
@@ -100,4 +100,4 @@ class _CutRows(_Cut):
         """Yield batches start, start + 1, … without end."""
         for step in itertools.count(start):
             rows = self.rows(seed, step)
-            yield jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.arrays)
+            yield self.prepare(jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.arrays))

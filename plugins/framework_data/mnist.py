@@ -90,10 +90,10 @@ def mnist(
         if offline == "error":
             raise
         train, test, source = load_digits(28, normalize)
-        images = Images(train, test, f"{source}, in place of MNIST", lambda: None)
+        images = Images(train, test, f"{source}, in place of MNIST")
         logging.getLogger("framework").warning("%s Going on with %s.", reason, images.source)
     train, evals = hold_out(images.train, images.test, validation, train_limit)
-    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, images.source, images.ready)
+    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, images.source, images.ready, images.scale)
 
 
 def fashion_mnist(
@@ -123,4 +123,4 @@ def fashion_mnist(
     """
     images = load_images(FASHION_MNIST, root, normalize)
     train, evals = hold_out(images.train, images.test, validation, train_limit)
-    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, images.source, images.ready)
+    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, images.source, images.ready, images.scale)

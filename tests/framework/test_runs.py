@@ -15,7 +15,11 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import framework
+from framework import runner
 from framework.errors import ConfigError, NumericalError, StorageError
+from framework.population import own_orders
+from framework.python import compose_config
+from framework_data.pipeline import InMemoryPipeline
 
 TINY = [
     "data=synthetic",
@@ -85,6 +89,32 @@ def test_how_a_run_is_cut_into_chunks_changes_no_bit_and_single_steps_no_digit(t
             jax.tree.leaves(result.state.params), jax.tree.leaves(reference.state.params), strict=True
         ):
             np.testing.assert_array_equal(left, right)
+
+
+def in_memory(examples, prepare):
+    return InMemoryPipeline(examples, {"test": examples}, 16, 16, "bytes or floats", prepare=prepare)
+
+
+@pytest.mark.parametrize("feeding", [["train.steps_per_call=1"], [], ["train.resident_mib=0"]])
+@pytest.mark.parametrize("strategy", ["jit", "pmap", "sharded", "eager", "vmapped"])
+def test_examples_in_bytes_give_the_losses_of_the_same_as_floats(tmp_path, strategy, feeding):
+    def scale(batch):
+        return {**batch, "inputs": batch["inputs"].astype(np.float32) * np.float32(1 / 255) - np.float32(0.5)}
+
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 6), np.uint8)
+    lying = {"inputs": pixels, "targets": (pixels[:, 0] // 26).astype(np.int32)}
+    words = [*TINY, f"strategy={strategy}", "train.eval_every=0", *feeding]
+    found = []
+    for data in (in_memory(lying, scale), in_memory(scale(lying), lambda batch: batch)):
+
+        def watch(experiment, data=data):
+            batches = data if experiment.members is None else own_orders(data, experiment.members.values["seed"])
+            return experiment._replace(data=data, batches=batches)
+
+        config, name = compose_config([*words, f"run.root={tmp_path}"])
+        found.append(series(runner.run(config, name, watch), "train/loss"))
+    assert len(found[0]) == 12
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(train):

@@ -71,18 +71,22 @@ def put(folder, zipped=True, leave_out=()):
 @pytest.mark.parametrize("inner", ["", "mnist"])
 def test_root_holds_the_files_or_their_folder(tmp_path, zipped, inner):
     folder = put(tmp_path / "root" / inner, zipped)
-    train, test, source, ready = load_images(SMALL, str(tmp_path / "root"), normalize=False)
+    train, test, source, ready, scale = load_images(SMALL, str(tmp_path / "root"), normalize=False)
     ready()
     pixels = np.frombuffer(CONTENT[IMAGES.name], np.uint8, offset=16).reshape(12, 4, 4, 1)
-    np.testing.assert_allclose(train["inputs"], pixels / 255, rtol=1e-6)
-    assert train["inputs"].dtype == np.float32
+    assert train["inputs"].dtype == np.uint8
+    np.testing.assert_array_equal(train["inputs"], pixels)
+    for batch in (scale(train), jax.jit(scale)(train)):
+        np.testing.assert_allclose(batch["inputs"], pixels / 255, rtol=1e-6)
+        assert batch["inputs"].dtype == np.float32
+        np.testing.assert_array_equal(batch["targets"], train["targets"])
     assert train["targets"].tolist() == list(CONTENT["train-labels-idx1-ubyte"][8:])
     assert train["targets"].dtype == np.int32
     assert test["inputs"].shape == (5, 4, 4, 1)
     assert source == f"Small MNIST, 12 + 5 images in {folder}"
     scaled = load_images(SMALL, str(tmp_path / "root"), normalize=True)
     scaled.ready()
-    np.testing.assert_allclose(scaled.train["inputs"], (pixels / 255 - 0.5) / 0.25, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(scaled.scale(scaled.train)["inputs"], (pixels / 255 - 0.5) / 0.25, rtol=1e-6, atol=1e-6)
 
 
 def test_places_are_asked_in_order(tmp_path, monkeypatch):
@@ -173,7 +177,7 @@ def test_factories_pass_their_options_on(tmp_path, monkeypatch, factory):
     assert data.steps_per_epoch == 7 // 3
     assert data.spec["inputs"] == jax.ShapeDtypeStruct((3, 4, 4, 1), np.float32)
     assert sum(batch["weights"].sum() for batch in data.eval("validation")) == 4
-    assert data.arrays["inputs"].min() >= 0
+    assert next(data.train(0))["inputs"].min() >= 0
 
 
 def real_folder(name):
@@ -191,7 +195,7 @@ def test_the_real_set_verifies_and_is_normalised(name, factory, images, folder):
     if folder is None or not Path(folder).is_dir():
         pytest.skip(f"{name} is not on this machine; $FRAMEWORK_DATA names the folder that holds it")
     data = factory(root=folder)
-    inputs, targets = data.arrays["inputs"], data.arrays["targets"]
+    inputs, targets = data.prepare(data.arrays)["inputs"], data.arrays["targets"]
     assert inputs.shape == (60_000, 28, 28, 1)
     assert abs(inputs.mean(dtype=np.float64)) < 1e-3
     assert abs(inputs.std(dtype=np.float64) - 1) < 1e-3

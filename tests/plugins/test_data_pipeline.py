@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from framework.api import Share, aligned
 from framework.errors import ConfigError, DataError
+from framework.population import own_orders
 from framework.sharing import restricted
 from framework_data.pipeline import InMemoryPipeline, hold_out
 from framework_data.synthetic import synthetic
@@ -39,6 +41,48 @@ def equal(left, right):
         np.array_equal(a, b) and a.dtype == b.dtype
         for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
     )
+
+
+def halved(batch):
+    """A batch of bytes as floats."""
+    return {**batch, "inputs": batch["inputs"].astype(np.float32) * np.float32(0.5)}
+
+
+def in_bytes(count=23, batch_size=6):
+    """Examples that take more room in a batch than in memory."""
+    examples = {"inputs": np.arange(3 * count, dtype=np.uint8).reshape(count, 3), "targets": numbered(count)["targets"]}
+    return InMemoryPipeline(examples, {"test": examples}, batch_size, 4, "bytes", prepare=halved)
+
+
+def in_bytes_by_index():
+    """The same of somebody else."""
+    whole = in_bytes()
+    names = ("arrays", "rows", "prepare", "train", "eval", "spec", "steps_per_epoch", "splits", "source")
+    return SimpleNamespace(**{name: getattr(whole, name) for name in names})
+
+
+@pytest.mark.parametrize("make", [in_bytes, in_bytes_by_index])
+@pytest.mark.parametrize(
+    "around",
+    [lambda data: data, lambda data: restricted(data, Share((1,), 2)), lambda data: own_orders(data, (5, 6))],
+    ids=["whole", "one process's", "members'"],
+)
+def test_examples_lie_in_fewer_bytes_and_come_in_batches_as_they_shall_be(make, around):
+    data: Any = around(make())
+    assert data.arrays["inputs"].dtype == np.uint8
+    for step, batch in enumerate(take(data.train(3), 5)):
+        lying = jax.tree.map(lambda leaf, step=step: leaf[data.rows(3, step)], data.arrays)
+        assert equal(batch, halved(lying))
+        assert equal(jax.tree.map(np.asarray, jax.jit(data.prepare)(lying)), batch)
+    whole = in_bytes()
+    assert {name: leaf.dtype for name, leaf in data.spec.items()} == {"inputs": np.float32, "targets": np.int32}
+    for batch in data.eval("test"):
+        assert batch["inputs"].dtype == np.float32
+        assert batch["weights"].dtype == np.float32
+    floats = InMemoryPipeline(halved(whole.arrays), {"test": halved(whole.arrays)}, 6, 4, "floats")
+    assert whole.spec == floats.spec
+    for left, right in zip(whole.eval("test"), floats.eval("test"), strict=True):
+        assert equal(left, right)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40, -3])
