@@ -79,7 +79,7 @@ def test_a_length_in_steps_and_in_epochs_is_refused():
         rewrite(["+train.steps=5", "train.epochs=2"])
 
 
-@pytest.mark.parametrize(("words", "length"), [([], (2340, 3)), (["train.epochs=2"], (None, 2))])
+@pytest.mark.parametrize(("words", "length"), [([], (1872, 3)), (["train.epochs=2"], (None, 2))])
 def test_epochs_of_the_command_line_take_the_place_of_an_experiments_steps(words, length):
     config, _ = compose_config(["+experiment=mnist", *words])
     assert (config.train.steps, config.train.epochs) == length
