@@ -52,8 +52,11 @@ def commands(way: str, members: int, words: Sequence[str]) -> list[list[str]]:
 WAYS = ("vmapped", "vmapped-shared", "turn", "processes")
 
 
-def launch(way: str, members: int, words: Sequence[str]) -> Trial:
+def launch(way: str, members: int, words: Sequence[str], warm: bool) -> Trial:
     """Train all members in one of the ways; programs are compiled anew, and once for each way.
+
+    Args:
+      warm: whether they were compiled before, by a first process that does not count.
 
     Raises: RuntimeError with the end of what a process said, if it fails.
     """
@@ -67,6 +70,8 @@ def launch(way: str, members: int, words: Sequence[str]) -> Trial:
             if done.returncode != 0:
                 raise RuntimeError(f"{way} failed:\n{done.stderr[-3000:]}")
 
+        if warm:
+            run(commands(way, members, [*words, f"run.root={folder}/first"])[0])
         load, began = Load(), time.monotonic()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(run, commands(way, members, [*words, f"run.root={folder}/runs"])))
@@ -117,6 +122,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--patience", type=float, default=10, help="seconds to wait for a quiet machine each time")
     parser.add_argument("--ways", type=lambda text: text.split(","), default=list(WAYS), metavar="vmapped,turn,…")
+    parser.add_argument("--warm", action="store_true", help="with programs that lie in the compilation cache already")
     parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="use N random images, not MNIST")
     arguments = parser.parse_args(words)
     synthetic = arguments.synthetic or (0 if find_mnist() else 60_000)
@@ -127,7 +133,7 @@ def main(words: Sequence[str] | None = None) -> None:
         round: dict[str, Trial] = {}
         for way in arguments.ways:
             await_quiet(arguments.patience)
-            round[way] = launch(way, arguments.members, overrides)
+            round[way] = launch(way, arguments.members, overrides, arguments.warm)
             print(f"{way}: {round[way].seconds:.1f} s, others {round[way].foreign:.0%}", file=sys.stderr)
         trials.append(round)
     print(table(summarise(trials)))
