@@ -30,11 +30,11 @@ TINY = [
     ("overrides", "batch"),
     [
         (["strategy=jit"], 16),
-        (["strategy=pmap"], 16),
+        (["strategy=pmap", "train.steps_per_call=1"], 16),
         (["strategy=sharded"], 16),
         (["strategy=vmapped", "strategy.members=3"], 48),
         (["strategy=jit", "train.resident_mib=0", "train.steps_per_call=4"], 16),
-        pytest.param(["strategy=eager", "train.steps_per_call=1"], 16, marks=pytest.mark.slow),
+        pytest.param(["strategy=eager", "train.steps_per_call=2"], 16, marks=pytest.mark.slow),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
