@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Store
-from framework.files import FILES
-from framework.leaves import as_stored, data_by_path, snapshot
-from framework.store import commit, restore
+from framework.checkpoints.checkpoint import commit, restore
+from framework.checkpoints.npz import FILES
+from framework.checkpoints.snapshot import as_stored, data_by_path, snapshot
 from framework_orbax.store import orbax
 
 ROUNDS, LEAVES, FLIPS = 5, 12, 200

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from framework.python import load as load
-    from framework.python import resume as resume
-    from framework.python import run as run
-    from framework.runner import Result as Result
-    from framework.trained import Trained as Trained
+    from framework.runs.python_api import load as load
+    from framework.runs.python_api import resume as resume
+    from framework.runs.python_api import run as run
+    from framework.runs.run import Result as Result
+    from framework.runs.trained_model import Trained as Trained
 
 _HOMES = {
-    "run": "framework.python",
-    "resume": "framework.python",
-    "load": "framework.python",
-    "Result": "framework.runner",
-    "Trained": "framework.trained",
+    "run": "framework.runs.python_api",
+    "resume": "framework.runs.python_api",
+    "load": "framework.runs.python_api",
+    "Result": "framework.runs.run",
+    "Trained": "framework.runs.trained_model",
 }
 
 
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'framework' has no attribute '{name}'")
     from importlib import import_module
 
-    from framework.garbage import seldom_collected
+    from framework.startup import seldom_collected
 
     with seldom_collected():
         return getattr(import_module(_HOMES[name]), name)

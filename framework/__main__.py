@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from framework.garbage import seldom_collected
-from framework.signals import leave_when_asked
+from framework.runs.signals import leave_when_asked
+from framework.startup import seldom_collected
 
 
 def main() -> None:
     """The command line; signals are heeded from here on, since the imports that follow take a second."""
     leave_when_asked()
     with seldom_collected():
-        from framework import cli
+        from framework.commands import cli
 
         cli.main()
 

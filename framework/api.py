@@ -6,6 +6,8 @@ from framework.adapters import as_metric as as_metric
 from framework.adapters import as_model as as_model
 from framework.adapters import as_optimizer as as_optimizer
 from framework.adapters import layer_name as layer_name
+from framework.arrays import aligned as aligned
+from framework.arrays import as_aligned as as_aligned
 from framework.contracts import Array as Array
 from framework.contracts import Batch as Batch
 from framework.contracts import Callback as Callback
@@ -26,7 +28,5 @@ from framework.contracts import Summary as Summary
 from framework.contracts import Task as Task
 from framework.contracts import TrainState as TrainState
 from framework.contracts import Transform as Transform
-from framework.memory import aligned as aligned
-from framework.memory import as_aligned as as_aligned
 from framework.once import once as once
 from framework.sharing import Share as Share

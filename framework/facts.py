@@ -10,10 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework import leaves, members, processes, record
 from framework.api import Run, TrainState
-from framework.compose import Experiment
-from framework.population import updates
+from framework.checkpoints import snapshot
+from framework.distributed import processes
+from framework.ensembles import members
+from framework.ensembles.task import updates
+from framework.experiment import Experiment
+from framework.runs import record
 
 
 def run_facts(experiment: Experiment, directory: Path, name: str, state: TrainState | None) -> Run:
@@ -28,7 +31,7 @@ def run_facts(experiment: Experiment, directory: Path, name: str, state: TrainSt
         steps_per_epoch=experiment.data.steps_per_epoch,
         batch_size=experiment.batch_size,
         parameters=experiment.parameters,
-        state_bytes=leaves.size(experiment.shapes),
+        state_bytes=snapshot.size(experiment.shapes),
         facts={
             "data": experiment.data.source,
             "devices": f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}",

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from framework import store as checkpoints
-from framework.agreement import Errand
 from framework.api import Store
-from framework.processes import index
+from framework.checkpoints import checkpoint as checkpoints
+from framework.distributed.coordination import Errand
+from framework.distributed.processes import index
 
 
 def commit(

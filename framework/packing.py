@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.mean import Mean
+from framework.tasks.metrics import Mean
 
 Layout = tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
 """Name, shape of the total, shape of the count; by name."""

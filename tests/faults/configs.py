@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from framework import cli
-from framework.config import extended, plain, settings_of
-from framework.python import compose_config
+from framework.commands import cli
+from framework.config.resolve import extended, plain, settings_of
+from framework.runs.python_api import compose_config
 
 SMALL = ("data=digits", "callbacks=[]")
 HEADER = "# @package _global_\n"

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from framework import manifest, store
+from framework.checkpoints import checkpoint, manifest
 from framework.errors import FrameworkError
-from framework.python import recorded_config
-from framework.resuming import read
-from framework.trained import load
+from framework.runs.python_api import recorded_config
+from framework.runs.resume import read
+from framework.runs.trained_model import load
 from framework_data.idx import IdxFile, read_idx
 from framework_data.tables import read_split
 from tests.faults.configs import HEADER, call
@@ -210,13 +210,13 @@ class Payload:
 
 
 def _saved() -> Path:
-    return store.save(Path("checkpoints"), 1, STATE)
+    return checkpoint.save(Path("checkpoints"), 1, STATE)
 
 
 def _checkpoint(change: Callable[[Path], None]) -> Callable[[], Any]:
     def attack() -> Any:
         change(_saved())
-        return lambda: store.restore(Path("checkpoints/1"), STATE)
+        return lambda: checkpoint.restore(Path("checkpoints/1"), STATE)
 
     return attack
 
@@ -337,7 +337,7 @@ ROOM = 4 << 20  # bytes that may be had whatever a file says: buffers, a message
 
 def files(seen: Watch) -> list[tuple[str, str]]:
     """Attack with every file. Returns what failed: the attack, and why."""
-    store.restore(_saved(), STATE)
+    checkpoint.restore(_saved(), STATE)
     failed = []
     for name, make in FILES.items():
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):

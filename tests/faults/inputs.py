@@ -80,7 +80,7 @@ def attacks(kind: str) -> Callable[[int, Draws], Outcome]:
 LISTING = """
 import json, sys, time
 from framework import registry
-from framework.listing import show
+from framework.commands.plugins import show
 began = time.perf_counter()
 registry.discover().named("models")
 seconds = time.perf_counter() - began
@@ -120,9 +120,10 @@ sys.addaudithook(hook)
 if CONTROL:
     import subprocess
     subprocess.run(["true"])
-import framework, framework.cli, framework.python, framework.runner, framework.registry
+import framework, framework.commands.cli, framework.runs.python_api, framework.runs.run
+from framework.registry import entry_points
 from framework.errors import PluginError
-for plugins in (framework.registry.discover().every(kind) for kind in framework.registry.KINDS):
+for plugins in (entry_points.discover().every(kind) for kind in entry_points.KINDS):
     for plugin in plugins:
         plugin.load()
 threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import framework.cli
-import framework.python
-import framework.runner
-from framework import signals
+import framework.commands.cli
+import framework.runs.python_api
+import framework.runs.run
+from framework.runs import signals
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0
@@ -108,7 +108,7 @@ def _child(
         signals.leave_when_asked()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.CAUGHT)
         prepare()
-        framework.cli.main(words)
+        framework.commands.cli.main(words)
         return 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

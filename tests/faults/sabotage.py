@@ -11,9 +11,9 @@ from typing import Any
 
 def exit_after_save(step: int) -> None:
     """End as `kill -9` would, as soon as a step is saved."""
-    from framework import store
+    from framework.checkpoints import checkpoint
 
-    commit = store.commit
+    commit = checkpoint.commit
 
     def commit_and_exit(folder: Path, at: int, *rest: Any) -> Path:
         target = commit(folder, at, *rest)
@@ -21,7 +21,7 @@ def exit_after_save(step: int) -> None:
             os._exit(137)
         return target
 
-    store.commit = commit_and_exit
+    checkpoint.commit = commit_and_exit
 
 
 def log_rows(path: Path) -> None:
@@ -41,7 +41,7 @@ def log_rows(path: Path) -> None:
 
 def slow_evaluation(path: Path, seconds: float) -> None:
     """Take so long for each batch of an evaluation, and append when it began."""
-    from framework import loop
+    from framework.training import loop
 
     measure = loop.measure
 
@@ -74,27 +74,27 @@ def forget_key() -> None:
     """Restore all of a state but its key."""
     import jax
 
-    from framework import resuming
+    from framework.runs import resume
 
-    newest_state = resuming.newest_state
-    resuming.newest_state = lambda *args: newest_state(*args)._replace(key=jax.random.key(20_001))
+    newest_state = resume.newest_state
+    resume.newest_state = lambda *args: newest_state(*args)._replace(key=jax.random.key(20_001))
 
 
 def forge(folder: Path, step: int) -> None:
     """Change one number of a checkpoint, and its digests with it, and end."""
     import numpy as np
 
-    from framework import store
-    from framework.files import FILES
+    from framework.checkpoints import checkpoint
+    from framework.checkpoints.npz import FILES
 
     with np.load(folder / str(step) / FILES.place) as file:
         leaves = {name: file[name] for name in file}
-    manifest = json.loads((folder / str(step) / store.MANIFEST).read_text())["leaves"]
+    manifest = json.loads((folder / str(step) / checkpoint.MANIFEST).read_text())["leaves"]
     tree = {
         name: content.view(np.dtype(manifest[name]["dtype"])).reshape(manifest[name]["shape"])
         for name, content in leaves.items()
     }
     name = next(name for name in tree if name.startswith("params/") and tree[name].ndim == 2)
     tree[name] = tree[name] + np.float32(1e-3)
-    store.save(folder, step, tree)
+    checkpoint.save(folder, step, tree)
     os._exit(0)

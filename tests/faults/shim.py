@@ -188,9 +188,9 @@ def _note_calls(shim: Shim) -> None:
     """Note each compiled call as it begins, and each compilation, beside the points."""
     import jax.monitoring
 
-    from framework import hooks, loop
+    from framework.training import callbacks, loop
 
-    class Noted(hooks.Settled):
+    class Noted(callbacks.Settled):
         def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
             def begun(*args: Any) -> Any:
                 shim.note("call")

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from framework.signals import CAUGHT, exit_code
+from framework.runs.signals import CAUGHT, exit_code
 from tests.faults import sabotage
 from tests.faults.kills import check_checkpoints, check_end, references
 from tests.faults.processes import Child, fork, start

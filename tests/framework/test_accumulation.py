@@ -12,13 +12,13 @@ from jax.example_libraries import stax
 import framework
 from framework.api import Model
 from framework.errors import ConfigError
-from framework.steps import supervised
-from framework.strategies.jit import jit
-from framework.strategies.pmap import pmap
+from framework.tasks.supervised import supervised
 from framework_losses.losses import softmax_cross_entropy
 from framework_losses.metrics import accuracy, confusion
 from framework_stax.layers import BatchNorm, Dense
 from framework_stax.stack import serial
+from framework_strategies.jit import jit
+from framework_strategies.pmap import pmap
 
 B, FEATURES, CLASSES = 24, 5, 3
 

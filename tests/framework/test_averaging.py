@@ -10,10 +10,10 @@ import optax
 import pytest
 
 import framework
-from framework import store
-from framework.averaging import averaged, trained_params
+from framework.checkpoints import checkpoint
 from framework.errors import ConfigError
-from framework.steps import supervised
+from framework.tasks.ema import averaged, trained_params
+from framework.tasks.supervised import supervised
 from framework_losses.losses import squared_error
 from framework_stax.layers import Dense
 from framework_stax.stack import serial
@@ -80,7 +80,7 @@ def test_a_run_is_evaluated_with_saved_with_and_loaded_as_the_average(tmp_path, 
     average, loaded = trained_params(result.state), framework.load(result.directory)
     for params in (loaded.params, result.model.params):
         jax.tree.map(np.testing.assert_array_equal, params, average)
-    saved = store.restore(result.directory / "checkpoints" / "6", jax.eval_shape(lambda: result.state))
+    saved = checkpoint.restore(result.directory / "checkpoints" / "6", jax.eval_shape(lambda: result.state))
     jax.tree.map(np.testing.assert_array_equal, saved.params, result.state.params)
 
 

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from framework import batch_size, bench
-from framework.bench import BARE, CHUNKED, DATA, EVALUATION, SINGLE
-from framework.cli import main
+from framework.commands.cli import main
+from framework.config.sizes import bytes_of, in_words
 from framework.errors import ConfigError
-from framework.python import compose_config
-from framework.sizes import bytes_of, in_words
+from framework.runs.python_api import compose_config
+from framework_bench import batch_size, bench
+from framework_bench.bench import BARE, CHUNKED, DATA, EVALUATION, SINGLE
 
 TINY = [
     "data=synthetic",

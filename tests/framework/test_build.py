@@ -8,9 +8,9 @@ import optax
 import pytest
 
 from framework.api import Callback, Metric, Model, layer_name
-from framework.build import Builder
 from framework.errors import ConfigError, DataError, PluginError
-from framework.registry import discover
+from framework.registry.builder import Builder
+from framework.registry.entry_points import discover
 
 LAYERS = '''
 from __future__ import annotations

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from framework.cli import main
+from framework.commands.cli import main
 
 ACME = '''
 from __future__ import annotations
@@ -252,7 +252,7 @@ def test_the_words_and_the_environment_are_left_as_they_were(call, monkeypatch):
 
 WITHOUT_JAX = """
 import sys
-from framework.cli import main
+from framework.commands.cli import main
 try:
     main(sys.argv[1:])
 except SystemExit as stop:

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from framework.compilation import KEPT, cache_folder, persistent_cache, sweep
+from framework.config.settings import RunSettings
+from framework.config.sizes import bytes_of
 from framework.errors import ConfigError
-from framework.python import compose_config, run
-from framework.settings import RunSettings
-from framework.sizes import bytes_of
+from framework.runs.compilation_cache import KEPT, cache_folder, persistent_cache, sweep
+from framework.runs.python_api import compose_config, run
 
 
 @pytest.mark.parametrize(("limit", "left"), [(1000, 10), (999, 7), (500, 4), (99, 0), (0, 0)])
@@ -34,8 +34,8 @@ def test_a_sweep_of_a_folder_that_is_not_there_is_none(tmp_path):
 WORK = """
 import sys
 import jax, numpy as np
-from framework.compilation import persistent_cache
-from framework.settings import RunSettings
+from framework.runs.compilation_cache import persistent_cache
+from framework.config.settings import RunSettings
 for _ in range(3):
     with persistent_cache(RunSettings(compilation_cache_size=sys.argv[1])):
         for k in range(8):

@@ -14,11 +14,11 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 import framework
 from framework.api import TrainState
+from framework.checkpoints.checkpoint import steps
 from framework.errors import ConfigError, NumericalError
-from framework.guard import ROLLBACKS, Guarded, finite_leaves, guarded, spoilt_leaf
-from framework.keys import root_key
-from framework.steps import supervised
-from framework.store import steps
+from framework.tasks.nonfinite import ROLLBACKS, Guarded, finite_leaves, guarded, spoilt_leaf
+from framework.tasks.rng import root_key
+from framework.tasks.supervised import supervised
 from framework_losses.losses import squared_error
 from framework_stax.layers import BatchNorm, Dense
 from framework_stax.stack import serial

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from framework.config import GROUPS
+from framework.commands.plugins import show
+from framework.config.resolve import GROUPS
 from framework.errors import ConfigError, PluginError
-from framework.listing import show
-from framework.registry import KINDS
+from framework.registry.entry_points import KINDS
 
 WIDE = '''
 from __future__ import annotations

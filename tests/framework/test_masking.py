@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import framework
+from framework.config.secrets import check_unmasked, is_secret, masked, masked_words, secrets_of
 from framework.errors import ConfigError
-from framework.masking import check_unmasked, is_secret, masked, masked_words, secrets_of
 
 ACME = '''
 from framework.api import Callback

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from framework.errors import ConfigError
-from framework.options import REQUIRED, bind, check, freeze, schema_of
+from framework.registry.signatures import REQUIRED, bind, check, freeze, schema_of
 
 if typing.TYPE_CHECKING:
     from nowhere import Missing

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from framework.mean import Mean
 from framework.packing import slim, typed, unpack, untyped
+from framework.tasks.metrics import Mean
 
 
 class State(NamedTuple):

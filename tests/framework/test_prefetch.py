@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import framework
+from framework.arrays import aligned, as_aligned
 from framework.errors import DataError, PluginError
-from framework.memory import aligned, as_aligned
-from framework.prefetch import ahead
+from framework.training.prefetch import ahead
 
 WAIT = 20  # seconds, for what takes milliseconds
 

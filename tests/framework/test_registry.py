@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-import framework.registry
+import framework.registry.entry_points
+from framework.commands.plugins import show
 from framework.errors import ConfigError, PluginError
-from framework.listing import show
-from framework.registry import KINDS, discover, normalised
+from framework.registry.entry_points import KINDS, discover, normalised
 
 WIDE = 'def wide(hidden: int = 3):\n    """A wide one."""\n    return hidden\n'
 
@@ -123,7 +123,7 @@ HANGING = {
 
 @pytest.mark.parametrize("text", HANGING.values(), ids=HANGING.keys())
 def test_an_import_that_does_not_end_is_ended(install, monkeypatch, text):
-    monkeypatch.setattr(framework.registry, "PATIENCE", 0.1)
+    monkeypatch.setattr(framework.registry.entry_points, "PATIENCE", 0.1)
     install("acme", {"framework.models": {"slow": "slow_m:slow"}}, {"slow_m.py": text})
     with pytest.raises(
         PluginError, match=r"model 'slow' \(acme 1\.0, slow_m:slow\) .* TimeoutError: it did not end within"
@@ -134,7 +134,7 @@ def test_an_import_that_does_not_end_is_ended(install, monkeypatch, text):
 
 
 def test_an_import_that_works_may_take_its_time(install, monkeypatch):
-    monkeypatch.setattr(framework.registry, "PATIENCE", 0.1)
+    monkeypatch.setattr(framework.registry.entry_points, "PATIENCE", 0.1)
     text = "import time\nend = time.process_time() + 0.25\n"
     text += "while time.process_time() < end: pass\n" + WIDE
     install("acme", {"framework.models": {"wide": "slow_m:wide"}}, {"slow_m.py": text})
@@ -142,7 +142,7 @@ def test_an_import_that_works_may_take_its_time(install, monkeypatch):
 
 
 def test_an_import_whose_process_is_suspended_goes_on(install, monkeypatch):
-    monkeypatch.setattr(framework.registry, "PATIENCE", 0.2)
+    monkeypatch.setattr(framework.registry.entry_points, "PATIENCE", 0.2)
     text = "import os, signal, subprocess\n"
     text += "waker = subprocess.Popen(['sh', '-c', f'sleep 1; kill -CONT {os.getpid()}'])\n"
     text += "os.kill(os.getpid(), signal.SIGSTOP)\nassert waker.wait() == 0\n" + WIDE
@@ -285,7 +285,8 @@ def test_discovering_and_naming_import_nothing_and_choosing_imports_only_the_cho
 
 def test_discovering_imports_neither_jax_nor_hydra():
     code = (
-        "import sys; from framework.registry import discover, KINDS; r = discover(); [r.named(kind) for kind in KINDS];"
+        "import sys; from framework.registry.entry_points import discover, KINDS; r = discover();"
+        "[r.named(kind) for kind in KINDS];"
         "assert not {'jax', 'numpy', 'hydra', 'omegaconf', 'optax'} & set(sys.modules), sorted(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import framework
-from framework import record
+from framework.config.settings import RunSettings
 from framework.errors import ConfigError, StorageError
-from framework.settings import RunSettings
+from framework.runs import record
 
 TINY = [
     "data=synthetic",
@@ -333,16 +333,16 @@ class Waiting:
         yield from list(self.inner.eval(split))[:1]
         threading.Event().wait()
 
-import framework.compose
-build = framework.compose.build
-framework.runner.build = lambda *args: (built := build(*args))._replace(batches=Waiting(built.batches))
+import framework.experiment
+build = framework.experiment.build
+framework.runs.run.build = lambda *args: (built := build(*args))._replace(batches=Waiting(built.batches))
 cli.main(sys.argv[1:])
 """
 
 
 def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(tmp_path):
     words = [*TINY, "train.steps=8", "train.log_every=1", "train.eval_every=4"]
-    script = WAITING.replace("import framework.compose", "import framework.compose, framework.runner")
+    script = WAITING.replace("import framework.experiment", "import framework.experiment, framework.runs.run")
     process = subprocess.Popen(
         [sys.executable, "-c", script, *words, f"run.dir={tmp_path}/run"], stderr=subprocess.PIPE, text=True
     )

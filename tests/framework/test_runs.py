@@ -15,10 +15,10 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import framework
-from framework import runner
+from framework.ensembles.task import own_orders
 from framework.errors import ConfigError, NumericalError, StorageError
-from framework.population import own_orders
-from framework.python import compose_config
+from framework.runs import run
+from framework.runs.python_api import compose_config
 from framework_data.pipeline import InMemoryPipeline
 
 TINY = [
@@ -112,7 +112,7 @@ def test_examples_in_bytes_give_the_losses_of_the_same_as_floats(tmp_path, strat
             return experiment._replace(data=data, batches=batches)
 
         config, name = compose_config([*words, f"run.root={tmp_path}"])
-        found.append(series(runner.run(config, name, watch), "train/loss"))
+        found.append(series(run.run(config, name, watch), "train/loss"))
     assert len(found[0]) == 12
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 

@@ -8,12 +8,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.version import getbase
 
-from framework.config import COMPONENTS, MAPPINGS, extended, plain, settings_of
+from framework.commands.plugins import show
+from framework.config.resolve import COMPONENTS, MAPPINGS, extended, plain, settings_of
+from framework.config.search_path import RegistrySource
 from framework.errors import ConfigError
-from framework.listing import show
-from framework.python import compose_config
-from framework.registry import discover
-from framework.search import RegistrySource
+from framework.registry.entry_points import discover
+from framework.runs.python_api import compose_config
 
 WIDE = "def wide(hidden: int = 3):\n    return hidden\n"
 

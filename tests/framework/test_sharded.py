@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 import framework
 from framework.api import TrainState
 from framework.errors import ConfigError
-from framework.strategies.sharded import sharded
+from framework_strategies.sharded import sharded
 
 TINY = [
     "data=synthetic",

@@ -15,12 +15,12 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from framework import store
 from framework.api import TrainState
+from framework.checkpoints import checkpoint
+from framework.checkpoints.checkpoint import restore, save, steps
+from framework.checkpoints.npz import FILES
+from framework.checkpoints.snapshot import Cut, leaves_by_path
 from framework.errors import MismatchError, StorageError
-from framework.files import FILES
-from framework.leaves import Cut, leaves_by_path
-from framework.store import restore, save, steps
 
 
 class Row(NamedTuple):
@@ -370,8 +370,8 @@ PIECES = {
 def write_pieces(folder, values, boxes):
     own = {box: values[tuple(slice(*bounds) for bounds in box)].copy() for box in boxes}
     leaves = {"cut": Cut(values.shape, values.dtype, own), "whole": np.arange(3)}
-    store.begin(folder, 1)
-    return store.conclude(folder, 1, store.write(folder, 1, leaves, FILES), FILES)
+    checkpoint.begin(folder, 1)
+    return checkpoint.conclude(folder, 1, checkpoint.write(folder, 1, leaves, FILES), FILES)
 
 
 @pytest.mark.parametrize("wanted", [None, (), ("x",), (None, "x"), ("x", "y")], ids=str)

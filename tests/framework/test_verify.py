@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from framework import verify
-from framework.cli import main
+from framework.commands.cli import main
 from framework.errors import DifferenceError
-from framework.verification import trail
+from framework_verify import trail, verify
 
 TINY = [
     "data=synthetic",

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from framework.api import Share, aligned
+from framework.ensembles.task import own_orders
 from framework.errors import ConfigError, DataError
-from framework.population import own_orders
 from framework.sharing import restricted
 from framework_data.pipeline import InMemoryPipeline, hold_out
 from framework_data.synthetic import synthetic

@@ -11,7 +11,7 @@ import pytest
 
 from framework.api import as_metric
 from framework.errors import ConfigError
-from framework.mean import merge, weighted
+from framework.tasks.metrics import merge, weighted
 from framework_losses.metrics import accuracy, auc, confusion, perplexity, top_k_accuracy
 
 RANDOM = np.random.default_rng(1)

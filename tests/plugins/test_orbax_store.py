@@ -12,10 +12,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import framework
+from framework.checkpoints.checkpoint import commit, restore, save
+from framework.checkpoints.npz import FILES
+from framework.checkpoints.snapshot import snapshot
 from framework.errors import ConfigError, StorageError
-from framework.files import FILES
-from framework.leaves import snapshot
-from framework.store import commit, restore, save
 from framework_orbax.store import orbax
 
 ORBAX = orbax()

@@ -9,9 +9,9 @@ import pytest
 from jax.example_libraries import stax
 
 from framework.api import layer_name
-from framework.build import Builder
 from framework.errors import ConfigError
-from framework.registry import discover
+from framework.registry.builder import Builder
+from framework.registry.entry_points import discover
 from framework_stax.layers import BatchNorm, Dense, Dropout
 from framework_stax.remat import Remat
 from framework_stax.stack import serial

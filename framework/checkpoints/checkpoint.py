@@ -1,0 +1,245 @@
+"""Checkpoints: a folder named after the step, with a manifest of digests beside the arrays that a store wrote."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from framework.api import PyTree, Store
+from framework.checkpoints import shards
+from framework.checkpoints.manifest import MANIFEST, Entry, check_leaves, entries_of, read_manifest, write_manifest
+from framework.checkpoints.npz import FILES
+from framework.checkpoints.snapshot import as_asked, as_stored, data_by_path, is_shared, leaves_by_path, on_devices
+from framework.distributed.processes import index
+from framework.errors import FrameworkError, StorageError
+from framework.registry.builder import Builder
+from framework.registry.entry_points import discover
+
+
+def save(folder: Path, step: int, tree: PyTree, store: Store = FILES) -> Path:
+    """Write a pytree of arrays to `folder/<step>`, whole or not at all; what stood there before is replaced.
+
+    Raises: StorageError as `commit`; nothing of it stays then.
+    """
+    try:
+        return commit(folder, step, data_by_path(tree), store)
+    except StorageError:
+        discard(folder)
+        raise
+
+
+def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FILES) -> Path:
+    """Write arrays to `folder/<step>`; once that returns, they are saved.
+
+    Leaves are stored by their path in the tree, so that NamedTuples, tuples and custom nodes need no code to be read;
+    each with its sha256. The folder appears by one rename, after its files were flushed to the disk.
+
+    Args:
+      folder: of all checkpoints.
+      step: names this one.
+      leaves: arrays of JAX or NumPy by path, which nothing may change meanwhile.
+      store: writes the arrays.
+
+    Raises: StorageError if it cannot be written; what stood there before is untouched then. What was written of
+      it stays for `discard`, so that who waits for the error has it at once.
+    """
+    begin(folder, step)
+    return conclude(folder, step, write(folder, step, leaves, store), store)
+
+
+def begin(folder: Path, step: int) -> None:
+    """Make the hidden folder that a checkpoint is written into. Raises: StorageError."""
+    with _written(folder, step) as partial:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+
+
+def write(folder: Path, step: int, leaves: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    """Write what this process has of a state, as `snapshot` gives it; what that is it says to process 0 in a file.
+
+    Returns: the same for process 0 itself.
+
+    Raises: StorageError.
+    """
+    with _written(folder, step) as partial:
+        described = {path: shards.describe(leaf) for path, leaf in leaves.items()}
+        store.write(partial / shards.place_of(store.place, index()), shards.arrays(leaves))
+        if index() > 0:
+            write_manifest(partial, described, store.name, index())
+    return described
+
+
+def conclude(folder: Path, step: int, described: Mapping[str, Any], store: Store, others: Sequence[int] = ()) -> Path:
+    """Describe what all processes wrote in one manifest, and rename the folder.
+
+    Args:
+      described: what process 0 wrote.
+      others: the processes that wrote as well.
+
+    Raises: StorageError.
+    """
+    target = folder / str(step)
+    with _written(folder, step) as partial:
+        told = []
+        for process in others:
+            with _reading(partial, MANIFEST):
+                told.append(read_manifest(partial, process)["leaves"])
+            (partial / shards.place_of(MANIFEST, process)).unlink()
+        write_manifest(partial, shards.merge([described, *told]), store.name)
+        _swap(partial, target)
+        _flush(folder)
+    return target
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that were saved, oldest first; a folder has its name only once it is whole."""
+    names = [entry.name for entry in folder.glob("*") if re.fullmatch("0|[1-9][0-9]{0,17}", entry.name)]
+    return sorted(int(name) for name in names if (folder / name).is_dir())
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint: first its name, by which it would be found, then its files."""
+    trash = path.with_name(f".{path.name}.trash")
+    shutil.rmtree(trash, ignore_errors=True)
+    path.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint so that it is not found again; it is kept for whoever wants to look at it."""
+    target = path.with_name(f"{path.name}.damaged")
+    shutil.rmtree(target, ignore_errors=True)
+    path.rename(target)
+
+
+def discard(folder: Path) -> None:
+    """Delete what a save that failed left half written: it takes the room of what can still be written."""
+    for leftover in folder.glob(".*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed process left half written or half deleted."""
+    discard(folder)
+    for leftover in [*folder.glob(".*.trash"), *folder.glob(".*.former")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
+    """Read a pytree back, with the store that wrote it.
+
+    Args:
+      path: `<folder>/<step>`.
+      like: a tree of the same structure, or a part of it, whose leaves have the expected shape and dtype. A
+        `jax.ShapeDtypeStruct` with a sharding is put together there, and on no single device.
+      whole: refuse a checkpoint that holds more than `like`.
+
+    Raises: MismatchError naming the leaves that are missing, or have another shape or dtype; StorageError, with the
+      file and the reason, if the files are damaged; ConfigError or PluginError if the store is not installed.
+    """
+    leaves = leaves_by_path(like)
+    wanted = {name: as_stored(leaf) for name, leaf in leaves.items()}
+    with _reading(path, MANIFEST):
+        manifest = read_manifest(path)
+        entries = entries_of(manifest["leaves"])
+        check_leaves(path, wanted, entries, whole)
+    store = _named(manifest["store"], path)
+    with _reading(path, store.place):
+        arrays = _arrays(path, store, wanted, entries)
+    restored = [as_asked(arrays.pop(name), leaf) for name, leaf in leaves.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
+@contextmanager
+def _written(folder: Path, step: int) -> Iterator[Path]:
+    """The hidden folder of a checkpoint. Raises: StorageError for any OSError inside the context."""
+    try:
+        yield folder / f".{step}.partial"
+    except OSError as error:
+        who = f" by process {index()}" if index() else ""
+        raise StorageError(
+            f"checkpoint {folder / str(step)} cannot be written{who}: {error.strerror or error}."
+        ) from error
+
+
+@contextmanager
+def _reading(path: Path, file: str) -> Iterator[None]:
+    """Name the file that cannot be read; damaged archives raise errors of zipfile, struct and zlib too."""
+    try:
+        yield
+    except FrameworkError:
+        raise
+    except Exception as error:
+        raise StorageError(f"checkpoint {path} cannot be read: {file}: {type(error).__name__}: {error}") from error
+
+
+def _swap(partial: Path, target: Path) -> None:
+    """Put a finished folder in the place of another, which goes only once that has worked."""
+    former = partial.with_name(f"{partial.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if not target.exists():
+        partial.rename(target)
+        return
+    target.rename(former)
+    try:
+        partial.rename(target)
+    except OSError:
+        former.rename(target)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _named(name: str, path: Path) -> Store:
+    """The store of a name; our own one whoever else claims it.
+
+    Raises: ConfigError or PluginError if it is not installed.
+    """
+    return FILES if name == FILES.name else Builder(discover()).named("stores", {"name": name}, f"checkpoint {path}")
+
+
+def _arrays(path: Path, store: Store, wanted: Mapping[str, Any], entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """The leaves as they were saved; one after the other those of which this process shall not hold the whole.
+
+    Raises: ValueError if one is not what was saved, and whatever the store raises.
+    """
+
+    def fetch(process: int, likes: Mapping[str, Any]) -> Mapping[str, Any]:
+        place = shards.place_of(store.place, process)
+        with _reading(path, place):
+            return store.read(path / place, likes)
+
+    def whole(names: Sequence[str]) -> dict[str, Any]:
+        likes = {name: wanted[name] for name in names}
+        stored = fetch(0, likes)
+        found = {name: shards.checked(name, likes, stored, entries[name].sha256) for name in likes}
+        return {name: _placed(array, wanted[name].sharding) for name, array in found.items()}
+
+    alone = [name for name, like in wanted.items() if entries[name].pieces or is_shared(like)]
+    arrays = whole([name for name in wanted if name not in alone])
+    for name in alone:
+        written = entries[name].pieces
+        arrays |= {name: shards.assemble(name, wanted[name], written, fetch)} if written else whole([name])
+    return arrays
+
+
+def _placed(array: Any, sharding: jax.sharding.Sharding | None) -> Any:
+    """On the devices of a sharding, also where some belong to other processes."""
+    if sharding is None or isinstance(array, jax.Array):
+        return array
+    return on_devices(array.shape, sharding, lambda part: array[part])
+
+
+def _flush(folder: Path) -> None:
+    """A rename is on the disk only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,77 @@
+"""What a checkpoint says of itself: every leaf with its digest, under a digest of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from framework.checkpoints.npz import FILES
+from framework.checkpoints.shards import Piece, pieces_of, place_of
+from framework.config.safe_load import load_json
+from framework.errors import MismatchError
+
+MANIFEST = "manifest.json"
+NAMED = 3  # leaves that an error names; more make no line
+
+
+class Entry(NamedTuple):
+    """What it says of a leaf."""
+
+    kind: str  # such as "float32[3, 2]"
+    sha256: str  # "" if it was written in pieces
+    pieces: tuple[Piece, ...]  # () if it was written whole, by process 0
+
+
+def sealed(leaves: Mapping[str, Any], store: str = FILES.name) -> dict[str, Any]:
+    """A manifest with its own sha256, so that a damaged one is not taken for that of another model or store."""
+    content = {"store": store, "leaves": leaves}
+    return {**content, "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
+
+
+def write_manifest(folder: Path, leaves: Mapping[str, Any], store: str, process: int = 0) -> None:
+    """Write that of a checkpoint, or what a process other than 0 has written of one. Raises: OSError."""
+    with (folder / place_of(MANIFEST, process)).open("wb") as file:
+        file.write(json.dumps(sealed(leaves, store), indent=1).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(folder: Path, process: int = 0) -> dict[str, Any]:
+    """Read one: "store", the name of the one that wrote the arrays, and "leaves", what was said of them, by path.
+
+    Raises: ValueError if these are not the bytes that were written, and whatever JSON raises.
+    """
+    found = load_json(folder / place_of(MANIFEST, process))
+    if sealed(found["leaves"], found["store"]) != found or not isinstance(found["store"], str):
+        raise ValueError("its sha256 does not match")
+    return found
+
+
+def entries_of(leaves: Mapping[str, Any]) -> dict[str, Entry]:
+    """What a manifest says of each leaf. Raises: ValueError, and what else a forged one leads to."""
+    found = {}
+    for path, leaf in leaves.items():
+        kind = f"{leaf['dtype']}{leaf['shape']}"
+        found[path] = Entry(kind, "", pieces_of(path, leaf)) if "pieces" in leaf else Entry(kind, leaf["sha256"], ())
+    return found
+
+
+def check_leaves(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Entry], whole: bool) -> None:
+    """Compare what is asked for with what the manifest describes, before anything is allocated.
+
+    Raises: MismatchError naming the leaves that are missing, or have another shape or dtype.
+    """
+    kinds = {name: f"{np.dtype(like.dtype)}{list(like.shape)}" for name, like in wanted.items()}
+    wrong = [f"holds no '{name}'" for name in kinds if name not in found]
+    wrong += [f"'{n}' is {found[n].kind}, expected {k}" for n, k in kinds.items() if n in found and found[n].kind != k]
+    wrong += [f"'{name}' has no place in this state" for name in found if whole and name not in kinds]
+    if wrong:
+        more = f"; {len(wrong) - NAMED} more differ" if len(wrong) > NAMED else ""
+        listed = "; ".join(wrong[:NAMED])
+        raise MismatchError(f"checkpoint {path}: {listed}{more}; was it saved with another model or optimizer?")

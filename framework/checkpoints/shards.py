@@ -1,0 +1,157 @@
+"""Arrays that are cut over processes, as they are saved: each process writes its pieces, and reads those it needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from framework.checkpoints.snapshot import Box, Cut, box_of, digest, on_devices
+from framework.distributed.processes import index
+
+
+class Piece(NamedTuple):
+    """What a manifest says of one piece."""
+
+    process: int  # whose file holds it
+    box: Box
+    sha256: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How long it is along each axis."""
+        return tuple(stop - start for start, stop in self.box)
+
+
+def place_of(place: str, process: int) -> str:
+    """The file or folder of a process; that of process 0 is the store's own: "arrays.npz", "arrays.1.npz"."""
+    path = Path(place)
+    return place if process == 0 else f"{path.stem}.{process}{path.suffix}"
+
+
+def describe(leaf: Any) -> dict[str, Any]:
+    """What a manifest says of a leaf, or of the pieces of it that are written here."""
+    if not isinstance(leaf, Cut):
+        array = np.asarray(leaf)
+        return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}
+    pieces = [
+        {"process": index(), "box": [list(pair) for pair in box], "sha256": digest(data)}
+        for box, data in leaf.pieces.items()
+    ]
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "pieces": pieces}
+
+
+def arrays(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """What a store is given: whole leaves by their path, pieces by path and box, such as "params/0/W[0:4,0:8]"."""
+    named: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        if isinstance(leaf, Cut):
+            named |= {_name(path, box): data for box, data in leaf.pieces.items()}
+        else:
+            named[path] = leaf
+    return named
+
+
+def merge(described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all processes wrote, process 0 first, as one description.
+
+    Raises: ValueError if the pieces of a leaf are not all of it.
+    """
+    first, *others = described
+    merged = {path: dict(entry) for path, entry in first.items()}
+    for path, entry in merged.items():
+        if "pieces" in entry:
+            entry["pieces"] = [piece for part in (first, *others) if path in part for piece in part[path]["pieces"]]
+            pieces_of(path, entry)
+    return merged
+
+
+def pieces_of(name: str, entry: Mapping[str, Any]) -> tuple[Piece, ...]:
+    """The pieces of a leaf, of what a manifest says of it.
+
+    Raises: ValueError if they are not all of it, and what else a forged one leads to.
+    """
+    found = []
+    for piece in entry["pieces"]:
+        box = tuple((start, stop) for start, stop in piece["box"])
+        inside = all(0 <= start <= stop <= size for (start, stop), size in zip(box, entry["shape"], strict=True))
+        if not inside or not isinstance(piece["process"], int):
+            raise ValueError(f"a piece of '{name}' lies outside of it")
+        found.append(Piece(piece["process"], box, piece["sha256"]))
+    if sum(math.prod(piece.shape) for piece in found) != math.prod(entry["shape"]):
+        raise ValueError(f"the pieces of '{name}' are not the whole of it")
+    return tuple(found)
+
+
+Fetch = Callable[[int, Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, Any]]
+"""`fetch(process, {name: shape})` reads some of the arrays that a process wrote."""
+
+
+def assemble(name: str, like: jax.ShapeDtypeStruct, pieces: Sequence[Piece], fetch: Fetch) -> Any:
+    """A leaf, of which those pieces are read that the devices of this process need; without a sharding, all of them.
+
+    Raises: ValueError if one is not what was saved.
+    """
+    whole = tuple((0, stop) for stop in like.shape)
+    if like.sharding is None:
+        return _region(whole, like.dtype, _read(name, like, pieces, fetch))
+    parts = like.sharding.addressable_devices_indices_map(like.shape).values()
+    wanted = {box_of(part, like.shape) for part in parts if part is not None}
+    needed = [piece for piece in pieces if any(_common(piece.box, box) is not None for box in wanted)]
+    found = _read(name, like, needed, fetch)
+
+    def values(part: Any) -> np.ndarray:
+        return _region(box_of(part, like.shape), like.dtype, found)
+
+    return on_devices(like.shape, like.sharding, values)
+
+
+def _read(name: str, like: jax.ShapeDtypeStruct, pieces: Sequence[Piece], fetch: Fetch) -> dict[Box, np.ndarray]:
+    found: dict[Box, np.ndarray] = {}
+    for process in sorted({piece.process for piece in pieces}):
+        own = [piece for piece in pieces if piece.process == process]
+        shapes = {_name(name, piece.box): jax.ShapeDtypeStruct(piece.shape, like.dtype) for piece in own}
+        stored = fetch(process, shapes)
+        found |= {piece.box: checked(_name(name, piece.box), shapes, stored, piece.sha256) for piece in own}
+    return found
+
+
+def checked(name: str, likes: Mapping[str, Any], found: Mapping[str, Any], expected: str) -> Any:
+    """A stored array, if it is what was asked for, to the bit.
+
+    Raises: ValueError.
+    """
+    like, stored = likes[name], found[name]
+    if stored.shape != like.shape or np.dtype(stored.dtype) != np.dtype(like.dtype):
+        raise ValueError(f"'{name}' came back as {stored.dtype}{list(stored.shape)}")
+    if digest(np.asarray(stored)) != expected:
+        raise ValueError(f"the bytes of '{name}' are not those that were saved")
+    return stored
+
+
+def _region(box: Box, dtype: Any, found: Mapping[Box, np.ndarray]) -> np.ndarray:
+    """The values of a box, put together from those of others."""
+    if box in found:
+        return np.asarray(found[box])
+    region = np.empty([stop - start for start, stop in box], dtype)
+    for other, values in found.items():
+        if (common := _common(box, other)) is not None:
+            region[_within(common, box)] = np.asarray(values)[_within(common, other)]
+    return region
+
+
+def _common(box: Box, other: Box) -> Box | None:
+    common = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(box, other, strict=True))
+    return common if all(start < stop for start, stop in common) else None
+
+
+def _within(box: Box, outer: Box) -> tuple[slice, ...]:
+    return tuple(slice(start - first, stop - first) for (start, stop), (first, _) in zip(box, outer, strict=True))
+
+
+def _name(path: str, box: Box) -> str:
+    return f"{path}[{','.join(f'{start}:{stop}' for start, stop in box)}]"

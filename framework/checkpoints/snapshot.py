@@ -1,0 +1,169 @@
+"""The leaves of a state as they are saved: by path, keys as numbers, copied to where no step changes them."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from framework.api import PyTree
+from framework.distributed.processes import index
+from framework.errors import StorageError
+
+Box = tuple[tuple[int, int], ...]
+"""A part of an array: where it begins and ends along each axis."""
+
+
+class Cut(NamedTuple):
+    """What one process holds of an array that is cut over processes."""
+
+    shape: tuple[int, ...]  # of the whole
+    dtype: Any
+    pieces: Mapping[Box, np.ndarray]
+
+
+def leaves_by_path(tree: PyTree) -> dict[str, Any]:
+    """Leaves by readable path, such as "params/0_Conv/W", in the tree's order.
+
+    Raises: StorageError if two have the same, as those of {"a": {"b": …}, "a/b": …} would.
+    """
+    flat, _ = jax.tree.flatten_with_path(tree)
+    leaves: dict[str, Any] = {}
+    for keys, leaf in flat:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        if path in leaves:
+            raise StorageError(f"two arrays of the state have the path '{path}'; rename the key that holds a '/'.")
+        leaves[path] = leaf if hasattr(leaf, "dtype") else jax.numpy.asarray(leaf)
+    return leaves
+
+
+def size(tree: PyTree) -> int:
+    """Bytes of a tree's leaves, which may be shapes."""
+    return sum(map(size_of, jax.tree.leaves(tree)))
+
+
+def size_of(leaf: Any) -> int:
+    """Bytes of a leaf on the disk."""
+    like = as_stored(leaf)
+    return math.prod(like.shape) * np.dtype(like.dtype).itemsize
+
+
+def as_stored(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a leaf on the disk, where keys are numbers, and where it shall lie if that is said."""
+    like = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    sharding = None if _is_key(leaf) or not isinstance(leaf, jax.ShapeDtypeStruct) else leaf.sharding
+    return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=sharding)
+
+
+def as_asked(stored: Any, leaf: Any) -> Any:
+    """A stored array as the leaf that was asked for, in memory of its own."""
+    array = stored if isinstance(stored, jax.Array) else _freed(jax.numpy.array(stored))
+    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if _is_key(leaf) else array
+
+
+def on_devices(
+    shape: tuple[int, ...], sharding: jax.sharding.Sharding, values: Callable[[Any], np.ndarray]
+) -> jax.Array:
+    """An array put together on the devices of a sharding, each with its own part alone, in memory of its own.
+
+    Args:
+      values: the values of a part, which JAX gives as slices.
+    """
+    parts = sharding.addressable_devices_indices_map(shape).items()
+    own = [_freed(jax.numpy.array(values(part), device=device)) for device, part in parts]
+    return jax.make_array_from_single_device_arrays(shape, sharding, own)
+
+
+def data_by_path(tree: PyTree) -> dict[str, Any]:
+    """The leaves by path, as they are stored: keys as the numbers they are made of."""
+    return {path: jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves_by_path(tree).items()}
+
+
+def snapshot(tree: PyTree) -> dict[str, Any]:
+    """The leaves by path, as they are in this moment: what is done to the tree afterwards does not reach them.
+
+    A leaf that one device holds whole is copied to the host. One that is cut over devices stays cut, in memory of its
+    own: on the host where the devices have such memory, beside the original on a CPU. Of one that is cut over processes
+    each has, as a `Cut` on its host, the pieces of which the first copy lies on its devices; what every process holds
+    whole, process 0 alone has.
+    """
+    leaves = {path: leaf for path, leaf in data_by_path(tree).items() if index() == 0 or is_shared(leaf)}
+    for leaf in leaves.values():
+        for part in _parts_for_host(leaf):
+            part.copy_to_host_async()  # all at once, before the first is waited for
+    return {path: _copy(leaf) for path, leaf in leaves.items()}
+
+
+def is_cut(leaf: Any) -> bool:
+    """Whether no device holds the whole of an array."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
+
+
+def is_shared(leaf: Any) -> bool:
+    """Whether an array is cut, over devices of more than one process; or shall be, by what its shape says."""
+    where = getattr(leaf, "sharding", None)
+    return where is not None and not where.is_fully_addressable and not where.is_fully_replicated
+
+
+def box_of(part: Sequence[slice], shape: Sequence[int]) -> Box:
+    """Where a part of an array lies, as JAX says it."""
+    return tuple(piece.indices(size)[:2] for piece, size in zip(part, shape, strict=True))
+
+
+def digest(array: np.ndarray) -> str:
+    """The sha256 of an array's bytes."""
+    return hashlib.sha256(as_bytes(array).data).hexdigest()
+
+
+def as_bytes(array: np.ndarray) -> np.ndarray:
+    """As uint8 [bytes], without a copy if it is contiguous: NumPy's own format does not know bfloat16 and its kin."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _copy(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array):
+        return np.array(leaf)
+    if is_shared(leaf):
+        own = {box: np.array(jax.device_get(data)) for box, data in _first_copies(leaf).items()}
+        return Cut(leaf.shape, leaf.dtype, own)
+    if not is_cut(leaf):
+        # On a CPU what comes back is the device's own memory, which the next step may write to.
+        return np.array(jax.device_get(leaf))
+    if next(iter(leaf.devices())).platform == "cpu":
+        return jax.numpy.copy(leaf)
+    return jax.device_put(leaf, leaf.sharding.with_memory_kind("pinned_host"))
+
+
+def _parts_for_host(leaf: Any) -> list[jax.Array]:
+    if not isinstance(leaf, jax.Array) or (is_cut(leaf) and not is_shared(leaf)):
+        return []
+    return [*_first_copies(leaf).values()] if is_shared(leaf) else [leaf]
+
+
+def _first_copies(leaf: jax.Array) -> dict[Box, jax.Array]:
+    """The pieces of an array that are here and nowhere before."""
+    own = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+    return {box_of(shard.index, leaf.shape): shard.data for shard in own}
+
+
+def _freed(copied: jax.Array) -> jax.Array:
+    """What was copied from NumPy, once its memory there can be free: JAX holds it to the next collection of garbage."""
+    copied.block_until_ready()
+    gc.collect(0)
+    return copied
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_impl(leaf: Any) -> str:
+    """The kind of a key, also of one that is only a shape and a dtype, which `jax.random.key_impl` refuses."""
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
+    return found[0]

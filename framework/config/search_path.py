@@ -1,0 +1,212 @@
+"""Where Hydra finds configs: ours, every plugin package's, and one made up for each registered name without a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.version import VersionBase
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from framework.config import policy
+from framework.config.resolve import COMPONENTS, GROUPS, Settings
+from framework.config.safe_load import Readable, load_yaml
+from framework.errors import ConfigError, FrameworkError, nearest
+from framework.registry.entry_points import discover
+
+SECTIONS = (*GROUPS, *Settings._fields, "experiment", "hydra")
+"""What an override may begin with."""
+
+
+_COMPOSING = ContextVar("composing", default=False)
+"""Whether it is our config that Hydra composes: a script may have one of its own, whose search path is left alone."""
+
+Read = dict[str, tuple[Readable, str]]
+"""Files that were read, with the key below which their content is put, by the path that Hydra gives them."""
+
+_READ: ContextVar[Read] = ContextVar("read")
+"""What a session has read so far."""
+
+_OWN = ("framework_conf", "hydra.conf")
+"""Packages whose files may say anything; they are installed with the framework."""
+
+
+class FrameworkSearchPath(SearchPathPlugin):
+    """Adds the YAML packages that distributions register under `framework.conf`, then the names without a file."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append in the order of distributions' names, ours first, so that the order is the same everywhere."""
+        if not _COMPOSING.get():
+            return
+        for owner, package in discover().packages()[0]:
+            search_path.append(owner, f"pkg://{package}")
+        search_path.append("registry", f"{RegistrySource.scheme()}://")
+
+
+class RegistrySource(ConfigSource):
+    """Lets `model=wide` choose a registered plugin that brings no YAML file: its config is its name."""
+
+    @staticmethod
+    def scheme() -> str:
+        """The scheme of its search-path entry."""
+        return "registry"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """`name: wide`, or for metrics and callbacks, which are chosen by tag, `wide: {name: wide}`."""
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        content = {"name": name} if group in COMPONENTS else {name.rpartition(":")[2]: {"name": name}}
+        return ConfigResult(self.provider, "registry://", OmegaConf.create(content), {"package": None})
+
+    def is_group(self, config_path: str) -> bool:
+        """A group of components."""
+        return config_path.strip("/") in GROUPS
+
+    def is_config(self, config_path: str) -> bool:
+        """A registered name, or `distribution:name`.
+
+        Catalogues are read too, which imports their library; a YAML file is found before.
+        """
+        group, _, name = config_path.removesuffix(".yaml").strip("/").rpartition("/")
+        if group not in GROUPS:
+            return False
+        registry, kind = discover(), GROUPS[group]
+        named = any(plugin.answers_to(name) for plugin in registry.named(kind))
+        return named or any(plugin.answers_to(name) for plugin in registry.catalogued(kind)[0])
+
+    def available(self) -> bool:
+        """Always."""
+        return True
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """The registered names of a group; catalogues are left out, since `--help` must not import libraries."""
+        group = config_path.strip("/")
+        if group in GROUPS and results_filter != ObjectType.GROUP:
+            return sorted({plugin.name for plugin in discover().named(GROUPS[group])})
+        return []
+
+
+def _load(source: ConfigSource, config_path: str, file: Readable) -> ConfigResult:
+    """A file as plain data that the policy allows."""
+    group = config_path.rpartition("/")[0].replace("/", ".")
+    _READ.get()[config_path] = file, group
+    content, text = load_yaml(file)
+    header = ConfigSource._get_header_dict(text[:512])
+    _READ.get()[config_path] = file, header["package"] or group
+    if source.scheme() != "pkg" or source.path not in _OWN:
+        if policy.is_hydras(config_path.replace("/", ".")):
+            raise ConfigError(f"{config_path}: Hydra's own groups cannot be added to.")
+        policy.check_file(content, header["package"])
+    config = OmegaConf.create({} if content is None else content)
+    return ConfigResult(source.provider, f"{source.scheme()}://{source.path}", config, header)
+
+
+class CheckedFiles(FileConfigSource):
+    """Hydra's source of files in a folder, which stays within the folder and reads what the policy allows."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file.
+
+        Raises: ConfigError if it cannot be read or holds what a config may not say.
+        """
+        return _load(self, config_path, Path(self.path) / self._normalize_file_name(config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        """A file of that name, below the folder."""
+        return ".." not in config_path.split("/") and super().is_config(config_path)
+
+
+class CheckedPackages(ImportlibResourcesConfigSource):
+    """Hydra's source of files in a package, as `CheckedFiles`."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file.
+
+        Raises: ConfigError if it cannot be read or holds what a config may not say.
+        """
+        return _load(self, config_path, resources.files(self.path).joinpath(self._normalize_file_name(config_path)))
+
+    def is_config(self, config_path: str) -> bool:
+        """A file of that name, below the package."""
+        return ".." not in config_path.split("/") and super().is_config(config_path)
+
+
+@contextmanager
+def session() -> Iterator[Read]:
+    """Hydra with our configs. Afterwards it is as before, initialised by somebody else or not.
+
+    Yields: the files that are read in it, by Hydra's paths.
+
+    Raises: ConfigError.
+    """
+    for plugin in (FrameworkSearchPath, RegistrySource):
+        Plugins.instance().register(plugin)
+    before, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+    sources: dict[str, Any] = SourcesRegistry.instance().types
+    theirs = {scheme: sources[scheme] for scheme in ("file", "pkg")}
+    GlobalHydra.instance().clear()
+    composing, reading = _COMPOSING.set(True), _READ.set({})
+    sources |= {"file": CheckedFiles, "pkg": CheckedPackages}
+    try:
+        with config_errors():
+            yield _READ.get()
+    finally:
+        sources |= theirs
+        _READ.reset(reading)
+        _COMPOSING.reset(composing)
+        GlobalHydra.instance().hydra, VersionBase.instance().version_base = before, base
+
+
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Hydra's and OmegaConf's errors as one line of ours.
+
+    Raises: ConfigError.
+    """
+    try:
+        yield
+    except FrameworkError:
+        raise
+    except MissingConfigException as error:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        known = error.options or RegistrySource("", "registry://").list(group, ObjectType.CONFIG)
+        hint = nearest(name, known) if known else ""
+        hint += "".join(f" ({broken})" for broken in discover().packages()[1])
+        raise ConfigError(f"{group or 'config'}={name}: no such config.{hint}") from error
+    except OverrideParseException as error:
+        raise ConfigError(f"{error.override.lstrip('+')}: {_first_lines(error)}") from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_unknown_section(str(error)) or _first_lines(error)) from error
+    except Exception as error:  # what Hydra did not foresee: keys that are numbers, lists for names, endless nesting
+        raise ConfigError(f"the config cannot be composed: {type(error).__name__}: {error}") from error
+
+
+def _unknown_section(text: str) -> str | None:
+    """What Hydra says of a misspelt section is how to add it; nearly always another one was meant."""
+    found = re.match(r"(?P<where>In '.*': )?Could not override '(?P<key>(?P<section>\w*)[^']*)'", text)
+    if found is None or found["section"] in SECTIONS:
+        return None
+    return f"{found['where'] or ''}{found['key']}: no such section.{nearest(found['section'], SECTIONS)}"
+
+
+def _first_lines(error: Exception) -> str:
+    """What Hydra says, and the cause it hides, without its hints to look at stack traces."""
+    texts = [str(error), *([str(error.__cause__)] if error.__cause__ is not None else [])]
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "See https", "reference_type"))]
+    return " ".join(dict.fromkeys(kept))

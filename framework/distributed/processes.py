@@ -1,0 +1,189 @@
+"""Several processes as one run: how they meet, and how they part when something is wrong."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NoReturn
+
+import jax
+from jax._src import distributed, xla_bridge  # there is no public way to the key-value store; Orbax takes this too
+from jax._src.lib import _jax
+
+from framework.config.settings import Distributed
+from framework.errors import ConfigError, PeerError
+
+REMEDY = "restart all processes, with `resume` or run.resume=auto; where steps take longer, set run.watchdog higher"
+
+FAREWELL = 15.0
+"""Seconds that a process whose run failed waits for the others, so that all can part in good order."""
+
+_failures: list[int] = []  # exit codes of runs that failed here
+_reached = [0]  # the step that the run has come to in this process
+
+
+def count() -> int:
+    """How many processes make up the run; 1 without `distributed`. Touches no device."""
+    return distributed.global_state.num_processes or 1
+
+
+def index() -> int:
+    """Which one this is, from 0."""
+    return distributed.global_state.process_id
+
+
+def store() -> Any:
+    """The key-value store that all processes share."""
+    return distributed.global_state.client
+
+
+def reached(step: int) -> None:
+    """Note how far the run is here, for whoever has to say it."""
+    _reached[0] = step
+
+
+@contextmanager
+def joined(settings: Distributed, patience: float) -> Iterator[None]:
+    """Be one of the processes of a run, if `distributed` says so; must come before the first use of a device.
+
+    Args:
+      settings: the section `distributed`.
+      patience: seconds without a sign of life after which JAX shall take a process for dead. It then aborts the others
+        with pages of text, so it must be longer than our own watchdog takes.
+
+    Raises: ConfigError for half a setting, or if `auto` finds no cluster; PeerError if the others do not come.
+    """
+    try:
+        if settings.coordinator is not None and distributed.global_state.client is None:
+            _start(settings, patience)
+        yield
+    except BaseException as error:
+        _failures.append(getattr(error, "exit_code", 1))
+        raise
+
+
+def _start(settings: Distributed, patience: float) -> None:
+    """Meet the others. JAX's preemption service is left out, since it takes SIGTERM for itself."""
+    auto = settings.coordinator == "auto"
+    given = {} if auto else _given(settings)
+    if xla_bridge.backends_are_initialized():
+        raise ConfigError("distributed: this process has used JAX already; processes must meet before they do.")
+    jax.config.update("jax_enable_preemption_service", False)
+    connect = _jax.get_distributed_runtime_client
+    # Without a callback JAX prints a page and aborts when process 0 is gone. With one, jaxlib cannot hand it its
+    # argument, and calls `std::terminate`: so it is there that we leave.
+    _jax.get_distributed_runtime_client = partial(connect, missed_heartbeat_callback=_coordinator_gone)
+    with contextlib.suppress(OSError, AttributeError):  # another C++ library than GNU's: then it aborts
+        ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(_ON_TERMINATE)
+    atexit.register(_part)
+    try:
+        jax.distributed.initialize(
+            **given, initialization_timeout=settings.timeout, heartbeat_timeout_seconds=round(patience)
+        )
+    except ValueError as error:
+        if not auto:
+            raise ConfigError(f"distributed: {error}") from error
+        raise ConfigError(
+            "distributed: auto found neither SLURM, Open MPI, Kubernetes nor a TPU pod; start the processes under one, "
+            "or set distributed.coordinator=HOST:PORT, distributed.processes and distributed.process."
+        ) from error
+    except RuntimeError as error:
+        raise PeerError(
+            f"distributed: process {index()} did not meet the others in {settings.timeout} s; start all of them, where "
+            f"they reach {distributed.global_state.coordinator_address}, or set distributed.timeout higher."
+        ) from error
+    finally:
+        _jax.get_distributed_runtime_client = connect
+
+
+CLOSING = 6
+"""How often to look, twice a second: a process that is killed closes its sockets one after the other."""
+
+
+def _coordinator_gone(*ignored: Any) -> None:
+    """End the process, in whichever thread of jaxlib it is noticed."""
+    host, _, port = (distributed.global_state.coordinator_address or "").rpartition(":")
+    for _ in range(CLOSING):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+        except OSError:
+            leave("process 0, which coordinates, is gone")
+        time.sleep(0.5)
+    os.abort()  # it is there: something else is wrong
+
+
+_ON_TERMINATE = ctypes.CFUNCTYPE(None)(_coordinator_gone)
+_leaving = threading.Lock()
+
+
+def leave(message: str) -> NoReturn:
+    """End this process from a thread with the one line of a PeerError, since its main thread may never come back."""
+    if _leaving.acquire(blocking=False):
+        os.write(2, f"error[{PeerError.kind}]: {_line(message)}\n".encode())
+    else:
+        time.sleep(FAREWELL)  # somebody else has said why, and is about to leave
+    os._exit(PeerError.exit_code)
+
+
+def lost(message: str) -> PeerError:
+    """The same error for the main thread to raise; from here on, no other thread says anything."""
+    if not _leaving.acquire(blocking=False):
+        time.sleep(FAREWELL)
+    return PeerError(_line(message))
+
+
+def _line(message: str) -> str:
+    return f"{message}, after step {_reached[0]} here; {REMEDY}."
+
+
+def _part() -> None:
+    """At exit, after a failure: leave without JAX's farewell if others do not come to it, since it aborts then."""
+    if not _failures:
+        return
+    with contextlib.suppress(Exception):
+        if PeerError.exit_code not in _failures:
+            store().wait_at_barrier("framework/farewell", round(FAREWELL * 1000))
+            return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_failures[-1])
+
+
+def _given(settings: Distributed) -> dict[str, Any]:
+    _, _, port = str(settings.coordinator).rpartition(":")
+    if not port.isdecimal():
+        raise ConfigError(f"distributed.coordinator: expected auto or HOST:PORT, found '{settings.coordinator}'.")
+    if settings.processes is None or settings.process is None or not 0 <= settings.process < settings.processes:
+        raise ConfigError(
+            f"distributed: processes={settings.processes}, process={settings.process}; expected how many there are, "
+            "and which of them this is, counted from 0."
+        )
+    if settings.process == 0:
+        _check_port(int(port))
+    return {
+        "coordinator_address": settings.coordinator,
+        "num_processes": settings.processes,
+        "process_id": settings.process,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _check_port(port: int) -> None:
+    """Where process 0 cannot listen, the others would wait in vain; and JAX would share the port with another run."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections are no hindrance
+        try:
+            probe.bind(("", port))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"distributed.coordinator: process 0 cannot listen at port {port} ({error}); take one that is free."
+            ) from error

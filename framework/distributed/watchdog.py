@@ -1,0 +1,219 @@
+"""What one process of a run knows of the others: whether they live, where they are, and whether to stop.
+
+A thread tells the others once a second how far this process is, and reads what they tell. So a run neither hangs for
+ever on a process that died or is stuck, nor stops in one process and not in another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from signal import Signals
+from typing import Any
+
+from framework.distributed import processes
+from framework.errors import FrameworkError
+from framework.strategy import Around
+
+TICK = 1.0
+"""Seconds between two messages to the others, and the precision of everything here."""
+
+COMPILING = 10
+"""How many times as long the first call of a compiled function may take; and all that comes before it."""
+
+GRACE = 10.0
+"""Seconds for a run to end by the error that ended another process: most errors are those of all."""
+
+TRANSPORT = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|aborted|coordination", re.IGNORECASE)
+
+_runs = itertools.count()
+
+
+class Watchdog:
+    """Watches over one run in one process.
+
+    Attributes:
+      step: updates that were dispatched here.
+    """
+
+    def __init__(self, limit: float, stopping: Callable[[], Signals | None], on_loss: Callable[[str], None]) -> None:
+        """Set it up for one run, before any process begins it.
+
+        Args:
+          limit: seconds without progress, here or in another process, after which this one ends; 0 for no end.
+          stopping: which signal came to this process, if one did.
+          on_loss: what is to be done with the message before the process ends.
+        """
+        self.limit, self.step = limit, 0
+        self._stopping, self._on_loss = stopping, on_loss
+        self._folder = f"framework/run/{next(_runs)}/"
+        self._lock, self._telling = threading.Lock(), threading.Lock()
+        self._over, self._decided = threading.Event(), threading.Event()
+        self._heard: dict[str, tuple[str, float]] = {}  # by process: what it said, and when that was new
+        self._answered = self._moved = time.monotonic()
+        self._compiling, self._told = True, ""
+        self._polls, self._mine, self._last, self._signal = 0, None, 0, Signals.SIGTERM
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch inside the context.
+
+        Raises: PeerError in place of what the transport of the devices raises when a process is gone.
+        """
+        for target in (self._talk, self._guard):
+            threading.Thread(target=target, daemon=True).start()
+        try:
+            yield
+            self._hold()
+            self._tell("done")
+        except Exception as error:
+            if _is_transport(error):
+                raise processes.lost("another process is gone") from error
+            self._say("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            raise
+        finally:
+            self._over.set()
+
+    def stopping(self, step: int) -> Signals | None:
+        """Which signal ends the run here; the same answer in every process, which all have to ask equally often.
+
+        Whoever hears of a signal, its own or another's, says up to which question it has gone, and goes no further
+        until all have said so: the run ends at the highest.
+        """
+        self.beat(step)
+        with self._lock:
+            self._polls += 1
+            held = self._mine is not None
+        if not held or self._polls < (self._mine or 0):
+            return None
+        self._decided.wait()
+        return self._signal if self._polls >= self._last else None
+
+    def beat(self, step: int | None = None) -> None:
+        """Note progress."""
+        self._moved = time.monotonic()
+        self.step = self.step if step is None else step
+        processes.reached(self.step)
+
+    def watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A compiled function whose calls are progress; the first, which compiles, has more time."""
+        first = True
+
+        def run(*args: Any) -> Any:
+            nonlocal first
+            self.beat()
+            self._compiling = first
+            try:
+                return call(*args)
+            finally:
+                first = self._compiling = False
+                self.beat()
+
+        return run
+
+    def _say(self, key: str, value: str) -> None:
+        processes.store().key_value_set(f"{self._folder}{key}", value, allow_overwrite=True)
+
+    def _tell(self, where: str) -> None:
+        """Say where this process is; once it is done, nothing else."""
+        with self._telling:
+            if self._told != "done":
+                self._told = where
+                self._say(f"at/{processes.index()}", where)
+
+    def _hold(self, heard: str = "") -> None:
+        """Say, once, which question comes next here, and of which signal it was heard; it may not be passed by."""
+        with self._lock:
+            if self._mine is None:
+                self._mine = self._polls + 1
+                self._say(f"last/{processes.index()}", f"{self._mine} {heard}")
+
+    def _talk(self) -> None:
+        """Tell and read, until the run is over. Its own thread: a request to a stuck coordinator never returns."""
+        for tick in itertools.count():
+            if self._over.wait(TICK):
+                return
+            try:
+                self._tell(f"{self.step} {tick}")
+                if (signal := self._stopping()) is not None:
+                    self._say(f"stop/{processes.index()}", signal.name)
+                said = dict(processes.store().key_value_dir_get(self._folder))
+            except Exception:
+                return  # the guard sees that nothing is answered
+            self._answered = time.monotonic()
+            self._read({key.removeprefix(self._folder): value for key, value in said.items()})
+
+    def _read(self, said: dict[str, str]) -> None:
+        for key, value in said.items():
+            kind, _, process = key.partition("/")
+            if kind == "at" and self._heard.get(process, ("", 0.0))[0] != value:
+                self._heard[process] = (value, self._answered)
+        if "failed" in said and not self._over.wait(GRACE):
+            self._leave(f"another process failed ({said['failed']})")
+        if heard := [value for key, value in said.items() if key.startswith("stop/")]:
+            self._hold(heard[0])
+        last = [value.split(" ") for key, value in sorted(said.items()) if key.startswith("last/")]
+        if heard and len(last) == processes.count():
+            self._last = max(int(number) for number, _ in last)
+            self._signal = Signals[next(name for _, name in last if name)]
+            self._decided.set()
+
+    def _guard(self) -> None:
+        while self.limit > 0 and not self._over.wait(TICK):
+            for wait, since, who in self._waits():
+                if wait > 0 and time.monotonic() - since > wait:
+                    self._leave(f"{who} for {time.monotonic() - since:.0f} s")
+
+    def _waits(self) -> Iterator[tuple[float, float, str]]:
+        yield self.limit, self._answered, "process 0, which coordinates, has not answered"
+        for process, (said, when) in list(self._heard.items()):
+            if said != "done":
+                yield self.limit, when, f"process {process} has not been heard of since step {said.split()[0]}"
+        # A process that is stuck as a whole was named above, a tick earlier.
+        others = ", ".join(f"process {process} at step {said.split()[0]}" for process, (said, _) in self._heard.items())
+        most = self.limit * (COMPILING if self._compiling else 1) + 2 * TICK
+        yield most, self._moved, f"no step ended ({others})"
+
+    def _leave(self, message: str) -> None:
+        with contextlib.suppress(Exception):
+            self._on_loss(message)
+        processes.leave(message)
+
+
+@dataclass(frozen=True)
+class Watched(Around):
+    """A strategy whose calls the watchdog sees."""
+
+    watchdog: Watchdog
+
+    def init(self, init: Callable[[Any], Any], given: Any) -> Any:
+        """As of the strategy, which may take as long as a compiled function's first call."""
+        return self.watchdog.watched(self.strategy.init)(init, given)
+
+    def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, which the watchdog sees begin and end."""
+        return self.watchdog.watched(call)
+
+
+@contextlib.contextmanager
+def watching(
+    limit: float, stopping: Callable[[], Signals | None], on_loss: Callable[[str], None]
+) -> Iterator[Watchdog | None]:
+    """A watchdog over a run of several processes, as for its class; None for a run of one."""
+    if processes.count() == 1:
+        yield None
+        return
+    watchdog = Watchdog(limit, stopping, on_loss)
+    with watchdog.watching():
+        yield watchdog
+
+
+def _is_transport(error: Exception) -> bool:
+    """Whether an error is what XLA makes of a broken connection, which has no kind of its own."""
+    found = error.__cause__ if isinstance(error, FrameworkError) else error
+    return isinstance(found, ValueError | RuntimeError) and TRANSPORT.search(str(found)) is not None

@@ -1,0 +1,180 @@
+"""What the members of a run differ in: as the config says it, as tasks are built from it, and as it is reported."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from framework.api import Batch, Members, PyTree, Strategy, Task, TrainState, once
+from framework.config.resolve import plain
+from framework.ensembles.task import updates
+from framework.errors import ConfigError, FrameworkError
+from framework.tasks.rng import root_key
+
+SECTIONS = ("model.", "loss.", "metrics.", "optimizer.", "schedule.", "data.transform.")
+"""What a task is built from: the numbers in it can differ."""
+
+Row = Mapping[str, Any]
+
+
+def members_of(strategy: Strategy, seed: int) -> Members | None:
+    """The members that a strategy trains, if it trains several, with the seed of each.
+
+    Raises: ConfigError for a key that cannot differ, or a seed out of range.
+    """
+    members: Members | None = getattr(strategy, "members", None)
+    if members is None:
+        return None
+    for key in members.values:
+        if key != "seed" and not key.startswith(SECTIONS):
+            raise ConfigError(f"strategy.members.{key}: expected seed, or a number of {', '.join(SECTIONS)[:-1]}.")
+    counted = range(seed, seed + members.size) if not members.values else (seed,) * members.size
+    seeds = members.values.get("seed", tuple(counted))
+    for each in seeds:
+        if not float(each).is_integer() or not 0 <= each < 2**32:
+            raise ConfigError(f"strategy.members.seed: expected integers from 0 to {2**32 - 1}, found {each}.")
+    others = {key: column for key, column in members.values.items() if key != "seed"}
+    return members._replace(values={"seed": tuple(map(int, seeds)), **others})
+
+
+def values_of(members: Members, member: int) -> dict[str, float]:
+    """What sets one member apart, but for its seed."""
+    return {key: column[member] for key, column in members.values.items() if key != "seed"}
+
+
+def with_values(config: DictConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain config with some keys set, and whatever is interpolated from them."""
+    config = copy.deepcopy(config)
+    for key, value in values.items():
+        try:
+            OmegaConf.update(config, key, value, force_add=True)
+        except Exception as error:  # a path through what is no mapping or list; of many kinds
+            raise ConfigError(f"strategy.members.{key}: the config has no place for it.") from error
+    return plain(config)
+
+
+def template(config: DictConfig, keys: Iterable[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A function from values to the plain config that has them; unlike `with_values`, they may be traced.
+
+    OmegaConf cannot hold a traced number, so texts that stand for them are carried through its interpolation.
+    """
+    marked = with_values(config, {key: _mark(key) for key in keys})
+
+    def fill(values: Mapping[str, Any]) -> dict[str, Any]:
+        by_mark = {_mark(key): value for key, value in values.items()}
+        return _map_texts(marked, lambda text: by_mark.get(text, text))
+
+    return fill
+
+
+def recordable(config: DictConfig, first: Mapping[str, float]) -> dict[str, Any]:
+    """The plain config with the first member's values, in which those still interpolate what depended on them.
+
+    So every member's config can be had from the record of the run, and the run be resumed.
+    """
+
+    def interpolated(text: str) -> str:
+        for key in first:
+            text = text.replace(_mark(key), f"${{{key}}}")
+        return text
+
+    marked = with_values(config, {key: _mark(key) for key in first})
+    restored = OmegaConf.create(_map_texts(marked, interpolated))
+    for key, value in first.items():
+        OmegaConf.update(restored, key, value)
+    return cast(dict[str, Any], OmegaConf.to_container(restored))
+
+
+def _mark(key: str) -> str:
+    return f"<strategy.members.{key}>"
+
+
+def _map_texts(node: Any, change: Callable[[str], Any]) -> Any:
+    if isinstance(node, dict):
+        return {key: _map_texts(item, change) for key, item in node.items()}
+    if isinstance(node, list):
+        return [_map_texts(item, change) for item in node]
+    return change(node) if isinstance(node, str) else node
+
+
+def check_traceable(make: Callable[[Mapping[str, Any]], Task], first: Mapping[str, float], batch: Batch) -> None:
+    """Trace the task of one member with its values unknown, one after the other.
+
+    Raises: ConfigError naming the key whose value a shape or a branch of Python depends on, or on which nothing does.
+    """
+    for key, value in first.items():
+
+        def run(value: Any, batch: Batch, key: str = key) -> Any:
+            task = make({**first, key: value})
+            state = task.init(root_key(0), batch)
+            return task.train_step(state, batch), task.eval_step(state, batch)
+
+        try:
+            jaxpr = jax.make_jaxpr(run)(jax.ShapeDtypeStruct((), jnp.float32), batch).jaxpr
+        except Exception as error:
+            reason = f" ({error})" if isinstance(error, FrameworkError) and "<" not in str(error) else ""
+            raise ConfigError(
+                f"strategy.members.{key}: it cannot differ in one program, since a shape or a branch depends on it, or "
+                f"it is no real number{reason}; run one after the other: -m {key}={value:g},…"
+            ) from error
+        if not any(variable is jaxpr.invars[0] for equation in jaxpr.eqns for variable in equation.invars):
+            raise ConfigError(f"strategy.members.{key}: nothing depends on it; is it set elsewhere, or unused?")
+
+
+def rows(members: Members) -> list[dict[str, Any]]:
+    """One row for each member with its values, for the run record."""
+    columns = members.values.items()
+    return [{"member": k, "values": {key: column[k] for key, column in columns}} for k in range(members.size)]
+
+
+def recorded(config: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    """The config of one member, from the record of the run."""
+    values = {key: value for key, value in row["values"].items() if key != "seed"}
+    return {**with_values(OmegaConf.create(dict(config)), values), "seed": row["values"]["seed"]}
+
+
+def part_of(tree: PyTree, member: int) -> PyTree:
+    """What one member has, of what all have side by side; as one program, where each shape would be one to compile."""
+    return once(lambda tree: jax.tree.map(lambda leaf: leaf[member], tree))(tree)
+
+
+def outcome(members: Members, state: TrainState, metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The rows with the last value of every tag, and the step whose loss froze the member, or None."""
+    steps, last = np.asarray(jax.device_get(state.step)), updates(state)
+
+    def scalars(member: int) -> dict[str, float]:
+        own = {tag.removesuffix(f"/{member}"): value for tag, value in metrics.items() if tag.endswith(f"/{member}")}
+        return {tag: value for tag, value in own.items() if tag in metrics}
+
+    frozen = [None if step == last else int(step) + 1 for step in steps]
+    return [{**row, "frozen_at_step": frozen[k], "metrics": scalars(k)} for k, row in enumerate(rows(members))]
+
+
+def is_of_member(tag: str, tags: Mapping[str, float]) -> bool:
+    """Whether a tag is that of one member: `train/loss/3` beside `train/loss`."""
+    head, _, tail = tag.rpartition("/")
+    return tail.isdecimal() and head in tags
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Outcomes as the lines of a table."""
+    found = dict.fromkeys(tag for row in rows for tag in row["metrics"])
+    tags = [tag for tag in found if tag.count("/") == 1 and tag != "train/learning_rate"]
+
+    def cells(row: Row) -> list[str]:
+        values = [f"{value:g}" for value in row["values"].values()]
+        return [str(row["member"]), *values, *(f"{row['metrics'].get(tag, math.nan):.4g}" for tag in tags)]
+
+    lines = [["member", *rows[0]["values"], *tags], *map(cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    frozen = [row["frozen_at_step"] for row in rows]
+    notes = ["", *(f"  frozen at step {step}: its loss was not finite" if step else "" for step in frozen)]
+    aligned = ("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return [line + note for line, note in zip(aligned, notes, strict=True)]

@@ -1,0 +1,235 @@
+"""From a config to the objects of an experiment, and to the shapes it will have, before anything is compiled."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from framework.api import DataPipeline, Members, Model, Parameter, Strategy, Task, TrainState
+from framework.checkpoints.snapshot import leaves_by_path
+from framework.config.resolve import Settings, extended, plain, settings_of, tagged
+from framework.distributed import coordination, processes
+from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
+from framework.ensembles.task import Make, own_orders, population
+from framework.errors import ConfigError
+from framework.registry.builder import Builder
+from framework.registry.entry_points import Plugin, Registry
+from framework.runs.resume import flat
+from framework.sharing import restricted
+from framework.tasks.ema import averaged
+from framework.tasks.nonfinite import guarded
+from framework.tasks.precision import in_precision, loss_scaled
+from framework.tasks.supervised import supervised
+from framework.tasks.tracing import SEED, check_shapes, traced_once
+from framework.training.callbacks import Watcher
+
+
+class Experiment(NamedTuple):
+    """Everything a run needs, built and checked."""
+
+    config: dict[str, Any]  # resolved
+    settings: Settings
+    model: Model
+    task: Task
+    init: Callable[[Any], TrainState]  # the state of a seed, uint32 []
+    data: DataPipeline
+    data_seconds: float  # that were spent on nothing else
+    batches: DataPipeline  # what a step is fed: the data, a process's share, or those of all members side by side
+    strategy: Strategy
+    members: Members | None
+    watchers: tuple[Watcher, ...]
+    total_steps: int
+    shapes: TrainState  # of jax.ShapeDtypeStruct
+    parameters: tuple[Parameter, ...]
+    plugins: Mapping[str, Plugin]  # by config key
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in a step."""
+        return _leading(self.data) * (1 if self.members is None else self.members.size)
+
+    @property
+    def places(self) -> TrainState:
+        """The shapes, with a sharding for each leaf where the strategy says one: what a saved state is read into."""
+        placement = getattr(self.strategy, "placement", None)
+        if placement is None:
+            return self.shapes
+        like = jax.ShapeDtypeStruct
+        pairs = self.shapes, placement(self.shapes)
+        return jax.tree.map(lambda leaf, place: like(leaf.shape, leaf.dtype, sharding=place), *pairs)
+
+
+def build(config: DictConfig, registry: Registry) -> Experiment:
+    """Build an experiment.
+
+    The data come first: they decide how many steps an epoch has, and so what `train.steps` and schedules resolve to.
+
+    Raises: ConfigError, PluginError or DataError in one line, before anything is compiled.
+    """
+    settings = settings_of(plain(extended(config)))
+    config = _recordable(extended(config))
+    builder = Builder(registry)
+    data, data_seconds = clocked(lambda: _build_data(builder, plain(config)))
+    total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
+    OmegaConf.update(config, "train.steps", total, force_add=True)
+    resolved = plain(config)
+    strategy = _build_strategy(builder, data, resolved)
+    members = members_of(strategy, settings.seed)
+    model, task = _build_task(builder, _of_first(config, members), settings)
+    _check_batches(strategy, data, resolved["data"], settings.train.accumulate)
+    task, init = traced_once(task, data)
+    shapes, batches = check_shapes(task, init, data, model), _batches(data, strategy)
+    parameters = _parameters(shapes)
+    if members is not None:
+        make = _maker(config, settings, registry, members)
+        task, init, shapes, batches = _of_all(make, members, data, task, shapes)
+    watchers = tuple(_watcher(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
+    waited = clocked(lambda: builder.finish(data, "data"))[1]
+    return Experiment(
+        config=resolved if members is None else recordable(config, values_of(members, 0)),
+        settings=settings,
+        model=model,
+        task=task,
+        init=init,
+        data=data,
+        data_seconds=data_seconds + waited,
+        batches=batches,
+        strategy=strategy,
+        members=members,
+        watchers=watchers,
+        total_steps=total,
+        shapes=shapes,
+        parameters=parameters,
+        plugins=dict(sorted(builder.used.items())),
+    )
+
+
+def _build_data(builder: Builder, config: Mapping[str, Any]) -> DataPipeline:
+    """The pipeline; what `data.transform` lists runs in the step, not here."""
+    return builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
+
+
+def clocked(make: Callable[[], Any]) -> tuple[Any, float]:
+    """A result, and the seconds it took."""
+    began = time.perf_counter()
+    return make(), time.perf_counter() - began
+
+
+def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings) -> tuple[Model, Task]:
+    """What is learnt and how, from a plain config, in which numbers may be traced."""
+    model = in_precision(builder.named("models", config["model"], "model"), settings.precision)
+    loss = builder.named("losses", config["loss"], "loss")
+    metrics = {tag: builder.named("metrics", options, f"metrics.{tag}") for tag, options in _tags(config, "metrics")}
+    entries = config["data"].get("transform") or []
+    if not isinstance(entries, list):
+        raise ConfigError(f"data.transform: expected a list, found {entries!r}.")
+    transforms = [builder.entry("transforms", entry, f"data.transform[{i}]") for i, entry in enumerate(entries)]
+    optimizer = _build_optimizer(builder, config)
+    task = supervised(model, loss, optimizer, metrics, transforms, settings.train.accumulate)
+    task = guarded(task) if settings.nan_policy in ("skip", "rollback") else task
+    return model, task if settings.ema is None else averaged(task, settings.ema)
+
+
+def _maker(config: DictConfig, settings: Settings, registry: Registry, members: Members) -> Make:
+    """A function from a member's values, which may be traced, to its task."""
+    if settings.nan_policy in ("skip", "rollback"):
+        raise ConfigError(
+            f"nan_policy: {settings.nan_policy} is not for members, which are frozen one by one; take stop."
+        )
+    for member in range(1, members.size if len(members.values) > 1 else 0):
+        # Factories check ranges, which they cannot do of traced numbers.
+        _build_task(Builder(registry), with_values(config, values_of(members, member)), settings)
+    with_traced = template(config, values_of(members, 0))
+    return lambda values: _build_task(Builder(registry), with_traced(values), settings)[1]
+
+
+def _of_all(
+    make: Make, members: Members, data: DataPipeline, task: Task, shapes: TrainState
+) -> tuple[Task, Callable[[Any], TrainState], TrainState, DataPipeline]:
+    """The task, the state's init and shapes, and the batches of all members, from those of one."""
+    means = jax.eval_shape(task.train_step, shapes, data.spec)[1]
+    results = dict.fromkeys(means, operator.truediv) | dict(task.results)
+    check_traceable(make, values_of(members, 0), data.spec)
+    task, init = traced_once(population(make, members, results), data)
+    batches = own_orders(data, members.values["seed"]) if members.order == "own" else data
+    return task, init, jax.eval_shape(init, SEED), batches
+
+
+def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
+    """The optimizer, with the schedule in the place of its learning rate."""
+    options = dict(config["optimizer"])
+    if "learning_rate" in options:
+        builder.rate = options["learning_rate"] = builder.named("schedules", config["schedule"], "schedule")
+    optimizer = builder.named("optimizers", options, "optimizer")
+    return loss_scaled(optimizer) if config.get("precision") == "float16" else optimizer
+
+
+def _watcher(builder: Builder, tag: str, options: Mapping[str, Any]) -> Watcher:
+    callback = builder.named("callbacks", options, f"callbacks.{tag}")
+    return Watcher(f"callback '{tag}' ({builder.used[f'callbacks.{tag}'].owner})", callback)
+
+
+def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, Any]]]:
+    return list(tagged(config.get(section), section).items())
+
+
+def _recordable(config: DictConfig) -> DictConfig:
+    """Without the section `distributed`, which is where a run runs, and another one in each process."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "distributed"])
+
+
+def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, Any]) -> Strategy:
+    """The strategy. Where there are several processes it must know of them, and all must do the same."""
+    strategy: Strategy = builder.named("strategies", config["strategy"], "strategy")
+    if processes.count() == 1:
+        return strategy
+    if not hasattr(strategy, "share"):
+        raise ConfigError(
+            f"strategy: '{config['strategy']['name']}' runs in one process, and there are {processes.count()}; "
+            "take strategy=sharded, or pmap."
+        )
+    facts = {key: value for key, value in flat(config).items() if not key.startswith(("run.", "data.root"))}
+    versions = {"data": data.source, "JAX": jax.__version__, "devices": jax.local_device_count()}
+    coordination.check_alike({**facts, **versions})
+    return strategy
+
+
+def _batches(data: DataPipeline, strategy: Any) -> DataPipeline:
+    return data if processes.count() == 1 else restricted(data, strategy.share)
+
+
+def _of_first(config: DictConfig, members: Members | None) -> dict[str, Any]:
+    return plain(config) if members is None else with_values(config, values_of(members, 0))
+
+
+def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str, Any], accumulate: int) -> None:
+    sizes = {"data.batch_size": _leading(data), "data.eval_batch_size": options.get("eval_batch_size")}
+    for key, size in sizes.items():
+        if isinstance(size, int) and size % strategy.devices:
+            raise ConfigError(
+                f"{key}: {size} does not divide over {strategy.devices} devices; take a multiple of that."
+            )
+    each = _leading(data) // strategy.devices
+    if each % accumulate:
+        fits = ", ".join(str(parts) for parts in range(1, each + 1) if each % parts == 0)
+        raise ConfigError(
+            f"train.accumulate: {accumulate} does not divide the {each} examples a device has of a batch; "
+            f"take one of {fits}, or another data.batch_size."
+        )
+
+
+def _parameters(shapes: TrainState) -> tuple[Parameter, ...]:
+    return tuple(
+        Parameter(path, leaf.shape, str(leaf.dtype), int(np.prod(leaf.shape)))
+        for path, leaf in leaves_by_path(shapes.params).items()
+    )
+
+
+def _leading(data: DataPipeline) -> int:
+    return int(jax.tree.leaves(data.spec)[0].shape[0])

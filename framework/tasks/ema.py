@@ -1,0 +1,72 @@
+"""Averages of parameters over the course of training, with which one evaluates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from framework.api import Array, Batch, PyTree, Task, TrainState
+from framework.tasks.metrics import Mean
+
+
+class Averaged(NamedTuple):
+    """An optimizer's state beside the average of the parameters that it made.
+
+    Attributes:
+      average: like the parameters.
+      inner: the optimizer's own state.
+    """
+
+    average: PyTree
+    inner: PyTree
+
+
+def averaged(task: Task, decay: float) -> Task:
+    """A task that is evaluated with an exponential moving average of its parameters.
+
+    The average after n updates is that of the n results, the last with weight 1, the one before it with `decay`, and so
+    on: the initial parameters have no part in it, and no correction is left to whoever reads it. Polyak and Juditsky
+    1992 for averaging; Kingma and Ba 2015, arXiv:1412.6980, section 3, for the correction.
+
+    Args:
+      task: what is trained; its steps see its own parameters and optimizer state.
+      decay: in (0, 1); about the last 1 / (1 - decay) updates count.
+    """
+
+    def init(key: Array, spec: Batch) -> TrainState:
+        state = task.init(key, spec)
+        # Arrays of their own: a step that is given its state to overwrite takes no buffer twice.
+        return state._replace(opt_state=Averaged(jax.tree.map(jnp.copy, state.params), state.opt_state))
+
+    def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, Mapping[str, Mean]]:
+        average, inner = state.opt_state
+        after, means = task.train_step(state._replace(opt_state=inner), batch, axis)
+        # (1 - decay) / (1 - decay ** n), whose denominator would cancel in float32.
+        share = (decay - 1) / jnp.expm1(after.step.astype(jnp.float32) * math.log(decay))
+        average = jax.tree.map(lambda old, new: old + share.astype(new.dtype) * (new - old), average, after.params)
+        return after._replace(opt_state=Averaged(average, after.opt_state)), means
+
+    def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> Mapping[str, Mean]:
+        average, inner = state.opt_state
+        return task.eval_step(state._replace(params=average, opt_state=inner), batch, axis)
+
+    return Task(init, train_step, eval_step, task.results)
+
+
+def trained_params(state: TrainState) -> PyTree:
+    """The parameters that a state is evaluated with."""
+    return state.opt_state.average if isinstance(state.opt_state, Averaged) else state.params
+
+
+def in_checkpoint(params: PyTree, is_averaged: bool) -> dict[str, Any]:
+    """Those parameters as a part of a saved state, by the paths that they have there."""
+    return {"opt_state": {"average": params}} if is_averaged else {"params": params}
+
+
+def from_checkpoint(part: Mapping[str, Any]) -> PyTree:
+    """The parameters of what `in_checkpoint` describes."""
+    return part["opt_state"]["average"] if "opt_state" in part else part["params"]

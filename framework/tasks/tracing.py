@@ -1,0 +1,65 @@
+"""What a task makes of shapes: traced and checked before anything is compiled, and traced no second time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.api import DataPipeline, Model, Task, TrainState, layer_name
+from framework.checkpoints.snapshot import leaves_by_path
+from framework.errors import ConfigError, FrameworkError
+from framework.tasks.rng import root_key
+
+SEED = jax.ShapeDtypeStruct((), np.uint32)
+"""What `init` of `traced_once` takes."""
+
+
+def traced_once(task: Task, data: DataPipeline) -> tuple[Task, Callable[[Any], TrainState]]:
+    """The task with steps whose traces JAX keeps, and likewise its init as a function of the seed, uint32 [].
+
+    A step is traced to be checked, for its metrics' shapes, and to be compiled: as an inlined `jit` it is traced once,
+    and the program is the same.
+    """
+
+    def step(function: Callable[..., Any]) -> Callable[..., Any]:
+        kept = jax.jit(function, static_argnames="axis", inline=True)
+        # JAX takes an axis that was left out, or given by position, for another call, and would trace once more.
+        return lambda state, batch, axis=None: kept(state, batch, axis=axis)
+
+    kept = task._replace(train_step=step(task.train_step), eval_step=step(task.eval_step))
+    return kept, jax.jit(lambda seed: task.init(root_key(seed), data.spec), inline=True)
+
+
+def check_shapes(task: Task, init: Callable[[Any], TrainState], data: DataPipeline, model: Model) -> TrainState:
+    """Trace init and both steps on the data's shapes, which takes milliseconds and compiles nothing.
+
+    Raises: ConfigError that says which of them cannot be traced, and why.
+    """
+    batch = {"weights": jax.ShapeDtypeStruct((jax.tree.leaves(data.spec)[0].shape[0],), np.float32), **data.spec}
+    about = f"model '{layer_name(model)}' on inputs {_shapes(data.spec['inputs'])}"
+    state = _trace(f"init of {about}", init, SEED)
+    after, _ = _trace(f"train step of {about}", task.train_step, state, data.spec)
+    _trace(f"eval step of {about}", task.eval_step, state, batch)
+    for path, leaf in leaves_by_path(state).items():
+        changed = leaves_by_path(after).get(path)
+        if changed is None or (changed.shape, changed.dtype) != (leaf.shape, leaf.dtype):
+            raise ConfigError(
+                f"the train step turns {path} from {_shapes(leaf)} into {_shapes(changed)}; it must keep it."
+            )
+    return state
+
+
+def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return jax.eval_shape(function, *args)
+    except FrameworkError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what} fails: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _shapes(tree: Any) -> str:
+    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)).replace("'", "")

@@ -1,0 +1,119 @@
+"""Metrics from the devices to numbers by tag."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from signal import Signals
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.api import Batch, PyTree, Task, TrainState
+from framework.errors import NumericalError
+from framework.packing import unpack
+from framework.training.stepper import IN_FLIGHT, Parts
+
+Scalars = dict[str, float]
+
+SLOW = 0.05
+"""Seconds that a batch of an evaluation takes when it is slow; dispatching one takes less than a hundredth of that."""
+
+
+def results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
+    """Numbers by tag; a metric that gives several has its own suffix on each."""
+    scalars: Scalars = {}
+    for name, (total, count) in jax.device_get(dict(means)).items():
+        result = task.results.get(name, operator.truediv)(np.asarray(total, np.float64), np.float64(count))
+        named = result if isinstance(result, Mapping) else {"": result}
+        scalars |= {f"{tag}/{name}/{suffix}".rstrip("/"): float(value) for suffix, value in named.items()}
+    return scalars
+
+
+def last_of(parts: Parts) -> Mapping[str, Any]:
+    """The means of the last step of a window."""
+    packed, count = parts[-1]
+    means = unpack(packed)
+    return jax.tree.map(lambda leaf: leaf[count - 1], means) if count else means
+
+
+def per_step(parts: Parts, name: str) -> np.ndarray:
+    """The total of a metric for every step of a window: [steps, ...]."""
+    values = jax.device_get([packed.values for packed, _ in parts])
+    each = [value[:count] if count else value[None] for value, (_, count) in zip(values, parts, strict=True)]
+    return np.asarray(unpack(replace(parts[0][0], values=np.concatenate(each)))[name].total)
+
+
+def check_finite(parts: Parts, start: int) -> None:
+    """Look at the loss of every step of a window that began after `start` updates, not only of those that are logged.
+
+    Raises: NumericalError naming the first step whose loss is not finite.
+    """
+    losses = per_step(parts, "loss")  # [steps], or [steps, members], of whom one has to be sound
+    failed = ~np.isfinite(losses.reshape(len(losses), -1)).any(axis=1)
+    if failed.any():
+        at = int(np.flatnonzero(failed)[0])
+        raise NumericalError(
+            f"train/loss is {losses[at]} at step {start + at + 1}; find the operation with debug=nans, "
+            f"lower optimizer.learning_rate, or go on regardless with nan_policy=ignore."
+        )
+
+
+def measure(
+    step: Callable[..., Mapping[str, Any]],
+    feed: Callable[..., PyTree],
+    state: TrainState,
+    batches: Iterable[Batch],
+    stopping: Callable[[], Signals | None] = lambda: None,
+) -> Mapping[str, Any] | Signals:
+    """Sum totals and counts over batches; on the host in float64, so that the order of batches hardly matters.
+
+    Returns: means by name, or the signal that `stopping` told, which is asked after each batch and after the last.
+    """
+    waiting: deque[Any] = deque()
+    sums: PyTree = None
+    ahead, since = IN_FLIGHT, time.perf_counter()
+    for batch in batches:
+        waiting.append(step(state, feed(batch, 0)))
+        if (signal := stopping()) is not None:
+            return signal
+        while len(waiting) >= ahead:
+            sums = _add(sums, waiting.popleft())
+            # What is dispatched cannot be taken back, so that of slow batches only one is, beside the one at work.
+            ahead = 2 if time.perf_counter() - since > SLOW else IN_FLIGHT
+            since = time.perf_counter()
+    # A wait for data that was given up looks like the end of them.
+    if (signal := stopping()) is not None:
+        return signal
+    for means in waiting:
+        sums = _add(sums, means)
+    return sums
+
+
+def _add(sums: PyTree, means: PyTree) -> PyTree:
+    host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(means))
+    return host if sums is None else jax.tree.map(np.add, sums, host)
+
+
+class Clock:
+    """Examples per second between two readings; what passes before the first one, which compiles, is not counted."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.finished = 0
+        self.since: float | None = None
+
+    def lap(self, finished: int) -> Scalars:
+        """The speed since the last reading, if there was one; `finished` counts the steps that are done by now."""
+        examples = (finished - self.finished) * self.batch_size
+        elapsed = None if self.since is None else time.perf_counter() - self.since
+        self.restart(finished)
+        return {} if elapsed is None else {"perf/examples_per_second": examples / elapsed}
+
+    def restart(self, finished: int) -> None:
+        """Leave out what passed until here."""
+        self.finished, self.since = finished, time.perf_counter()

@@ -1,0 +1,185 @@
+"""The largest batch whose step fits into memory, and what batches of other sizes are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from omegaconf import DictConfig
+
+from framework.api import Batch
+from framework.config.sizes import in_words
+from framework.errors import ConfigError
+from framework.experiment import Experiment
+from framework.training.loop import is_resident
+from framework_bench import memory, timing
+from framework_bench.bench import aligned, device_in_words
+
+CLOSE = 1.05
+"""The search ends when what fits and what does not are closer than that: the memory of a step is no exact science."""
+
+ENOUGH = 1.1
+"""A batch is worth its size if it trains so many times as many examples a second as half of it."""
+
+
+class Row(NamedTuple):
+    """A batch size that fits."""
+
+    batch_size: int
+    bytes: int  # that its step needs
+    ms: float
+    examples_per_second: float
+
+
+class Found(NamedTuple):
+    """What `find-batch` says."""
+
+    experiment: str
+    device: str
+    batch_size: int
+    budget: int
+    budget_from: str
+    limited_by: str
+    rows: tuple[Row, ...]
+
+
+class Candidates:
+    """Batches of any size, made of the examples of one, and what their steps need."""
+
+    def __init__(self, experiment: Experiment, held: timing.Held, budget: int) -> None:
+        self._experiment, self._held, self._budget = experiment, held, budget
+        self._batch = next(experiment.batches.train(experiment.settings.seed))
+        own = experiment.members is not None and experiment.members.order == "own"
+        self._axis = 1 if own else 0  # of examples; members with orders of their own stand before it
+        self.first = jax.tree.leaves(self._batch)[0].shape[self._axis]
+        train = experiment.settings.train
+        self.unit = experiment.strategy.devices * train.accumulate
+        self.most = max(experiment.data.steps_per_epoch * self.first // self.unit, 1) * self.unit
+        self._calls = timing.steps_per_call(experiment, held)
+        self._resident = is_resident(experiment.batches, train)
+        self.needs: dict[int, int] = {}
+
+    def batch(self, size: int) -> Batch:
+        """A batch of `size` examples: those of the first, over and over."""
+        rows = np.arange(size) % self.first
+        return jax.tree.map(lambda leaf: np.take(leaf, rows, axis=self._axis), self._batch)
+
+    def fits(self, size: int) -> bool:
+        """Whether a step with so many examples fits, by what the compiler says; the step is not run."""
+        beside = self._beside(size)
+        if beside <= self._budget:
+            call = self._experiment.strategy.train(self._experiment.task.train_step, 0)
+            try:
+                batch = timing.on_devices(self._experiment, self.batch(size))
+                self.needs[size] = beside + memory.needed(call, self._held.state, batch)
+            except Exception as error:
+                if not memory.is_exhausted(error):
+                    raise
+        return self.needs.get(size, self._budget + 1) <= self._budget
+
+    def time(self, size: int, seconds: float) -> Row | None:
+        """Its speed with the data on the devices; None if memory runs out after all."""
+        try:
+            timed = timing.bare(self._experiment, self._held, self.batch(size))
+            taken = timing.interleaved({"step": timed}, seconds)["step"]
+        except Exception as error:
+            if not memory.is_exhausted(error):
+                raise
+            return None
+        return Row(size, self.needs[size], taken * 1000, size * self._members() / taken)
+
+    def _beside(self, size: int) -> int:
+        """Bytes on the devices beside the step's own: data that stay there, or the batches of a chunk."""
+        each = sum(leaf.nbytes for leaf in jax.tree.leaves(self._batch)) // self.first * size
+        if self._calls == 1:
+            return each
+        if self._resident:
+            return sum(leaf.nbytes for leaf in jax.tree.leaves(getattr(self._experiment.batches, "arrays", ())))
+        return self._calls * each // self._experiment.strategy.devices
+
+    def _members(self) -> int:
+        return 1 if self._experiment.members is None else self._experiment.members.size
+
+
+def find(config: DictConfig, name: str, budget: int | None = None, seconds: float = 1.0) -> Found:
+    """Double the batch until its step does not fit, bisect between, and time some that fit.
+
+    Steps are compiled and their memory is read off, before any is run, so that nothing swaps and nothing is killed.
+
+    Args:
+      config: as composed; its `data.batch_size` is where the search begins.
+      name: of the experiment.
+      budget: bytes that a device may hold; by default what it has, or on a CPU what is free.
+      seconds: to time each size.
+
+    Raises: ConfigError if not even the smallest batch fits, and as a run would.
+    """
+    with timing.opened(config) as (experiment, _):
+        held = timing.Held(experiment)
+        given, origin = memory.budget() if budget is None else (budget, "as given")
+        candidates = Candidates(experiment, held, given)
+        largest = search(candidates.fits, candidates.first, candidates.unit, candidates.most)
+        if largest is None:
+            raise ConfigError(
+                f"--memory: not even a batch of {candidates.unit} fits into {in_words(given)} ({origin}); "
+                "take a smaller model, precision=bfloat16, or a strategy that cuts parameters, strategy=sharded."
+            )
+        rows = []
+        for size in curve(largest, candidates.unit):
+            if size not in candidates.needs and not candidates.fits(size):
+                continue
+            row = candidates.time(size, seconds)
+            rows += [row] if row else []
+        limited = "training examples" if largest == candidates.most else "memory"
+        best = max(row.batch_size for row in rows)
+        return Found(name, device_in_words(experiment), best, given, origin, limited, tuple(rows))
+
+
+def search(fits: Callable[[int], bool], first: int, unit: int, most: int) -> int | None:
+    """The largest multiple of `unit` up to `most` that fits, nearly: within `CLOSE`; None if not even `unit` does.
+
+    What fits is taken to fit at every smaller size too.
+    """
+    low, high = 0, most + unit  # the largest that fits, and the smallest that does not
+    size = min(max(first // unit, 1) * unit, most)
+    while low < most and high - low > unit and high > CLOSE * low:
+        low, high = (size, high) if fits(size) else (low, size)
+        middle = max((low + high) // 2 // unit, 1) * unit
+        size = middle if high <= most else min(2 * low, most)
+    return low or None
+
+
+def curve(largest: int, unit: int) -> Iterator[int]:
+    """Sizes to time: the largest and its halves, at most eight, the smallest first."""
+    sizes = {max(largest // 2**k // unit, 1) * unit for k in range(8)}
+    yield from sorted(sizes)
+
+
+def text(found: Found) -> str:
+    """The report as a table and a sentence."""
+    lines = [("batch", "memory", "ms/step", "examples/s")]
+    lines += [
+        (f"{row.batch_size}", in_words(row.bytes), f"{row.ms:.4g}", f"{row.examples_per_second:,.0f}")
+        for row in found.rows
+    ]
+    worth = worthwhile(found.rows)
+    slower = f"beyond it, twice the batch gives less than {ENOUGH} times the examples a second"
+    return "\n".join(
+        [
+            f"{found.experiment}, {found.device}; {in_words(found.budget)} of memory ({found.budget_from})",
+            *aligned(lines),
+            f"largest batch: data.batch_size={found.batch_size}, limited by {found.limited_by}",
+            f"worth its size up to: data.batch_size={worth}" + (f"; {slower}" if worth < found.batch_size else ""),
+        ]
+    )
+
+
+def worthwhile(rows: tuple[Row, ...]) -> int:
+    """Where larger batches stop to pay: the first size whose next one is hardly faster."""
+    for row, larger in pairwise(rows):
+        if larger.examples_per_second < ENOUGH * row.examples_per_second:
+            return row.batch_size
+    return rows[-1].batch_size

@@ -1,0 +1,177 @@
+"""How fast an experiment trains here, and what holds it up: `python -m framework bench +experiment=…`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from omegaconf import DictConfig
+
+from framework.api import Batch
+from framework.config.sizes import in_words
+from framework.errors import ConfigError, StorageError
+from framework.experiment import Experiment, clocked
+from framework.training.chunks import AUTO_CHUNK
+from framework_bench import memory, timing
+
+SINGLE, CHUNKED = "single steps", "chunks of steps"
+BARE, DATA, EVALUATION = "bare step (the limit)", "data alone", "evaluation"
+
+
+class Row(NamedTuple):
+    """What one mode measured."""
+
+    mode: str
+    ms: float  # for a step, or a batch
+    examples_per_second: float
+    of_limit: float | None  # its speed over that of the bare step; None for what is no step
+
+
+class Report(NamedTuple):
+    """What `bench` says.
+
+    Attributes:
+      chosen: the mode in which a run with this config trains.
+      start: seconds to the first finished step, by part.
+      memory: bytes by what holds them.
+    """
+
+    experiment: str
+    device: str
+    chosen: str
+    bottleneck: str
+    rows: tuple[Row, ...]
+    start: Mapping[str, float]
+    memory: Mapping[str, int]
+
+
+def bench(config: DictConfig, name: str, seconds: float = 2.0, before: float = 0.0) -> Report:
+    """Measure an experiment; no run folder is made, and callbacks are not called.
+
+    Args:
+      config: as composed.
+      name: of the experiment.
+      seconds: for each mode, beside compiling.
+      before: seconds that went by since the process began.
+
+    Raises: FrameworkError, as a run would.
+    """
+    with timing.opened(config) as (experiment, start), ExitStack() as up:
+        start = {"interpreter, imports, config": before, **start}
+        held, start["initial state"] = clocked(lambda: timing.Held(experiment))
+        calls = timing.steps_per_call(experiment, held)
+        chosen = SINGLE if calls == 1 else CHUNKED
+        first, made = clocked(lambda: timing.training(experiment, held, calls, up))
+        start["first call: data to devices, trace, compile or load, run"] = made + first(1)
+        batch = next(experiment.batches.train(experiment.settings.seed))
+        modes = {
+            SINGLE: first if calls == 1 else timing.training(experiment, held, 1, up),
+            CHUNKED: first if calls > 1 else timing.training(experiment, held, AUTO_CHUNK, up),
+            BARE: timing.bare(experiment, held, batch),
+            DATA: timing.data(experiment),
+            EVALUATION: timing.evaluation(experiment, held),
+        }
+        medians = timing.interleaved(modes, seconds)
+        medians[CHUNKED] /= calls if calls > 1 else AUTO_CHUNK
+        rows = tuple(_row(experiment, medians, mode) for mode in modes)
+        return Report(
+            name,
+            device_in_words(experiment),
+            chosen,
+            bottleneck(medians, chosen),
+            rows,
+            start,
+            _memory(experiment, held, batch),
+        )
+
+
+def bottleneck(medians: Mapping[str, float], chosen: str) -> str:
+    """What to change first, in one sentence, from the seconds of each mode."""
+    step, bare, data = (medians[mode] for mode in (chosen, BARE, DATA))
+    other = SINGLE if chosen == CHUNKED else CHUNKED
+    if medians[other] < 0.9 * step:
+        calls = 1 if other == SINGLE else AUTO_CHUNK
+        return f"how steps are called; train.steps_per_call={calls} is {step / medians[other]:.2f} times as fast."
+    if step <= 1.15 * bare:
+        return f"the compiled step, which is {min(bare / step, 1):.0%} of a step's time."
+    if data > 0.5 * step:
+        return f"the data; the pipeline takes {data * 1000:.3g} ms for a batch, the compiled step {bare * 1000:.3g} ms."
+    return f"the host, which takes {1 - bare / step:.0%} of a step's time; a larger batch would hide it."
+
+
+def text(report: Report) -> str:
+    """The report as a table and some lines."""
+    lines = [("", "ms", "examples/s", "of the limit")]
+    for row in report.rows:
+        mode = f"{row.mode} *" if row.mode == report.chosen else row.mode
+        of_limit = "" if row.of_limit is None else f"{row.of_limit:.2f}"
+        lines.append((mode, f"{row.ms:.4g}", f"{row.examples_per_second:,.0f}", of_limit))
+    return "\n".join(
+        [
+            f"{report.experiment}, {report.device} (* is how a run trains)",
+            *aligned(lines),
+            f"time to first step: {sum(report.start.values()):.2f} s",
+            *(f"  {seconds:6.2f} s  {part}" for part, seconds in report.start.items()),
+            "memory:",
+            *(f"  {in_words(size):>8}  {part}" for part, size in report.memory.items()),
+            f"bottleneck: {report.bottleneck}",
+        ]
+    )
+
+
+def aligned(lines: list[tuple[str, ...]]) -> list[str]:
+    """Rows of cells as lines; the first column to the left, the others to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return [
+        "  ".join([cells[0].ljust(first), *(cell.rjust(width) for cell, width in zip(cells[1:], others, strict=True))])
+        for cells in lines
+    ]
+
+
+def write_json(path: str, report: Any) -> None:
+    """Write a report and its rows, named tuples, with all digits.
+
+    Raises: StorageError if the file cannot be written.
+    """
+    fields = {**report._asdict(), "rows": [row._asdict() for row in report.rows]}
+    try:
+        Path(path).write_text(json.dumps(fields, indent=2) + "\n")
+    except OSError as error:
+        raise StorageError(f"--json: {path} cannot be written: {error.strerror}.") from error
+
+
+def device_in_words(experiment: Experiment) -> str:
+    """Such as "jit on 1 of 2 × cpu, batches of 128"."""
+    devices = jax.local_devices()
+    used = f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}"
+    return f"{experiment.config['strategy']['name']} on {used}, batches of {experiment.batch_size}"
+
+
+def _row(experiment: Experiment, medians: Mapping[str, float], mode: str) -> Row:
+    seconds = medians[mode]
+    examples = experiment.batch_size
+    if mode == EVALUATION:
+        examples = len(next(experiment.batches.eval(experiment.batches.splits[0]))["weights"])
+    of_limit = medians[BARE] / seconds if mode in (SINGLE, CHUNKED, BARE) else None
+    return Row(mode, seconds * 1000, examples / seconds, of_limit)
+
+
+def _memory(experiment: Experiment, held: timing.Held, batch: Batch) -> dict[str, int]:
+    """What the process took at its peak, what the devices did where they tell, and what a step needs."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    sizes = {"peak of the process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        sizes["peak of the first device"] = int(stats["peak_bytes_in_use"])
+    call = experiment.strategy.train(experiment.task.train_step, 0)
+    try:
+        needed = memory.needed(call, held.state, timing.on_devices(experiment, batch))
+    except ConfigError:  # a strategy that does not compile
+        return sizes
+    return {**sizes, "a compiled step, with its state and batch": needed}

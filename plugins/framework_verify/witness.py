@@ -1,0 +1,234 @@
+"""A run that is watched from inside, as a process of its own: what each step is fed, what it makes, and where it dies.
+
+What is seen is appended to a file, line by line; `trail` reads it. The config comes by stdin, so that no secret in it
+is seen in the list of processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from omegaconf import OmegaConf
+
+from framework.api import Batch, Callback, DataPipeline, PyTree, Run, StopTraining, Strategy, TrainState
+from framework.checkpoints.checkpoint import leaves_by_path
+from framework.config import origins
+from framework.config.overrides import is_word
+from framework.errors import exit_code_of, line_of
+from framework.experiment import Experiment
+from framework.runs.run import run
+from framework.runs.signals import leave_when_asked
+from framework.training.callbacks import Watcher
+from framework.training.stepper import is_indexed
+from framework_bench.commands import composed
+
+
+class Orders(NamedTuple):
+    """What a process is told."""
+
+    words: Sequence[str]  # of the command line
+    config_dir: str | None
+    settings: Mapping[str, Any]  # by config key, on top of the words
+    trail: str  # the file of what is seen
+    attempt: int  # how often the run was begun before
+    fatal: int  # the update in which the process dies; 0 for none
+    every: int  # updates between two looks at the state
+    saved: tuple[int, int]  # states after the first and up to the second of these steps are kept beside the trail
+
+
+def main() -> None:
+    """Follow the orders on stdin, and end with the exit code of a run."""
+    leave_when_asked()
+    try:
+        follow(Orders(**json.load(sys.stdin)))
+    except (Exception, KeyboardInterrupt) as error:
+        sys.stderr.write(line_of(error) + "\n")
+        sys.exit(exit_code_of(error))
+
+
+def follow(orders: Orders) -> None:
+    """Run as told, or go on with the run that was begun.
+
+    Raises: FrameworkError, as a run does.
+    """
+    words = list(orders.words)
+    is_recorded = bool(words) and is_word(words[0])
+
+    def where() -> Any:
+        return origins.recorded(words[0], words[1:]) if is_recorded else origins.composed(words, orders.config_dir)
+
+    with origins.told(where):
+        config, name = composed(words, {} if orders.config_dir is None else {"--config-dir": orders.config_dir})
+        for key, value in orders.settings.items():
+            OmegaConf.update(config, key, value, force_add=True)
+        run(config, name, Witness(orders).watch)
+
+
+class Witness(Callback):
+    """Sees all that goes into and comes out of the steps, and changes none of it."""
+
+    def __init__(self, orders: Orders) -> None:
+        self.orders, self.every = orders, orders.every
+        self.at = 0  # updates that were handed to the devices
+        self.arrays: str | None = None
+        self._file = os.open(orders.trail, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def watch(self, experiment: Experiment) -> Experiment:
+        """The experiment with its data, its strategy and its callbacks watched."""
+        data = experiment.batches
+        self.arrays = digest(data.arrays) if is_indexed(data) else None  # pyright: ignore[reportAttributeAccessIssue]
+        heard = [watcher._replace(callback=Heard(watcher, self.note)) for watcher in experiment.watchers]
+        return experiment._replace(
+            batches=Seen(data, self.note),
+            strategy=Mortal(experiment.strategy, self),
+            watchers=(Watcher("the witness", self), *heard),
+        )
+
+    def note(self, **entry: Any) -> None:
+        """Append a line, in one write, so that a kill leaves whole ones."""
+        os.write(self._file, json.dumps(entry).encode() + b"\n")
+
+    def took(self, updates: int) -> None:
+        """Count what the devices were given, and die at the step where it is to be."""
+        self.at += updates
+        if 0 < self.orders.fatal <= self.at:
+            self.note(kill=self.at)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_start(self, run: Run) -> None:
+        self.at = run.start_step
+        self.note(start=run.start_step, arrays=self.arrays)
+
+    def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
+        # As text, since a NaN is not equal to itself.
+        told = {tag: repr(float(value)) for tag, value in scalars.items() if not tag.startswith("perf/")}
+        self.note(log=step, scalars=told)
+
+    def on_state(self, step: int, state: TrainState) -> None:
+        leaves = {path: to_numpy(leaf) for path, leaf in leaves_by_path(state).items()}
+        self.note(state=step, leaves={path: [digest(leaf), leaf.nbytes] for path, leaf in leaves.items()})
+        first, last = self.orders.saved
+        if first < step <= last:
+            with saved_state(self.orders.trail, self.orders.attempt, step).open("wb") as file:
+                contents: dict[str, Any] = {path: comparable(leaf) for path, leaf in leaves.items()}
+                np.savez(file, **contents)
+
+
+class Seen:
+    """A pipeline whose batches leave their digest; of examples in memory it is that of the indices."""
+
+    def __init__(self, data: DataPipeline, note: Callable[..., None]) -> None:
+        self._data, self._note = data, note
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._data, name)
+        return self._rows if name == "rows" else found
+
+    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
+        """As of the pipeline."""
+        for step, batch in enumerate(self._data.train(seed, start), start + 1):
+            self._note(batch=step, digest=digest(batch))
+            yield batch
+
+    def eval(self, split: str) -> Iterator[Batch]:
+        """As of the pipeline."""
+        every = []
+        for batch in self._data.eval(split):
+            every.append(digest(batch))
+            yield batch
+        self._note(split=split, digest=digest(np.array(every)))
+
+    def _rows(self, seed: int, step: int) -> np.ndarray:
+        rows = self._data.rows(seed, step)  # pyright: ignore[reportAttributeAccessIssue]
+        self._note(batch=step + 1, digest=digest(rows))
+        return rows
+
+
+class Mortal:
+    """A strategy whose process dies while the devices compute a certain step."""
+
+    def __init__(self, strategy: Strategy, witness: Witness) -> None:
+        self._strategy, self._witness = strategy, witness
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._strategy, name)
+
+    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
+        """As of the strategy."""
+        call = self._strategy.train(step, axes)
+
+        def counted(state: TrainState, feed: PyTree) -> Any:
+            after = call(state, feed)
+            self._witness.took(1 if axes == 0 else int(jax.device_get(feed["count"])))
+            return after
+
+        return counted
+
+
+class Heard(Callback):
+    """A callback whose wish to end the run is noted with its name."""
+
+    def __init__(self, watcher: Watcher, note: Callable[..., None]) -> None:
+        self._watcher, self._note = watcher, note
+        for hook in ("on_start", "settle", "on_end"):
+            setattr(self, hook, getattr(watcher.callback, hook))
+
+    @property
+    def every(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As of the callback."""
+        return self._watcher.callback.every
+
+    def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
+        with self._noting(step):
+            self._watcher.callback.on_log(step, scalars)
+
+    def on_state(self, step: int, state: TrainState) -> None:
+        with self._noting(step):
+            self._watcher.callback.on_state(step, state)
+
+    @contextlib.contextmanager
+    def _noting(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except StopTraining as stop:
+            self._note(stop=step, by=self._watcher.label, reason=str(stop))
+            raise
+
+
+def saved_state(trail: str | Path, attempt: int, step: int) -> Path:
+    """Where the state after a step is kept whole."""
+    return Path(f"{trail}.{attempt}.{step}.npz")
+
+
+def digest(tree: PyTree) -> str:
+    """One sha256 over paths, dtypes, shapes and bytes of a tree of NumPy arrays."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        total.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape} ".encode())
+        total.update(np.ascontiguousarray(leaf).tobytes())
+    return total.hexdigest()
+
+
+def to_numpy(leaf: Any) -> np.ndarray:
+    """A leaf on the host; of a key, its numbers."""
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.device_get(jax.random.key_data(leaf) if is_key else leaf))
+
+
+def comparable(leaf: np.ndarray) -> np.ndarray:
+    """A leaf whose dtype NumPy's files know: float32 holds every bfloat16, and its kin, exactly."""
+    return leaf if leaf.dtype.kind in "biufc" else leaf.astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()
