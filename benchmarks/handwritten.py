@@ -35,10 +35,10 @@ def stax_network(layers: Description) -> Pair:
 
 def framework_network(workload: Workload) -> Pair:
     """The very model that the framework trains, for a loop by hand."""
+    from framework.config.compose import compose_config
     from framework.config.resolve import plain
     from framework.registry.builder import Builder
     from framework.registry.entry_points import discover
-    from framework.runs.python_api import compose_config
 
     shape = (-1, GPT.block) if workload.is_text else (-1, *SHAPE)
     config, _ = compose_config([*workload.model, "train.steps=1"])

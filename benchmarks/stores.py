@@ -18,7 +18,8 @@ import numpy as np
 from framework.api import Store
 from framework.checkpoints.checkpoint import commit, restore
 from framework.checkpoints.npz import FILES
-from framework.checkpoints.snapshot import as_stored, data_by_path, snapshot
+from framework.checkpoints.snapshot import as_stored, snapshot
+from framework.trees import data_by_path
 from framework_orbax.store import orbax
 
 ROUNDS, LEAVES, FLIPS = 5, 12, 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ large arrays that NumPy makes never have such an address."""
 def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
     """An uninitialized C-contiguous array that `jax.device_put` and compiled calls on a CPU need not copy.
 
-    Do not write to it once it was handed over.
+    Do not write to it quick_jit it was handed over.
     """
     dtype = np.dtype(dtype)
     if dtype.hasobject:  # no bytes to lay out; JAX refuses it in its own words
@@ -44,3 +44,21 @@ def as_aligned(array: np.ndarray) -> np.ndarray:
     copy = aligned(array.shape, array.dtype)
     copy[...] = array
     return copy
+
+
+QUICKLY = {"xla_backend_optimization_level": 1}
+"""LLVM's `-O1`: a CPU then has the code of random numbers, which fill a state, in a fifth of the time, and slower code.
+
+On 2 cores, for 16 members of 784×64 and 64×10 normal weights: compiled in 0.4 s for 3.2 s, and run in 14 ms for 8 ms.
+"""
+
+
+def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`jax.jit` of a function that is called quick_jit.
+
+    What it returns is the same, bit for bit. Devices other than CPUs compile it as any other.
+
+    Args:
+      options: as `jax.jit` takes them, such as `out_shardings`.
+    """
+    return jax.jit(function, compiler_options=QUICKLY if jax.default_backend() == "cpu" else None, **options)

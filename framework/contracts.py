@@ -6,11 +6,12 @@ a few methods (data, strategy, callback). An entry point names a factory of one;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 Array = jax.Array
 PyTree = Any
@@ -80,93 +81,6 @@ class Task(NamedTuple):
     train_step: Callable[..., tuple[TrainState, Mapping[str, Any]]]
     eval_step: Callable[..., Mapping[str, Any]]
     results: Mapping[str, Callable[[Any, float], float | Mapping[str, float]]]
-
-
-class DataPipeline(Protocol):
-    """Batches of NumPy arrays. Batch k is a pure function of (seed, k), so there is nothing to save or restore.
-
-    A pipeline may have more: `facts`, a mapping for JSON of what one must know to use a trained model, which goes into
-    the run's record and is `framework.load(RUN).facts`; `ready()`, called once the rest is built, which waits for what
-    a thread of its factory still reads; what `stepping.Indexed` says, for examples in memory; and for several processes
-    `restricted(share: Share) -> DataPipeline`, of the same batches, of which `train` and `eval` make only the examples
-    at `share.rows(size)`, size being that of the whole batch. All else stays that of whole batches, `spec` too.
-
-    Attributes:
-      spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].
-      steps_per_epoch: training batches in one pass over the training split.
-      splits: names that `eval` takes, the one for evaluation during training first.
-      source: where the data came from, in words, for the run record.
-    """
-
-    @property
-    def spec(self) -> Batch: ...
-    @property
-    def steps_per_epoch(self) -> int: ...
-    @property
-    def splits(self) -> tuple[str, ...]: ...
-    @property
-    def source(self) -> str: ...
-
-    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Yield batches start, start + 1, … without end."""
-        ...
-
-    def eval(self, split: str) -> Iterator[Batch]:
-        """Yield every example of a split once; the last batch is padded with examples of weight 0."""
-        ...
-
-
-class Members(NamedTuple):
-    """Runs that differ in some numbers only, trained as one.
-
-    Attributes:
-      size: how many.
-      values: for each config key that differs, "seed" or such as "optimizer.learning_rate", one number for each member.
-        Where "seed" is missing, all have the seed of the run; where nothing differs, their seeds count up from it.
-      order: whether a member's data come in the order of its own seed, or all see those of the run's.
-    """
-
-    size: int
-    values: Mapping[str, tuple[float, ...]]
-    order: Literal["own", "shared"]
-
-
-class Strategy(Protocol):
-    """How the pure functions of a task become compiled ones, and where batches go.
-
-    A strategy may have, beside what stands below:
-      members: `Members`. The task that it then compiles is that of all members: every leaf of the state has the members
-        as its first axis, and if their orders are their own, so has every leaf of a training batch.
-      placement: `placement(shapes) -> shardings`, where it cuts the state: a saved one is read into them leaf by leaf.
-      share: `Share`, where it can run in several processes: which parts of a batch the devices of this process take.
-        Its `feed` then gets those, one after the other; the means of its steps are the same in all processes.
-
-    Attributes:
-      devices: into how many equal parts a batch is cut.
-    """
-
-    @property
-    def devices(self) -> int: ...
-
-    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
-        """Make the state as `init(given)`, from a key or from a saved state, placed where the steps want it."""
-        ...
-
-    def train(self, step: Callable[..., Any], axes: Any) -> Callable[[TrainState, PyTree], tuple[TrainState, PyTree]]:
-        """Compile `step(state, feed, axis)`; the state that goes in is given up to the one that comes out.
-
-        `axes` says for each leaf of the feed, or for a whole part of it, which axis counts examples and may be cut over
-        devices: 0 for a batch; None for what every device needs whole.
-        """
-        ...
-
-    def evaluate(self, step: Callable[..., Any]) -> Callable[[TrainState, Batch], Mapping[str, Any]]:
-        """Compile `step(state, batch, axis)`; the state stays valid."""
-        ...
-
-    def feed(self, feed: PyTree, axes: Any) -> PyTree:
-        """Take NumPy arrays to the devices, in the layout that the steps want; `axes` as for `train`."""
-        ...
 
 
 class Store(NamedTuple):
@@ -248,3 +162,8 @@ class Callback:
 
     def on_end(self, summary: Summary) -> None:
         """After the last step, also when the run failed."""
+
+
+def updates(state: TrainState) -> int:
+    """Updates made so far; a frozen member made fewer than the others."""
+    return int(np.max(jax.device_get(state.step)))

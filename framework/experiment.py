@@ -12,22 +12,21 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from framework.api import DataPipeline, Members, Model, Parameter, Strategy, Task, TrainState
-from framework.checkpoints.snapshot import leaves_by_path
-from framework.config.resolve import Settings, extended, plain, settings_of, tagged
+from framework.config.resolve import Settings, extended, flat, plain, settings_of, tagged
+from framework.data import restricted
 from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, own_orders, population
 from framework.errors import ConfigError
 from framework.registry.builder import Builder
 from framework.registry.entry_points import Plugin, Registry
-from framework.runs.resume import flat
-from framework.sharing import restricted
 from framework.tasks.ema import averaged
 from framework.tasks.nonfinite import guarded
 from framework.tasks.precision import in_precision, loss_scaled
 from framework.tasks.supervised import supervised
 from framework.tasks.tracing import SEED, check_shapes, traced_once
-from framework.training.callbacks import Watcher
+from framework.training.callbacks import NamedCallback
+from framework.trees import leaves_by_path
 
 
 class Experiment(NamedTuple):
@@ -43,7 +42,7 @@ class Experiment(NamedTuple):
     batches: DataPipeline  # what a step is fed: the data, a process's share, or those of all members side by side
     strategy: Strategy
     members: Members | None
-    watchers: tuple[Watcher, ...]
+    watchers: tuple[NamedCallback, ...]
     total_steps: int
     shapes: TrainState  # of jax.ShapeDtypeStruct
     parameters: tuple[Parameter, ...]
@@ -170,9 +169,9 @@ def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
     return loss_scaled(optimizer) if config.get("precision") == "float16" else optimizer
 
 
-def _watcher(builder: Builder, tag: str, options: Mapping[str, Any]) -> Watcher:
+def _watcher(builder: Builder, tag: str, options: Mapping[str, Any]) -> NamedCallback:
     callback = builder.named("callbacks", options, f"callbacks.{tag}")
-    return Watcher(f"callback '{tag}' ({builder.used[f'callbacks.{tag}'].owner})", callback)
+    return NamedCallback(f"callback '{tag}' ({builder.used[f'callbacks.{tag}'].owner})", callback)
 
 
 def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, Any]]]:

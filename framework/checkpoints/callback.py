@@ -12,15 +12,16 @@ from concurrent import futures
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from framework import jointly
 from framework.api import Callback, Run, Store, Summary, TrainState
+from framework.checkpoints import checkpoint, folder
 from framework.checkpoints import checkpoint as checkpoints
+from framework.checkpoints.folder import check_space
 from framework.checkpoints.npz import FILES
-from framework.checkpoints.snapshot import data_by_path, snapshot
-from framework.distributed.coordination import Errand, addressable, agree
+from framework.checkpoints.snapshot import snapshot
+from framework.distributed.coordination import Barrier, addressable, agree
 from framework.distributed.processes import count, index
 from framework.errors import ConfigError, StorageError, writing
-from framework.runs.folder import check_space
+from framework.trees import data_by_path
 
 LOGGER = logging.getLogger("framework")
 
@@ -117,7 +118,7 @@ class Checkpoint(Callback):
             return
         state = state if self.writer.everywhere else addressable(state)
         leaves = snapshot(state) if self.asynchronous or count() > 1 else data_by_path(state)
-        self.saving = self.thread.submit(self._save, step, leaves, {**self.scores}, Errand())
+        self.saving = self.thread.submit(self._save, step, leaves, {**self.scores}, Barrier())
         self.settle(wait=not self.asynchronous)
 
     def settle(self, wait: bool) -> None:
@@ -140,7 +141,7 @@ class Checkpoint(Callback):
     def _prepare(self, run: Run) -> None:
         with writing(self.folder):
             self.folder.mkdir(mode=0o770, exist_ok=True)
-        checkpoints.sweep(self.folder)
+        folder.sweep(self.folder)
         # A resumed run knows what is best from the log, so that there is nothing more to save.
         self.scores = _logged(run, self.kept.score.tag) if self.kept.score else {}
         self._delete(self.scores)  # where the run kept more before
@@ -148,18 +149,18 @@ class Checkpoint(Callback):
 
     def _begin(self, step: int) -> bool:
         """Whether this step is to be saved; where others write too, the folder is made before any of them does."""
-        if step in checkpoints.steps(self.folder):
+        if step in folder.steps(self.folder):
             self._delete(self.scores)
             return False
         if count() > 1:
             checkpoints.begin(self.folder, step)
         return True
 
-    def _save(self, step: int, leaves: Mapping[str, Any], scores: Mapping[int, float], errand: Errand) -> None:
+    def _save(self, step: int, leaves: Mapping[str, Any], scores: Mapping[int, float], errand: Barrier) -> None:
         if count() == 1:
             checkpoints.commit(self.folder, step, leaves, self.writer)
         else:
-            jointly.commit(self.folder, step, leaves, self.writer, errand, self._given_up)
+            checkpoint.commit_together(self.folder, step, leaves, self.writer, errand, self._given_up)
         if index() == 0:
             self._delete(scores)
 
@@ -174,7 +175,7 @@ class Checkpoint(Callback):
         try:
             saving.result()
         except StorageError:
-            checkpoints.discard(self.folder)
+            folder.discard(self.folder)
             raise
         return True
 
@@ -183,14 +184,14 @@ class Checkpoint(Callback):
         return time.monotonic() - self.ended > PATIENCE
 
     def _delete(self, scores: Mapping[int, float]) -> None:
-        for step in self.kept.surplus(checkpoints.steps(self.folder), scores):
+        for step in self.kept.surplus(folder.steps(self.folder), scores):
             with writing(self.folder / str(step)):
-                checkpoints.remove(self.folder / str(step))
+                folder.remove(self.folder / str(step))
 
     def _copies(self, run: Run) -> int:
         """How many more there may be at one time: those to be kept, two where all are, and the one being written."""
         saves = (run.total_steps - run.start_step) // self.every + 1 if self.every else 1
-        return max(min(self.kept.newest or 2, saves) + 1 - len(checkpoints.steps(self.folder)), 1)
+        return max(min(self.kept.newest or 2, saves) + 1 - len(folder.steps(self.folder)), 1)
 
 
 def _logged(run: Run, tag: str) -> dict[int, float]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,16 @@ import jax
 
 from framework.api import PyTree, Store
 from framework.checkpoints import shards
+from framework.checkpoints.folder import _flush, _swap, discard
 from framework.checkpoints.manifest import MANIFEST, Entry, check_leaves, entries_of, read_manifest, write_manifest
 from framework.checkpoints.npz import FILES
-from framework.checkpoints.snapshot import as_asked, as_stored, data_by_path, is_shared, leaves_by_path, on_devices
+from framework.checkpoints.snapshot import as_asked, as_stored, is_shared, on_devices
+from framework.distributed.coordination import Barrier
 from framework.distributed.processes import index
 from framework.errors import FrameworkError, StorageError
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
+from framework.trees import data_by_path, leaves_by_path
 
 
 def save(folder: Path, step: int, tree: PyTree, store: Store = FILES) -> Path:
@@ -98,40 +99,6 @@ def conclude(folder: Path, step: int, described: Mapping[str, Any], store: Store
     return target
 
 
-def steps(folder: Path) -> list[int]:
-    """The steps that were saved, oldest first; a folder has its name only once it is whole."""
-    names = [entry.name for entry in folder.glob("*") if re.fullmatch("0|[1-9][0-9]{0,17}", entry.name)]
-    return sorted(int(name) for name in names if (folder / name).is_dir())
-
-
-def remove(path: Path) -> None:
-    """Delete a checkpoint: first its name, by which it would be found, then its files."""
-    trash = path.with_name(f".{path.name}.trash")
-    shutil.rmtree(trash, ignore_errors=True)
-    path.rename(trash)
-    shutil.rmtree(trash, ignore_errors=True)
-
-
-def set_aside(path: Path) -> None:
-    """Rename a damaged checkpoint so that it is not found again; it is kept for whoever wants to look at it."""
-    target = path.with_name(f"{path.name}.damaged")
-    shutil.rmtree(target, ignore_errors=True)
-    path.rename(target)
-
-
-def discard(folder: Path) -> None:
-    """Delete what a save that failed left half written: it takes the room of what can still be written."""
-    for leftover in folder.glob(".*.partial"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def sweep(folder: Path) -> None:
-    """Delete what a killed process left half written or half deleted."""
-    discard(folder)
-    for leftover in [*folder.glob(".*.trash"), *folder.glob(".*.former")]:
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
 def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
     """Read a pytree back, with the store that wrote it.
 
@@ -180,22 +147,6 @@ def _reading(path: Path, file: str) -> Iterator[None]:
         raise StorageError(f"checkpoint {path} cannot be read: {file}: {type(error).__name__}: {error}") from error
 
 
-def _swap(partial: Path, target: Path) -> None:
-    """Put a finished folder in the place of another, which goes only once that has worked."""
-    former = partial.with_name(f"{partial.name}.former")
-    shutil.rmtree(former, ignore_errors=True)
-    if not target.exists():
-        partial.rename(target)
-        return
-    target.rename(former)
-    try:
-        partial.rename(target)
-    except OSError:
-        former.rename(target)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
-
-
 def _named(name: str, path: Path) -> Store:
     """The store of a name; our own one whoever else claims it.
 
@@ -236,10 +187,34 @@ def _placed(array: Any, sharding: jax.sharding.Sharding | None) -> Any:
     return on_devices(array.shape, sharding, lambda part: array[part])
 
 
-def _flush(folder: Path) -> None:
-    """A rename is on the disk only once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def commit_together(
+    folder: Path, step: int, leaves: Mapping[str, Any], store: Store, errand: Barrier, given_up: Callable[[], bool]
+) -> None:
+    """Write this process's part, after process 0 has begun the checkpoint; it returns in process 0 once all is saved.
+
+    It runs in a thread, beside steps of the devices, and speaks with the others through the key-value store only.
+
+    Args:
+      folder: of all checkpoints, on a file system that the processes share.
+      step: names this one.
+      leaves: as `leaves.snapshot` gives them here.
+      store: writes the arrays.
+      errand: made in all processes for this checkpoint.
+      given_up: whether nobody waits for processes any longer that have not said what they wrote.
+
+    Raises: in process 0, what any process failed with; the others hear it from there.
+    """
+    described: Mapping[str, Any] = {}
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if leaves:
+            described = write(folder, step, leaves, store)
+    except BaseException as error:
+        errand.tell(error)
+        if index() == 0:
+            raise
+        return
+    errand.tell(bool(leaves))
+    if index() == 0:
+        _, *wrote = errand.hear(given_up)
+        others = [process for process, has in enumerate(wrote, 1) if has]
+        conclude(folder, step, described, store, others)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from framework.checkpoints.snapshot import Box, Cut, box_of, digest, on_devices
+from framework.checkpoints.snapshot import Box, LocalShards, box_of, digest, on_devices
 from framework.distributed.processes import index
 
 
@@ -35,7 +35,7 @@ def place_of(place: str, process: int) -> str:
 
 def describe(leaf: Any) -> dict[str, Any]:
     """What a manifest says of a leaf, or of the pieces of it that are written here."""
-    if not isinstance(leaf, Cut):
+    if not isinstance(leaf, LocalShards):
         array = np.asarray(leaf)
         return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}
     pieces = [
@@ -49,7 +49,7 @@ def arrays(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """What a store is given: whole leaves by their path, pieces by path and box, such as "params/0/W[0:4,0:8]"."""
     named: dict[str, Any] = {}
     for path, leaf in leaves.items():
-        if isinstance(leaf, Cut):
+        if isinstance(leaf, LocalShards):
             named |= {_name(path, box): data for box, data in leaf.pieces.items()}
         else:
             named[path] = leaf

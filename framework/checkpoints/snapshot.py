@@ -13,33 +13,18 @@ import numpy as np
 
 from framework.api import PyTree
 from framework.distributed.processes import index
-from framework.errors import StorageError
+from framework.trees import _is_key, data_by_path
 
 Box = tuple[tuple[int, int], ...]
 """A part of an array: where it begins and ends along each axis."""
 
 
-class Cut(NamedTuple):
+class LocalShards(NamedTuple):
     """What one process holds of an array that is cut over processes."""
 
     shape: tuple[int, ...]  # of the whole
     dtype: Any
     pieces: Mapping[Box, np.ndarray]
-
-
-def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    """Leaves by readable path, such as "params/0_Conv/W", in the tree's order.
-
-    Raises: StorageError if two have the same, as those of {"a": {"b": …}, "a/b": …} would.
-    """
-    flat, _ = jax.tree.flatten_with_path(tree)
-    leaves: dict[str, Any] = {}
-    for keys, leaf in flat:
-        path = jax.tree_util.keystr(keys, simple=True, separator="/")
-        if path in leaves:
-            raise StorageError(f"two arrays of the state have the path '{path}'; rename the key that holds a '/'.")
-        leaves[path] = leaf if hasattr(leaf, "dtype") else jax.numpy.asarray(leaf)
-    return leaves
 
 
 def size(tree: PyTree) -> int:
@@ -79,18 +64,13 @@ def on_devices(
     return jax.make_array_from_single_device_arrays(shape, sharding, own)
 
 
-def data_by_path(tree: PyTree) -> dict[str, Any]:
-    """The leaves by path, as they are stored: keys as the numbers they are made of."""
-    return {path: jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves_by_path(tree).items()}
-
-
 def snapshot(tree: PyTree) -> dict[str, Any]:
     """The leaves by path, as they are in this moment: what is done to the tree afterwards does not reach them.
 
     A leaf that one device holds whole is copied to the host. One that is cut over devices stays cut, in memory of its
     own: on the host where the devices have such memory, beside the original on a CPU. Of one that is cut over processes
-    each has, as a `Cut` on its host, the pieces of which the first copy lies on its devices; what every process holds
-    whole, process 0 alone has.
+    each has, as `LocalShards` on its host, the pieces of which the first copy lies on its devices; what every process
+    holds whole, process 0 alone has.
     """
     leaves = {path: leaf for path, leaf in data_by_path(tree).items() if index() == 0 or is_shared(leaf)}
     for leaf in leaves.values():
@@ -130,7 +110,7 @@ def _copy(leaf: Any) -> Any:
         return np.array(leaf)
     if is_shared(leaf):
         own = {box: np.array(jax.device_get(data)) for box, data in _first_copies(leaf).items()}
-        return Cut(leaf.shape, leaf.dtype, own)
+        return LocalShards(leaf.shape, leaf.dtype, own)
     if not is_cut(leaf):
         # On a CPU what comes back is the device's own memory, which the next step may write to.
         return np.array(jax.device_get(leaf))
@@ -156,10 +136,6 @@ def _freed(copied: jax.Array) -> jax.Array:
     copied.block_until_ready()
     gc.collect(0)
     return copied
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _key_impl(leaf: Any) -> str:

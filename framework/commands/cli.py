@@ -150,7 +150,7 @@ def _train_one(config: DictConfig) -> float | None:
 
     # What is wrong with the config, or with where the run shall go, is said before JAX is imported.
     check_place(settings_of(plain(extended(config))).run)
-    from framework.runs.python_api import experiment_name
+    from framework.config.compose import experiment_name
     from framework.runs.run import run
 
     result = run(config, experiment_name(HydraConfig.get().runtime.choices))

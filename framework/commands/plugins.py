@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from framework.config.resolve import GROUPS
 from framework.errors import ConfigError, PluginError, nearest
-from framework.registry.entry_points import KINDS, Plugin, Registry, discover
+from framework.registry.entry_points import Plugin, Registry, discover
+from framework.registry.kinds import GROUPS, KINDS
 from framework.registry.signatures import REQUIRED, schema_of
 
 

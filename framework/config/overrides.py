@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from framework.config.resolve import GROUPS
 from framework.errors import ConfigError
+from framework.registry.kinds import GROUPS
 
 _EXTEND = re.compile(r"^(?P<key>[\w.-]+)\+=(?P<value>.*)$", re.DOTALL)
 _OPTION = re.compile(r"^\w[\w-]*(\.[\w-]+)+=")

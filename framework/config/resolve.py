@@ -14,22 +14,8 @@ from framework.config import policy
 from framework.config.settings import Debug, Distributed, NanPolicy, Precision, RunSettings, Train
 from framework.config.sizes import bytes_of
 from framework.errors import ConfigError, nearest
+from framework.registry.kinds import GROUPS, MAPPINGS
 from framework.registry.signatures import bind, check, schema_of
-
-COMPONENTS = {
-    "model": "models",
-    "loss": "losses",
-    "optimizer": "optimizers",
-    "schedule": "schedules",
-    "data": "data",
-    "strategy": "strategies",
-}
-"""Sections that name one component each, and its kind."""
-
-MAPPINGS = {"metrics": "metrics", "callbacks": "callbacks"}
-"""Sections that hold components by tag, and their kind. A tag is the plugin's name unless `name` says otherwise."""
-
-GROUPS = COMPONENTS | MAPPINGS
 
 
 class Settings(NamedTuple):
@@ -199,3 +185,10 @@ def _tagged(item: Any, key: str) -> tuple[str, Any]:
         ((tag, options),) = item.items()
         return str(tag), {} if options is None else options
     raise ConfigError(f"{key}: expected a name or {{name: options}} to extend it with, found {item!r}.")
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a nested mapping by dotted key."""
+    if isinstance(node, Mapping):
+        return {key: value for name in node for key, value in flat(node[name], f"{prefix}{name}.").items()}
+    return {prefix.removesuffix("."): node}

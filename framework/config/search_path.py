@@ -25,10 +25,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from framework.config import policy
-from framework.config.resolve import COMPONENTS, GROUPS, Settings
+from framework.config.resolve import Settings
 from framework.config.safe_load import Readable, load_yaml
 from framework.errors import ConfigError, FrameworkError, nearest
 from framework.registry.entry_points import discover
+from framework.registry.kinds import COMPONENTS, GROUPS
 
 SECTIONS = (*GROUPS, *Settings._fields, "experiment", "hydra")
 """What an override may begin with."""

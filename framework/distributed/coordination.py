@@ -113,7 +113,7 @@ def together(act: Callable[[], T]) -> T:
     return cast(T, done)
 
 
-class Errand:
+class Barrier:
     """What the processes do at the same time in threads of their own, where `agree` has no order, and one concludes."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from framework.distributed import processes
 from framework.errors import FrameworkError
-from framework.strategy import Around
+from framework.strategy import StrategyWrapper
 
 TICK = 1.0
 """Seconds between two messages to the others, and the precision of everything here."""
@@ -186,7 +186,7 @@ class Watchdog:
 
 
 @dataclass(frozen=True)
-class Watched(Around):
+class Watched(StrategyWrapper):
     """A strategy whose calls the watchdog sees."""
 
     watchdog: Watchdog

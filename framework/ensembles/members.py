@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from framework.api import Batch, Members, PyTree, Strategy, Task, TrainState, once
+from framework.api import Batch, Members, PyTree, Strategy, Task, TrainState, quick_jit
 from framework.config.resolve import plain
-from framework.ensembles.task import updates
+from framework.contracts import updates
 from framework.errors import ConfigError, FrameworkError
 from framework.tasks.rng import root_key
 
@@ -142,7 +142,7 @@ def recorded(config: Mapping[str, Any], row: Row) -> dict[str, Any]:
 
 def part_of(tree: PyTree, member: int) -> PyTree:
     """What one member has, of what all have side by side; as one program, where each shape would be one to compile."""
-    return once(lambda tree: jax.tree.map(lambda leaf: leaf[member], tree))(tree)
+    return quick_jit(lambda tree: jax.tree.map(lambda leaf: leaf[member], tree))(tree)
 
 
 def outcome(members: Members, state: TrainState, metrics: Mapping[str, float]) -> list[dict[str, Any]]:

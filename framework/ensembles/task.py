@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Members, PyTree, Task, TrainState
-from framework.tasks.metrics import Mean
+from framework.tasks.metrics import WeightedMean
 from framework.tasks.nonfinite import spoils
 from framework.tasks.rng import root_key
 
@@ -38,8 +38,10 @@ def population(make: Make, members: Members, results: Mapping[str, Result]) -> T
         keys = jnp.stack([root_key(int(seed)) for seed in members.values["seed"]])
         return jax.vmap(lambda key, own: make(own).init(key, spec))(keys, values)
 
-    def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, dict[str, Mean]]:
-        def one(state: TrainState, batch: Batch, own: Mapping[str, Any]) -> tuple[TrainState, dict[str, Mean]]:
+    def train_step(
+        state: TrainState, batch: Batch, axis: str | None = None
+    ) -> tuple[TrainState, dict[str, WeightedMean]]:
+        def one(state: TrainState, batch: Batch, own: Mapping[str, Any]) -> tuple[TrainState, dict[str, WeightedMean]]:
             after, means = make(own).train_step(state, batch, axis)
             return after, dict(means)
 
@@ -47,22 +49,20 @@ def population(make: Make, members: Members, results: Mapping[str, Result]) -> T
         total, count = means["loss"]
         after, live = _frozen(_live(state) & jnp.isfinite(total), state, after)
         # A loss that is not finite, lest a step of dead members alone pass for sound.
-        counted = _counted({**means, "loss": Mean(jnp.where(live, total, jnp.nan), count)}, live)
-        return after, {**counted, "live_members": Mean(live.sum().astype(jnp.float32), jnp.ones([], jnp.float32))}
+        counted = _counted({**means, "loss": WeightedMean(jnp.where(live, total, jnp.nan), count)}, live)
+        return after, {
+            **counted,
+            "live_members": WeightedMean(live.sum().astype(jnp.float32), jnp.ones([], jnp.float32)),
+        }
 
-    def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, Mean]:
-        def one(state: TrainState, own: Mapping[str, Any], live: Array) -> dict[str, Mean]:
+    def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, WeightedMean]:
+        def one(state: TrainState, own: Mapping[str, Any], live: Array) -> dict[str, WeightedMean]:
             return _counted(make(own).eval_step(state, batch, axis), live)
 
         return jax.vmap(one)(state, values, _live(state))
 
     each = {name: _for_each(result) for name, result in results.items()}
     return Task(init, train_step, eval_step, {**each, "live_members": lambda total, count: float(total)})
-
-
-def updates(state: TrainState) -> int:
-    """Updates made so far; a frozen member made fewer than the others."""
-    return int(np.max(jax.device_get(state.step)))
 
 
 def _live(state: TrainState) -> Array:
@@ -98,9 +98,9 @@ def _surely_finite(tree: PyTree) -> Array:
     return jnp.stack(sums).all() if sums else jnp.array(True)
 
 
-def _counted(means: Mapping[str, Any], live: Array) -> dict[str, Mean]:
+def _counted(means: Mapping[str, Any], live: Array) -> dict[str, WeightedMean]:
     """Means with one count for each member, NaN for those that are not alive."""
-    return {name: Mean(total, jnp.where(live, count, jnp.nan)) for name, (total, count) in means.items()}
+    return {name: WeightedMean(total, jnp.where(live, count, jnp.nan)) for name, (total, count) in means.items()}
 
 
 def _for_each(result: Result) -> Callable[..., dict[str, float]]:

@@ -12,7 +12,8 @@ import optax
 
 from framework.api import Callback, Loss, Metric, Model, Schedule, Store, Transform, as_metric, as_model, as_optimizer
 from framework.errors import ConfigError, FrameworkError, PluginError
-from framework.registry.entry_points import KINDS, Plugin, Registry
+from framework.registry.entry_points import Plugin, Registry
+from framework.registry.kinds import CALLS, KINDS, METHODS
 from framework.registry.signatures import Option, Schema, bind, freeze, is_component, schema_of
 
 CONTRACTS: dict[Any, str] = {
@@ -25,26 +26,6 @@ CONTRACTS: dict[Any, str] = {
     Store: "stores",
 }
 """Annotations of factory parameters that stand for a component: a config names it, the core builds it."""
-
-METHODS = {
-    "data": ("spec", "steps_per_epoch", "splits", "source", "train", "eval"),
-    "strategies": ("devices", "init", "train", "evaluate", "feed"),
-    "stores": ("name", "place", "write", "read"),
-}
-
-CALLS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
-    "layers": {"init": (2, ()), "apply": (3, ("key", "train"))},
-    "models": {"init": (2, ()), "apply": (3, ("key", "train"))},
-    "losses": {"": (2, ())},
-    "metrics": {"values": (2, ())},
-    "schedules": {"": (1, ())},
-    "transforms": {"": (2, ())},
-    "data": {"train": (2, ()), "eval": (1, ())},
-    "strategies": {"init": (2, ()), "train": (2, ()), "evaluate": (1, ()), "feed": (2, ())},
-    "callbacks": {"on_start": (1, ()), "on_log": (2, ()), "on_state": (2, ()), "settle": (1, ()), "on_end": (1, ())},
-    "stores": {"write": (2, ()), "read": (2, ())},
-}
-"""How many arguments, and which by name, the core gives to what a plugin made; "" is the thing itself."""
 
 
 class Builder:

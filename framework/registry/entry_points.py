@@ -14,21 +14,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from framework.errors import ConfigError, PluginError, nearest
-
-KINDS = {
-    "layers": "layer",
-    "models": "model",
-    "losses": "loss",
-    "metrics": "metric",
-    "optimizers": "optimizer",
-    "schedules": "schedule",
-    "data": "data pipeline",
-    "transforms": "transform",
-    "strategies": "strategy",
-    "callbacks": "callback",
-    "stores": "store",
-}
-"""Entry-point groups (after `framework.`) of components, and what one of each is called."""
+from framework.registry.kinds import KINDS
 
 PATIENCE = 8.0  # seconds in some interval of which an import must have worked, for a twentieth of it
 INTERVALS = 8  # in that time; to a process that was suspended it counts as one, however long it took

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import shutil
+import platform
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from framework.config.settings import RunSettings
+from framework.distributed import coordination
 from framework.errors import StorageError, writing
 
 PROBE_BYTES = 4096
@@ -72,20 +78,81 @@ def probe(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def check_space(folder: Path, copies: int, size: int) -> None:
-    """Compare what is free with what will be needed.
+def make_directory(settings: RunSettings, name: str) -> Path:
+    """Make `root/name/<time>-<id>`, or `run.dir`, which must not hold a run yet; process 0 does, for all.
 
-    Args:
-      folder: one that exists.
-      copies: of the state.
-      size: of each, in bytes.
-
-    Raises: StorageError with both figures if there is too little; never where the file system does not tell.
+    Raises: StorageError if it cannot be made or written.
     """
-    with writing(folder):
-        usage = shutil.disk_usage(folder)
-    if usage.total and usage.free < copies * size:
-        raise StorageError(
-            f"{folder} has {usage.free:,} bytes free, and {copies} checkpoints of {size:,} bytes need "
-            f"{copies * size:,}; free some, choose another run.root, or keep fewer with callbacks.checkpoint.keep."
-        )
+    return Path(coordination.agree(lambda: str(_made(settings, name))))
+
+
+def _made(settings: RunSettings, name: str) -> Path:
+    directory = Path(settings.dir) if settings.dir else Path(settings.root) / name
+    try:
+        if settings.dir:
+            make_folder(directory, exist_ok=True)
+        else:
+            directory = _fresh(directory)
+        # Who was killed before its first step left an empty record; its lock tells whether it was.
+        with (directory / "run.json").open("a" if settings.resume == "auto" and not is_begun(directory) else "x"):
+            pass
+    except FileExistsError as error:
+        raise StorageError(f"run.dir: {directory} holds a run already, or is a file; choose another folder.") from error
+    except OSError as error:
+        raise StorageError(f"run.dir: {directory} cannot be written: {error.strerror}.") from error
+    probe(directory)
+    return directory
+
+
+def is_begun(directory: Path) -> bool:
+    """Whether a folder holds the record of a run."""
+    path = directory / "run.json"
+    return path.exists() and path.stat().st_size > 0
+
+
+def check_unused(directory: Path) -> None:
+    """Once it is locked, nobody else can have begun a run in a folder.
+
+    Raises: StorageError if somebody did between the making and the locking of it.
+    """
+
+    def check() -> None:
+        if is_begun(directory):
+            raise StorageError(f"run.dir: {directory} holds a run by now, of another process; start again.")
+
+    coordination.agree(check)
+
+
+def _fresh(parent: Path) -> Path:
+    """A folder `<time>-<id>` that this process made; of many started in one second, two may draw one id."""
+    while True:
+        directory = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        with suppress(FileExistsError):
+            make_folder(directory, exist_ok=False)
+            return directory
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Own a run folder. The lock is the kernel's, so that it ends with its process, however that ends.
+
+    Raises: StorageError naming the process that owns the folder.
+    """
+    with ExitStack() as held:
+        coordination.agree(lambda: _lock(directory, held))
+        yield
+
+
+def _lock(directory: Path, held: ExitStack) -> None:
+    path = directory / "lock"
+    with writing(path):  # unbuffered, lest closing it fails once more where a full disk took nothing
+        file = held.enter_context(path.open("ab+", buffering=0))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().decode(errors="replace").strip()
+        raise StorageError(f"run.dir: {directory} is in use by {owner or 'another run'}.") from error
+    with writing(path):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n".encode())

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 
 from framework.api import Run, Strategy, Summary, TrainState
+from framework.contracts import updates
 from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
-from framework.ensembles.task import updates
 from framework.experiment import Experiment
-from framework.runs import record, resume, signals
+from framework.runs import logs, resume, signals
 from framework.tasks import nonfinite
 from framework.training import loop
 from framework.training.callbacks import notify
@@ -60,7 +60,7 @@ def train(
                 barred = nonfinite.one_more(barred, fault)
                 state = resume.newest_state(run.directory, experiment.places)
                 back = 0 if state is None else updates(state)
-                record.LOGGER.warning(f"{fault}: going back to step {back}, and on without that batch")
+                logs.LOGGER.warning(f"{fault}: going back to step {back}, and on without that batch")
 
 
 def _fit(
@@ -69,7 +69,7 @@ def _fit(
     """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
     owed = entry.get("owed") or {}
     is_owed = owed.get("step") == run.start_step
-    journal = loop.Journal(run.start_step, owed["metrics"] if is_owed else None, is_owed)
+    journal = loop.Progress(run.start_step, owed["metrics"] if is_owed else None, is_owed)
     began, status = time.perf_counter(), "failed"
     with ExitStack() as up:
         for watcher in work.watchers:
@@ -94,7 +94,7 @@ def _fit(
     return state, journal.scalars, reason
 
 
-def _summary(journal: loop.Journal, status: str, began: float) -> Summary:
+def _summary(journal: loop.Progress, status: str, began: float) -> Summary:
     return Summary(journal.step, journal.scalars, status, time.perf_counter() - began)
 
 

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
-
-from framework.config import origins, policy, search_path, secrets
-from framework.config.overrides import rewrite
-from framework.config.resolve import plain
-from framework.config.safe_load import load_yaml
-from framework.errors import ConfigError
+from framework.config import origins
+from framework.config.compose import compose_config, recorded_config
 from framework.runs.resume import read
 from framework.runs.run import Result
 from framework.runs.run import resume as resume_config
@@ -61,50 +52,3 @@ def resume(run_folder: str | Path, overrides: Sequence[str] = (), force: bool = 
     with origins.told(lambda: origins.recorded(run_folder, overrides)):
         config, _ = recorded_config(run_folder, overrides)
         return resume_config(recorded, config, force)
-
-
-def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> tuple[DictConfig, str]:
-    """Compose a config, and say which experiment it is. Hydra's global state is put back as it was.
-
-    Raises: ConfigError.
-    """
-    folder = None if config_dir is None else Path(config_dir).expanduser().resolve()
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"config_dir: {folder} is no folder.")
-    with search_path.session(), initialize_config_module("framework_conf", version_base="1.3"):
-        words = rewrite(overrides)
-        policy.check_words(words)
-        words += [] if folder is None else [f"hydra.searchpath=['file://{folder}']"]
-        config = compose("config", words, return_hydra_config=True)
-        name = experiment_name(config.hydra.runtime.choices)
-        with open_dict(config):
-            del config["hydra"]
-    return config, name
-
-
-def recorded_config(run_folder: str | Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, str]:
-    """The config of a finished run, with overrides of single values; its groups were resolved and can't be chosen.
-
-    Raises: ConfigError if there is no readable `config.yaml`, or an override is not of a single value.
-    """
-    path = Path(run_folder) / "config.yaml"
-    words = rewrite(overrides)
-    with search_path.config_errors():
-        policy.check_words(words)
-        content, _ = load_yaml(path)
-        if not isinstance(content, dict):
-            raise ConfigError(f"{path}: expected a mapping of sections, found {content!r:.40}.")
-        policy.check_content(content)
-        config = OmegaConf.create(content)
-        OmegaConf.update(config, "run.dir", None, force_add=True)  # it is taken; an override may name another
-        for override in OverridesParser.create().parse_overrides(words):
-            if override.is_delete() or override.is_sweep_override() or "/" in override.key_or_group:
-                raise ConfigError(f"{override.input_line}: a recorded config takes key=value only.")
-            OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
-    secrets.check_unmasked(plain(config))
-    return config, str(OmegaConf.select(config, "run.name") or path.resolve().parent.parent.name)
-
-
-def experiment_name(choices: Mapping[str, Any]) -> str:
-    """The name of the experiment's config; "default" when none was chosen."""
-    return re.sub(r"[^\w.-]", "_", str(choices.get("experiment") or "default")).lstrip(".")

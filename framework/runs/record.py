@@ -2,112 +2,32 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
 import platform
-import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from omegaconf import OmegaConf
 
+from framework.api import Run, TrainState
+from framework.checkpoints import snapshot
 from framework.config.secrets import masked, masked_words
-from framework.config.settings import RunSettings
-from framework.distributed import coordination, processes
+from framework.contracts import updates
+from framework.distributed import processes
+from framework.ensembles import members
 from framework.errors import StorageError, writing
+from framework.experiment import Experiment
 from framework.registry.entry_points import Plugin
-from framework.runs.folder import make_folder, probe
-
-LOGGER = logging.getLogger("framework")
-
-
-def make_directory(settings: RunSettings, name: str) -> Path:
-    """Make `root/name/<time>-<id>`, or `run.dir`, which must not hold a run yet; process 0 does, for all.
-
-    Raises: StorageError if it cannot be made or written.
-    """
-    return Path(coordination.agree(lambda: str(_made(settings, name))))
-
-
-def _made(settings: RunSettings, name: str) -> Path:
-    directory = Path(settings.dir) if settings.dir else Path(settings.root) / name
-    try:
-        if settings.dir:
-            make_folder(directory, exist_ok=True)
-        else:
-            directory = _fresh(directory)
-        # Who was killed before its first step left an empty record; its lock tells whether it was.
-        with (directory / "run.json").open("a" if settings.resume == "auto" and not is_begun(directory) else "x"):
-            pass
-    except FileExistsError as error:
-        raise StorageError(f"run.dir: {directory} holds a run already, or is a file; choose another folder.") from error
-    except OSError as error:
-        raise StorageError(f"run.dir: {directory} cannot be written: {error.strerror}.") from error
-    probe(directory)
-    return directory
-
-
-def is_begun(directory: Path) -> bool:
-    """Whether a folder holds the record of a run."""
-    path = directory / "run.json"
-    return path.exists() and path.stat().st_size > 0
-
-
-def check_unused(directory: Path) -> None:
-    """Once it is locked, nobody else can have begun a run in a folder.
-
-    Raises: StorageError if somebody did between the making and the locking of it.
-    """
-
-    def check() -> None:
-        if is_begun(directory):
-            raise StorageError(f"run.dir: {directory} holds a run by now, of another process; start again.")
-
-    coordination.agree(check)
-
-
-def _fresh(parent: Path) -> Path:
-    """A folder `<time>-<id>` that this process made; of many started in one second, two may draw one id."""
-    while True:
-        directory = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        with suppress(FileExistsError):
-            make_folder(directory, exist_ok=False)
-            return directory
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Own a run folder. The lock is the kernel's, so that it ends with its process, however that ends.
-
-    Raises: StorageError naming the process that owns the folder.
-    """
-    with ExitStack() as held:
-        coordination.agree(lambda: _lock(directory, held))
-        yield
-
-
-def _lock(directory: Path, held: ExitStack) -> None:
-    path = directory / "lock"
-    with writing(path):  # unbuffered, lest closing it fails once more where a full disk took nothing
-        file = held.enter_context(path.open("ab+", buffering=0))
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        owner = file.read().decode(errors="replace").strip()
-        raise StorageError(f"run.dir: {directory} is in use by {owner or 'another run'}.") from error
-    with writing(path):
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
+from framework.runs.logs import LOGGER
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
@@ -164,72 +84,6 @@ def provenance(plugins: Mapping[str, Plugin]) -> dict[str, dict[str, str]]:
     }
 
 
-@contextmanager
-def console() -> Iterator[None]:
-    """Show the framework's log as plain lines on stderr while a run lasts, and leave logging as it was.
-
-    Of several processes only process 0 shows more than errors.
-    """
-    with _handling(_Console(), logging.Formatter("%(message)s")):
-        level = LOGGER.level
-        LOGGER.setLevel(logging.INFO if processes.index() == 0 else logging.ERROR)
-        try:
-            yield
-        finally:
-            LOGGER.setLevel(level)
-
-
-@contextmanager
-def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
-    """Copy the framework's log into `run.log`, without the secrets in it."""
-    if processes.index() > 0:
-        yield
-        return
-    line = "%(asctime)s %(levelname)s %(message)s"
-    with writing(directory / "run.log"):
-        handler = _LogFile(directory / "run.log")
-    with _handling(handler, _Masking(line, hidden)):
-        yield
-
-
-class _Masking(logging.Formatter):
-    def __init__(self, line: str, hidden: Collection[str]) -> None:
-        super().__init__(line)
-        self.hidden = hidden
-
-    def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record), self.hidden)
-
-
-class _LogFile(logging.FileHandler):
-    """Says once that the disk takes no more lines, which stand on stderr as well; whether a run goes on is not its."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        self.setLevel(logging.CRITICAL + 1)
-        sys.stderr.write(f"{self.baseFilename} cannot be written: {sys.exception()}\n")
-
-
-class _Console(logging.Handler):
-    """Writes to what stderr is at that moment: a live progress bar redirects it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
-
-
-@contextmanager
-def _handling(handler: logging.Handler, formatter: logging.Formatter) -> Iterator[None]:
-    handler.setFormatter(formatter)
-    propagated, LOGGER.propagate = LOGGER.propagate, False
-    LOGGER.addHandler(handler)
-    try:
-        yield
-    finally:
-        LOGGER.removeHandler(handler)
-        LOGGER.propagate = propagated
-        with suppress(OSError):  # said already
-            handler.close()
-
-
 def _git_commit() -> str | None:
     """The commit of the folder one works in, where it is a git checkout."""
     try:
@@ -237,3 +91,60 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def run_facts(experiment: Experiment, directory: Path, name: str, state: TrainState | None) -> Run:
+    """What a callback may know of a run that begins from a state, or from the start."""
+    devices = jax.devices()
+    return Run(
+        directory=directory,
+        name=name,
+        config=experiment.config,
+        start_step=0 if state is None else updates(state),
+        total_steps=experiment.total_steps,
+        steps_per_epoch=experiment.data.steps_per_epoch,
+        batch_size=experiment.batch_size,
+        parameters=experiment.parameters,
+        state_bytes=snapshot.size(experiment.shapes),
+        facts={
+            "data": experiment.data.source,
+            "devices": f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}",
+            "processes": str(processes.count()),
+            "strategy": str(experiment.config["strategy"]["name"]),
+            "directory": str(directory),
+        },
+    )
+
+
+def entry_of(experiment: Experiment, name: str) -> dict[str, Any]:
+    """What run.json says of a run, whatever becomes of it."""
+    shapes = jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], experiment.data.spec["inputs"])
+    return {
+        "name": name,
+        "seed": experiment.settings.seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "data": experiment.data.source,
+        "facts": data_facts(experiment),
+        "total_steps": experiment.total_steps,
+        "inputs": shapes,
+        "config": experiment.config,
+        "members": None if experiment.members is None else members.rows(experiment.members),
+        "plugins": provenance(experiment.plugins),
+        **environment(),
+    }
+
+
+def summarise(metrics: Mapping[str, float], directory: Path, reason: str, rows: Sequence[members.Row] | None) -> None:
+    """Log how a run ended: the last value of every tag, the table of its members, and where to look further."""
+    hidden = [tag for tag in metrics if tag.startswith("perf/") or (rows and members.is_of_member(tag, metrics))]
+    shown = {tag: value for tag, value in metrics.items() if tag not in hidden}
+    width = max(map(len, shown), default=0)
+    lines = [f"  {tag:<{width}}  {value:.6g}" for tag, value in shown.items() if np.isscalar(value)]
+    lines += members.table(rows) if rows else []
+    ended = f"stopped early: {reason}" if reason else "done"
+    LOGGER.info("\n".join([ended, *lines, f"run folder: {directory}", f"curves:     tensorboard --logdir {directory}"]))
+
+
+def data_facts(experiment: Experiment) -> dict[str, Any]:
+    """What a pipeline says of its data that a model needs to be used, such as an alphabet."""
+    return dict(getattr(experiment.data, "facts", {}))

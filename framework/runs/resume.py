@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from framework.api import TrainState
 from framework.checkpoints import checkpoint
+from framework.checkpoints.folder import set_aside, steps
+from framework.config.resolve import flat
 from framework.config.safe_load import load_json
+from framework.contracts import updates
 from framework.distributed import coordination
-from framework.ensembles.task import updates
 from framework.errors import ConfigError, MismatchError, StorageError
 from framework.runs import signals
 
@@ -75,7 +77,7 @@ def newest_state(directory: Path, shapes: TrainState) -> TrainState | None:
     Raises: MismatchError if a sound one is of another model or optimizer.
     """
     folder = directory / "checkpoints"
-    for step in reversed(coordination.agree(lambda: checkpoint.steps(folder))):
+    for step in reversed(coordination.agree(lambda: steps(folder))):
         try:
             return coordination.together(lambda step=step: _state_of(folder / str(step), step, shapes))
         except MismatchError:
@@ -94,7 +96,7 @@ def _state_of(path: Path, step: int, shapes: TrainState) -> TrainState:
 
 def _set_aside(path: Path, error: StorageError) -> None:
     LOGGER.warning(f"{error} It is set aside; an older one is tried.")
-    checkpoint.set_aside(path)
+    set_aside(path)
 
 
 def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: bool) -> None:
@@ -155,10 +157,3 @@ def _installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "missing"
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nested mapping by dotted key."""
-    if isinstance(node, Mapping):
-        return {key: value for name in node for key, value in flat(node[name], f"{prefix}{name}.").items()}
-    return {prefix.removesuffix("."): node}

@@ -14,18 +14,18 @@ from framework.api import Run, TrainState
 from framework.config import secrets
 from framework.config.resolve import Settings, extended, plain, settings_of
 from framework.config.settings import RunSettings
+from framework.contracts import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
-from framework.ensembles.task import updates
 from framework.errors import FrameworkError, InterruptError
 from framework.experiment import Experiment, build
-from framework.facts import data_facts, entry_of, run_facts, summarise
 from framework.registry.entry_points import discover
-from framework.runs import record, signals
+from framework.runs import folder, logs, record, signals
 from framework.runs import resume as resuming
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.folder import check_place
 from framework.runs.lifecycle import train
+from framework.runs.record import data_facts, entry_of, run_facts, summarise
 from framework.runs.trained_model import Trained, trained_model
 from framework.tasks.ema import trained_params
 
@@ -56,15 +56,15 @@ def run(config: DictConfig, name: str, watch: Watch = lambda experiment: experim
     read = plain(extended(config))
     settings, hidden = settings_of(read), secrets.secrets_of(read)
     secrets.check_names(settings.run._asdict(), hidden)
-    with _joined(settings), record.console():
+    with _joined(settings), logs.console():
         if (recorded := coordination.agree(lambda: _found(settings.run))) is not None:
             return _resumed(resuming.Recorded(Path(recorded["directory"]), recorded["entry"]), config, False, watch)
         coordination.agree(lambda: check_place(settings.run))
         experiment = _without(watch(build(config, discover())), hidden)
         name = experiment.settings.run.name or name
-        directory = record.make_directory(experiment.settings.run, name)
-        with record.locked(directory), record.run_log(directory, hidden):
-            record.check_unused(directory)
+        directory = folder.make_directory(experiment.settings.run, name)
+        with folder.locked(directory), logs.run_log(directory, hidden):
+            folder.check_unused(directory)
             record.write_config(directory, experiment.config)
             return _recorded(experiment, directory, entry_of(experiment, name), None, hidden)
 
@@ -79,7 +79,7 @@ def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Resu
 
     Raises: ConfigError naming such overrides otherwise; StorageError if the folder is in use, and as `run`.
     """
-    with _joined(settings_of(plain(extended(config)))), record.console():
+    with _joined(settings_of(plain(extended(config)))), logs.console():
         return _resumed(recorded, config, force, lambda experiment: experiment)
 
 
@@ -91,23 +91,23 @@ def _joined(settings: Settings) -> AbstractContextManager[None]:
 def _found(settings: RunSettings) -> dict[str, Any] | None:
     """The run to go on with, if there is one, as process 0 sees it."""
     directory = Path(settings.dir or "")
-    if settings.resume != "auto" or not settings.dir or not record.is_begun(directory):
+    if settings.resume != "auto" or not settings.dir or not folder.is_begun(directory):
         return None
     return {"directory": str(directory), "entry": dict(resuming.read(directory).entry)}
 
 
 def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool, watch: Watch) -> Result:
     hidden = secrets.secrets_of(plain(extended(config)))
-    with record.locked(recorded.directory), record.run_log(recorded.directory, hidden):
+    with folder.locked(recorded.directory), logs.run_log(recorded.directory, hidden):
         experiment = _without(watch(build(config, discover())), hidden)
         resuming.check_unchanged(recorded.entry["config"], experiment.config, force)
         resuming.warn_of_versions(recorded.entry)
         state = resuming.newest_state(recorded.directory, experiment.places)
         step = 0 if state is None else updates(state)
         if state is not None and resuming.is_finished(recorded.entry, step, experiment.total_steps):
-            record.LOGGER.info(f"{recorded.directory} is done: it has {step} of {experiment.total_steps} steps.")
+            logs.LOGGER.info(f"{recorded.directory} is done: it has {step} of {experiment.total_steps} steps.")
             return _result(experiment, recorded.directory, recorded.entry.get("metrics", {}), state)
-        record.LOGGER.info(f"resuming {recorded.directory} at step {step} of {experiment.total_steps}")
+        logs.LOGGER.info(f"resuming {recorded.directory} at step {step} of {experiment.total_steps}")
         record.write_config(recorded.directory, experiment.config)
         entry = {**entry_of(experiment, recorded.entry["name"]), "started": recorded.entry["started"]}
         entry["resumed"] = [*recorded.entry.get("resumed", []), step]

@@ -10,6 +10,7 @@ import jax
 
 from framework.api import Model, PyTree
 from framework.checkpoints import checkpoint
+from framework.checkpoints.folder import steps
 from framework.config import policy
 from framework.ensembles import members
 from framework.errors import StorageError
@@ -59,7 +60,7 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
     if inputs is None or not isinstance(config.get("model"), Mapping):
         raise StorageError(f"{directory} is not a run folder: its run.json names no inputs or no model.")
     policy.check_content(config)
-    saved = checkpoint.steps(directory / "checkpoints")
+    saved = steps(directory / "checkpoints")
     if not saved or (step is not None and step not in saved):
         raise StorageError(
             f"{directory} holds no checkpoint{'' if step is None else f' of step {step}'}; found {saved}."

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from framework.api import Array, Batch, PyTree, Task, TrainState
-from framework.tasks.metrics import Mean
+from framework.tasks.metrics import WeightedMean
 
 
 class Averaged(NamedTuple):
@@ -42,7 +42,9 @@ def averaged(task: Task, decay: float) -> Task:
         # Arrays of their own: a step that is given its state to overwrite takes no buffer twice.
         return state._replace(opt_state=Averaged(jax.tree.map(jnp.copy, state.params), state.opt_state))
 
-    def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, Mapping[str, Mean]]:
+    def train_step(
+        state: TrainState, batch: Batch, axis: str | None = None
+    ) -> tuple[TrainState, Mapping[str, WeightedMean]]:
         average, inner = state.opt_state
         after, means = task.train_step(state._replace(opt_state=inner), batch, axis)
         # (1 - decay) / (1 - decay ** n), whose denominator would cancel in float32.
@@ -50,7 +52,7 @@ def averaged(task: Task, decay: float) -> Task:
         average = jax.tree.map(lambda old, new: old + share.astype(new.dtype) * (new - old), average, after.params)
         return after._replace(opt_state=Averaged(average, after.opt_state)), means
 
-    def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> Mapping[str, Mean]:
+    def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> Mapping[str, WeightedMean]:
         average, inner = state.opt_state
         return task.eval_step(state._replace(params=average, opt_state=inner), batch, axis)
 

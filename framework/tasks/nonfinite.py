@@ -10,7 +10,7 @@ import numpy as np
 
 from framework.api import Array, Batch, PyTree, Task, TrainState
 from framework.errors import NumericalError
-from framework.tasks.metrics import Mean
+from framework.tasks.metrics import WeightedMean
 
 ROLLBACKS = 3
 """How often a run goes back. One bad batch needs one; who needs a fourth has a fault that no batch explains."""
@@ -71,7 +71,7 @@ def guarded(task: Task) -> Task:
         counts = jnp.stack([skipped, in_row, (~sound & ~barred).astype(jnp.int32)]).astype(jnp.float32)
         opt_state = Guarded(skipped, in_row, kept.barred, inner)
         after = TrainState(after.step, params, model_state, opt_state, after.key)
-        return after, {**means, "skipped": Mean(counts, jnp.ones([], jnp.float32))}
+        return after, {**means, "skipped": WeightedMean(counts, jnp.ones([], jnp.float32))}
 
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> Any:
         return task.eval_step(state._replace(opt_state=state.opt_state.inner), batch, axis)

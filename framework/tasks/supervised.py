@@ -12,11 +12,11 @@ import optax
 
 from framework.api import Array, Batch, Loss, Metric, Model, PyTree, Task, TrainState, Transform, as_metric
 from framework.errors import FrameworkError
-from framework.tasks.metrics import Mean, weighted
+from framework.tasks.metrics import WeightedMean, weighted
 from framework.tasks.precision import Scaled, scale_loss, unless_skipped
 from framework.tasks.rng import step_key, stream
 
-Gradients = tuple[PyTree, dict[str, Mean], PyTree]
+Gradients = tuple[PyTree, dict[str, WeightedMean], PyTree]
 """Of the summed loss, beside the means and the model's state after the batch."""
 
 Differentiate = Callable[[TrainState, Batch, Array], Gradients]
@@ -51,7 +51,9 @@ def supervised(
         _, params, model_state = model.init(stream(key, "init"), in_shape)
         return TrainState(jnp.zeros([], jnp.int32), params, model_state, optimizer.init(params), key)
 
-    def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, dict[str, Mean]]:
+    def train_step(
+        state: TrainState, batch: Batch, axis: str | None = None
+    ) -> tuple[TrainState, dict[str, WeightedMean]]:
         key = step_key(state.key, state.step, axis)
         batch = _augment(transforms, stream(key, "augment"), batch)
         grads, means, model_state = gradients(state, batch, stream(key, "model"))
@@ -64,18 +66,18 @@ def supervised(
         after = TrainState(state.step + 1, params, model_state, opt_state, state.key)
         return after, {**_hyperparameters(opt_state), **means}
 
-    def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, Mean]:
+    def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, WeightedMean]:
         outputs, _ = model.apply(state.params, state.model_state, batch["inputs"], key=None, train=False)
         return _sum_over(axis, _measure(metrics, outputs, batch))
 
     return Task(init, train_step, eval_step, {name: metric.result for name, metric in metrics.items()})
 
 
-def _measure(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch) -> dict[str, Mean]:
+def _measure(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch) -> dict[str, WeightedMean]:
     return {name: _mean_of(name, metric, outputs, batch) for name, metric in metrics.items()}
 
 
-def _mean_of(name: str, metric: Metric, outputs: PyTree, batch: Batch) -> Mean:
+def _mean_of(name: str, metric: Metric, outputs: PyTree, batch: Batch) -> WeightedMean:
     try:
         return weighted(metric.values(outputs, batch), batch.get("weights"))
     except FrameworkError as error:  # it does not know by which key it was chosen
@@ -128,7 +130,7 @@ def _sum_over(axis: str | None, tree: Any) -> Any:
     return tree if axis is None else jax.lax.psum(tree, axis)
 
 
-def _hyperparameters(opt_state: PyTree) -> dict[str, Mean]:
+def _hyperparameters(opt_state: PyTree) -> dict[str, WeightedMean]:
     """What an update used of the learning rate, as `optax.inject_hyperparams` keeps it, and of all with a schedule."""
     values, told = {}, {"learning_rate", "loss_scale"}
     for path, leaf in jax.tree.flatten_with_path(opt_state)[0]:
@@ -140,7 +142,7 @@ def _hyperparameters(opt_state: PyTree) -> dict[str, Mean]:
     if isinstance(opt_state, Scaled):
         values["loss_scale"] = opt_state.scale
     one = jnp.ones([], jnp.float32)
-    return {name: Mean(jnp.asarray(values[name], jnp.float32), one) for name in sorted(told & values.keys())}
+    return {name: WeightedMean(jnp.asarray(values[name], jnp.float32), one) for name in sorted(told & values.keys())}
 
 
 def predictor(model: Model, params: PyTree, model_state: PyTree) -> Callable[[PyTree], PyTree]:

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from framework.api import DataPipeline, Model, Task, TrainState, layer_name
-from framework.checkpoints.snapshot import leaves_by_path
 from framework.errors import ConfigError, FrameworkError
 from framework.tasks.rng import root_key
+from framework.trees import leaves_by_path
 
 SEED = jax.ShapeDtypeStruct((), np.uint32)
 """What `init` of `traced_once` takes."""

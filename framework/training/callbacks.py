@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 from framework.api import Callback, StopTraining
 from framework.errors import FrameworkError, PluginError, StorageError
-from framework.strategy import Around
+from framework.strategy import StrategyWrapper
 
 
-class Watcher(NamedTuple):
+class NamedCallback(NamedTuple):
     """A callback and who it is, for messages."""
 
     label: str  # such as "callback 'tensorboard' (framework 0.1.0)"
     callback: Callback
 
 
-def notify(watchers: Iterable[Watcher], hook: str, *args: Any) -> None:
+def notify(watchers: Iterable[NamedCallback], hook: str, *args: Any) -> None:
     """Call one hook of every callback.
 
     Raises: PluginError or StorageError naming the callback that failed; the framework's own errors pass; StopTraining
@@ -41,10 +41,10 @@ def notify(watchers: Iterable[Watcher], hook: str, *args: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Settled(Around):
+class RaisePending(StrategyWrapper):
     """A strategy before each of whose compiled calls every callback may raise what failed in a thread of its own."""
 
-    watchers: Iterable[Watcher]
+    watchers: Iterable[NamedCallback]
 
     def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """The call, with `settle` before it."""

@@ -12,10 +12,10 @@ from framework.api import PyTree
 from framework.arrays import placed
 from framework.config.settings import Debug
 from framework.errors import NumericalError
-from framework.strategy import Around
+from framework.strategy import StrategyWrapper
 
 
-class Explicit(Around):
+class Explicit(StrategyWrapper):
     """A strategy whose feed is a visible transfer, which `jax_transfer_guard` lets pass."""
 
     def feed(self, feed: PyTree, axes: Any) -> PyTree:

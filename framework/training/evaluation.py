@@ -15,7 +15,7 @@ import numpy as np
 
 from framework.api import Batch, PyTree, Task, TrainState
 from framework.errors import NumericalError
-from framework.packing import unpack
+from framework.tasks.metrics import unpack
 from framework.training.stepper import IN_FLIGHT, Parts
 
 Scalars = dict[str, float]

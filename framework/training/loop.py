@@ -13,14 +13,15 @@ import numpy as np
 
 from framework.api import DataPipeline, StopTraining, Strategy, Task, TrainState
 from framework.config.settings import NanPolicy, Train
-from framework.ensembles.task import updates
+from framework.contracts import updates
+from framework.data import is_indexed
 from framework.errors import NumericalError
 from framework.tasks.nonfinite import check_skips, finite_leaves, spoilt_leaf
-from framework.training.callbacks import Settled, Watcher, notify
+from framework.training.callbacks import NamedCallback, RaisePending, notify
 from framework.training.chunks import choose
 from framework.training.evaluation import Clock, Scalars, check_finite, last_of, measure, per_step, results
 from framework.training.prefetch import ahead
-from framework.training.stepper import Advance, Feed, Parts, count_finished, count_steps, is_indexed, stepper
+from framework.training.stepper import Advance, Feed, Parts, count_finished, count_steps, stepper
 
 LOGGER = logging.getLogger("framework")
 
@@ -31,7 +32,7 @@ class Work(NamedTuple):
     task: Task
     strategy: Strategy
     data: DataPipeline
-    watchers: Sequence[Watcher]
+    watchers: Sequence[NamedCallback]
     settings: Train
     total_steps: int
     batch_size: int
@@ -49,7 +50,7 @@ class Window(NamedTuple):
     parts: Parts
 
 
-class Journal:
+class Progress:
     """How far a run came, whatever ends it.
 
     Attributes:
@@ -66,7 +67,7 @@ class Journal:
         self.owed = owed
 
 
-def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, str]:
+def fit(work: Work, state: TrainState, journal: Progress) -> tuple[TrainState, str]:
     """Train from the state's step to the last.
 
     Metrics are read one window late, so that the devices never wait for the host; windows that end with an evaluation
@@ -81,7 +82,7 @@ def fit(work: Work, state: TrainState, journal: Journal) -> tuple[TrainState, st
         return _fit(work, state, journal, advance)
 
 
-def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> tuple[TrainState, str]:
+def _fit(work: Work, state: TrainState, journal: Progress, advance: Advance) -> tuple[TrainState, str]:
     evaluate = _evaluator(work, journal)
     clock = Clock(work.batch_size)
     pending: Window | None = None
@@ -119,7 +120,7 @@ def _fit(work: Work, state: TrainState, journal: Journal, advance: Advance) -> t
     return state, ""
 
 
-def finish(work: Work, state: TrainState, journal: Journal, is_over: bool) -> str:
+def finish(work: Work, state: TrainState, journal: Progress, is_over: bool) -> str:
     """What follows the last step: the state is shown to every callback, and the splits not seen are evaluated.
 
     They are not where the run will go on, after a signal: its log shall be that of one that never stopped. The state
@@ -148,7 +149,7 @@ def events(work: Work, start: int) -> Iterator[int]:
         yield step
 
 
-def show(work: Work, step: int, state: TrainState, journal: Journal, final: bool = False) -> None:
+def show(work: Work, step: int, state: TrainState, journal: Progress, final: bool = False) -> None:
     """Call `on_state` of the callbacks whose turn it is, unless the state has lost numbers that were finite.
 
     Raises: NumericalError then, so that none is saved; with nan_policy=ignore a warning is all.
@@ -177,7 +178,7 @@ def _stepper(work: Work, state: TrainState) -> AbstractContextManager[Advance]:
     resident = is_resident(data, work.settings)
     steps_per_call = choose(work.settings.steps_per_call, step, state, data.spec, resident)
     start = updates(state)
-    strategy = Settled(work.strategy, work.watchers)
+    strategy = RaisePending(work.strategy, work.watchers)
     feed = Feed(strategy, data, work.seed, start, events(work, start), resident, work.given_up)
     return stepper(feed, step, steps_per_call, lambda at: stopping(at) is not None)
 
@@ -197,8 +198,8 @@ def _read(work: Work, window: Window, clock: Clock, finished: int) -> Scalars:
     return results(work.task, last_of(window.parts), "train") | clock.lap(finished)
 
 
-def _evaluator(work: Work, journal: Journal) -> Callable[[TrainState, str, int], None]:
-    step = Settled(work.strategy, work.watchers).evaluate(work.task.eval_step)
+def _evaluator(work: Work, journal: Progress) -> Callable[[TrainState, str, int], None]:
+    step = RaisePending(work.strategy, work.watchers).evaluate(work.task.eval_step)
 
     def evaluate(state: TrainState, tag: str, at: int) -> None:
         """Measure and log one split. Raises: StopTraining with the name of a signal, and nothing is logged then."""
@@ -215,7 +216,7 @@ def _evaluator(work: Work, journal: Journal) -> Callable[[TrainState, str, int],
     return evaluate
 
 
-def _log(work: Work, step: int, scalars: Scalars, journal: Journal) -> None:
+def _log(work: Work, step: int, scalars: Scalars, journal: Progress) -> None:
     if scalars:
         journal.step = step
         journal.scalars |= scalars

@@ -12,8 +12,9 @@ import numpy as np
 
 from framework.api import Batch, DataPipeline, PyTree, Strategy, TrainState
 from framework.arrays import aligned, placed
+from framework.data import InMemory, is_indexed
 from framework.errors import FrameworkError, PluginError
-from framework.packing import Packed, slim, typed, untyped
+from framework.tasks.metrics import Packed, pack_outputs, unwrap_keys, wrap_keys
 from framework.training.chunks import Step, chunked
 from framework.training.prefetch import ahead
 
@@ -34,22 +35,6 @@ class Advance(Protocol):
     """
 
     def __call__(self, state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]: ...
-
-
-class Indexed(Protocol):
-    """What a pipeline may offer beside `train` if its examples lie in memory: all of them, and a batch's indices.
-
-    Where they lie in another form than that of a batch, such as bytes for floats, it offers `prepare(batch)` too, a
-    pure function of NumPy's and JAX's arrays: it becomes part of the step.
-
-    Attributes:
-      arrays: the training examples, leaves [N, ...].
-      rows: of a batch, int32 [B].
-    """
-
-    arrays: Batch
-
-    def rows(self, seed: int, step: int) -> np.ndarray: ...
 
 
 class Feed(NamedTuple):
@@ -78,7 +63,7 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int
     Batches are taken, stacked and copied by a thread, while the devices compute. Two kinds are not, since handing them
     over would take as long as making them: tables of indices, and single batches gathered in memory.
     """
-    chunks, step = steps_per_call > 1, slim(_preparing(step, feed.data))
+    chunks, step = steps_per_call > 1, pack_outputs(_preparing(step, feed.data))
     calls = (span for start, stop in _windows(feed) for span in _calls(start, stop, steps_per_call))
     if chunks:
         make, axes = (_resident, RESIDENT_AXES) if feed.resident else (_stacked, STACKED_AXES)
@@ -94,7 +79,7 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int
 
         def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
             done: Parts = []
-            state = untyped(state)
+            state = unwrap_keys(state)
             for first, end in _calls(start, stop, steps_per_call):
                 if (item := next(ready, None)) is None:
                     break  # asked to stop while there was nothing to do
@@ -103,14 +88,9 @@ def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int
                 _throttle(done)
                 if stopping(end):
                     break
-            return typed(state), done
+            return wrap_keys(state), done
 
         yield advance
-
-
-def is_indexed(data: DataPipeline) -> bool:
-    """Whether a pipeline's examples lie in memory, to be gathered by index."""
-    return hasattr(data, "arrays") and hasattr(data, "rows")
 
 
 def _preparing(step: Step, data: DataPipeline) -> Step:
@@ -174,7 +154,7 @@ def _batches(feed: Feed) -> Generator[Batch]:
 
 
 def _gathered(feed: Feed) -> Iterator[Batch]:
-    data = cast(Indexed, feed.data)
+    data = cast(InMemory, feed.data)
     leaves, structure = jax.tree.flatten(data.arrays)
     for step in itertools.count(feed.start):
         rows = data.rows(feed.seed, step)
@@ -187,7 +167,7 @@ STACKED_AXES = {"batches": 1, "count": None}
 
 
 def _resident(feed: Feed, calls: Iterable[tuple[int, int]], capacity: int) -> Generator[Mapping[str, Any]]:
-    data = cast(Indexed, feed.data)
+    data = cast(InMemory, feed.data)
     axes = {name: RESIDENT_AXES[name] for name in ("rows", "count")}
     arrays = feed.strategy.feed(data.arrays, None)
     for start, stop in calls:

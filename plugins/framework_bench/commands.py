@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from framework.config.overrides import is_word
+from framework.commands.arguments import options_of
+from framework.config.compose import composed
 from framework.config.sizes import bytes_of
-from framework.errors import ConfigError, nearest
+from framework.errors import ConfigError
 
 
 def bench(words: list[str]) -> None:
@@ -37,36 +36,6 @@ def find_batch(words: list[str]) -> None:
 
     report = batch_size.find(config, name, budget, seconds)
     _say(batch_size.text(report), report, options)
-
-
-def composed(words: list[str], options: Mapping[str, str]) -> tuple[DictConfig, str]:
-    """The config that overrides compose, or that of a run folder with overrides, and the name of the experiment."""
-    if words and is_word(words[0]):
-        from framework.runs.python_api import recorded_config
-
-        return recorded_config(words[0], words[1:])
-    from framework.runs.python_api import compose_config
-
-    return compose_config(words, options.get("--config-dir"))
-
-
-def options_of(verb: str, words: list[str], known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Words without flags, and flags by name, written `--json FILE` or `--json=FILE`.
-
-    Raises: ConfigError for a flag that is not known, or has no value.
-    """
-    rest, options, words = [], {}, list(words)
-    while words:
-        name, _, value = (word := words.pop(0)).partition("=")
-        if not word.startswith("-"):
-            rest.append(word)
-        elif name not in known:
-            raise ConfigError(f"{verb}: no such option '{name}'.{nearest(name, known)}")
-        elif not value and not words:
-            raise ConfigError(f"{verb}: {name} needs a value.")
-        else:
-            options[name] = value or words.pop(0)
-    return rest, options
 
 
 def _seconds(text: str) -> float:

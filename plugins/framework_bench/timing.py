@@ -17,10 +17,10 @@ from framework.api import Batch, PyTree, TrainState
 from framework.config.resolve import extended, plain, settings_of
 from framework.errors import ConfigError
 from framework.experiment import Experiment, build, clocked
-from framework.packing import slim, typed, untyped
 from framework.registry.entry_points import discover
 from framework.runs.compilation_cache import persistent_cache
-from framework.runs.record import console
+from framework.runs.logs import console
+from framework.tasks.metrics import pack_outputs, unwrap_keys, wrap_keys
 from framework.training.chunks import choose
 from framework.training.debug import Explicit, switches
 from framework.training.evaluation import measure
@@ -108,18 +108,18 @@ def training(experiment: Experiment, held: Held, steps_per_call: int, up: ExitSt
 
 def bare(experiment: Experiment, held: Held, batch: Batch) -> Timed:
     """The compiled step called back to back on one batch that lies on the devices."""
-    call = experiment.strategy.train(slim(experiment.task.train_step), 0)
+    call = experiment.strategy.train(pack_outputs(experiment.task.train_step), 0)
     batch = on_devices(experiment, batch)
 
     def timed(count: int) -> float:
         began = time.perf_counter()
-        state, waiting = untyped(held.state), deque[PyTree]()
+        state, waiting = unwrap_keys(held.state), deque[PyTree]()
         for _ in range(count):
             state, means = call(state, batch)
             waiting.append(means.values)
             if len(waiting) >= IN_FLIGHT:
                 jax.block_until_ready(waiting.popleft())
-        held.state = jax.block_until_ready(typed(state))
+        held.state = jax.block_until_ready(wrap_keys(state))
         return time.perf_counter() - began
 
     return timed

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from framework.api import PyTree, Strategy, TrainState, once
+from framework.api import PyTree, Strategy, TrainState, quick_jit
 
 
 class Jit(NamedTuple):
@@ -17,7 +17,7 @@ class Jit(NamedTuple):
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Compile init as one program: made op by op, it costs more start-up time than the step does."""
-        return once(init)(given)
+        return quick_jit(init)(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Compile `step(state, feed)`."""

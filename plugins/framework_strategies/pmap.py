@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from framework.api import PyTree, Share, Strategy, TrainState, once
+from framework.api import PyTree, Share, Strategy, TrainState, quick_jit
 from framework.errors import ConfigError
 
 AXIS = "batch"
@@ -32,8 +32,8 @@ class Pmap(NamedTuple):
         return Share(range(jax.process_index() * each, (jax.process_index() + 1) * each), self.devices)
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
-        """Make the state once and replicate it."""
-        return jax.device_put(once(init)(given), NamedSharding(self._mesh(), PartitionSpec()))
+        """Make the state quick_jit and replicate it."""
+        return jax.device_put(quick_jit(init)(given), NamedSharding(self._mesh(), PartitionSpec()))
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Map `step(state, feed, axis)`; the step itself sums over the axis."""

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from framework.api import PyTree, Share, Strategy, TrainState, once
+from framework.api import PyTree, Share, Strategy, TrainState, quick_jit
 from framework.errors import ConfigError, nearest
 
 AXES = ("data", "fsdp", "tensor")
@@ -48,7 +48,7 @@ class Sharded(NamedTuple):
 
         Raises: ConfigError if a rule fits no parameter, or not its shape.
         """
-        return once(init, out_shardings=self.placement(jax.eval_shape(init, given)))(given)
+        return quick_jit(init, out_shardings=self.placement(jax.eval_shape(init, given)))(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Compile `step(state, feed)`; what comes out lies where it lay."""
@@ -180,7 +180,7 @@ def _check_names(rules: Rules) -> None:
             if name not in AXES:
                 raise ConfigError(f"strategy.rules.{pattern}: the mesh has no axis '{name}'.{nearest(name, AXES)}")
         if len(set(used)) < len(used):
-            raise ConfigError(f"strategy.rules.{pattern}: {list(names)} names an axis twice; each can cut once.")
+            raise ConfigError(f"strategy.rules.{pattern}: {list(names)} names an axis twice; each can cut quick_jit.")
 
 
 def _start(part: slice) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from framework.api import Members, PyTree, Strategy, TrainState, once
+from framework.api import Members, PyTree, Strategy, TrainState, quick_jit
 from framework.errors import ConfigError
 
 AXIS = "members"
@@ -27,7 +27,7 @@ class Vmapped(NamedTuple):
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Make the state of all members, each on its device."""
-        return once(init, out_shardings=self._by_member())(given)
+        return quick_jit(init, out_shardings=self._by_member())(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Compile `step(state, feed)`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from framework.commands.arguments import options_of
 from framework.errors import ConfigError
-from framework_bench.commands import options_of
 
 KNOWN = ("--steps", "--kills", "--seed", "--config-dir")
 

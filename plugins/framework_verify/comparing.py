@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framework.checkpoints import checkpoint
+from framework.checkpoints.folder import steps
 from framework_verify.trail import unequal
 
 OUTCOME = ("status", "exit_code", "reason", "step", "metrics", "members")
@@ -43,7 +43,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def kept(folder: Path) -> list[int]:
     """The steps of the checkpoints."""
-    return checkpoint.steps(folder / "checkpoints")
+    return steps(folder / "checkpoints")
 
 
 def files(folder: Path) -> dict[str, str]:

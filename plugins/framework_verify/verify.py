@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from framework.config.compose import composed
 from framework.config.resolve import extended, plain, settings_of, tagged
 from framework.config.settings import Train
 from framework.errors import ConfigError
 from framework.runs import signals
-from framework_bench.commands import composed
 from framework_verify import comparing, trail, verdict
 from framework_verify.attempts import Failure, Runs, run
 from framework_verify.comparing import Row

@@ -23,14 +23,14 @@ from omegaconf import OmegaConf
 from framework.api import Batch, Callback, DataPipeline, PyTree, Run, StopTraining, Strategy, TrainState
 from framework.checkpoints.checkpoint import leaves_by_path
 from framework.config import origins
+from framework.config.compose import composed
 from framework.config.overrides import is_word
+from framework.data import is_indexed
 from framework.errors import exit_code_of, line_of
 from framework.experiment import Experiment
 from framework.runs.run import run
 from framework.runs.signals import leave_when_asked
-from framework.training.callbacks import Watcher
-from framework.training.stepper import is_indexed
-from framework_bench.commands import composed
+from framework.training.callbacks import NamedCallback
 
 
 class Orders(NamedTuple):
@@ -91,7 +91,7 @@ class Witness(Callback):
         return experiment._replace(
             batches=Seen(data, self.note),
             strategy=Mortal(experiment.strategy, self),
-            watchers=(Watcher("the witness", self), *heard),
+            watchers=(NamedCallback("the witness", self), *heard),
         )
 
     def note(self, **entry: Any) -> None:
@@ -178,7 +178,7 @@ class Mortal:
 class Heard(Callback):
     """A callback whose wish to end the run is noted with its name."""
 
-    def __init__(self, watcher: Watcher, note: Callable[..., None]) -> None:
+    def __init__(self, watcher: NamedCallback, note: Callable[..., None]) -> None:
         self._watcher, self._note = watcher, note
         for hook in ("on_start", "settle", "on_end"):
             setattr(self, hook, getattr(watcher.callback, hook))

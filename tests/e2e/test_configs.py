@@ -11,7 +11,7 @@ import yaml
 
 import framework
 import framework_data.mnist
-from framework.config.resolve import MAPPINGS
+from framework.registry.kinds import MAPPINGS
 
 ROOT = Path(framework_conf.__file__).parent
 SMALL = ["data=digits", "data.batch_size=16", "data.eval_batch_size=100", "train.steps=1", "callbacks=[metrics_log]"]
@@ -95,8 +95,8 @@ def test_no_choice_is_left_out():
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "debug").glob("*.yaml")))
 def test_every_debug_switch_composes(name):
+    from framework.config.compose import compose_config
     from framework.config.resolve import plain, settings_of
-    from framework.runs.python_api import compose_config
 
     config, _ = compose_config([f"debug={name}"])
     debug = settings_of(plain(config)).debug

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from framework.commands import cli
+from framework.config.compose import compose_config
 from framework.config.resolve import extended, plain, settings_of
-from framework.runs.python_api import compose_config
 
 SMALL = ("data=digits", "callbacks=[]")
 HEADER = "# @package _global_\n"

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framework.checkpoints import checkpoint, manifest
+from framework.config.compose import recorded_config
 from framework.errors import FrameworkError
-from framework.runs.python_api import recorded_config
 from framework.runs.resume import read
 from framework.runs.trained_model import load
 from framework_data.idx import IdxFile, read_idx

@@ -123,7 +123,7 @@ if CONTROL:
 import framework, framework.commands.cli, framework.runs.python_api, framework.runs.run
 from framework.registry import entry_points
 from framework.errors import PluginError
-for plugins in (entry_points.discover().every(kind) for kind in entry_points.KINDS):
+for plugins in (entry_points.discover().every(kind) for kind in kinds.KINDS):
     for plugin in plugins:
         plugin.load()
 threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]

@@ -190,7 +190,7 @@ def _note_calls(shim: Shim) -> None:
 
     from framework.training import callbacks, loop
 
-    class Noted(callbacks.Settled):
+    class Noted(callbacks.RaisePending):
         def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
             def begun(*args: Any) -> Any:
                 shim.note("call")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from framework.api import Share, aligned
+from framework.data import restricted
 from framework.ensembles.task import own_orders
 from framework.errors import ConfigError, DataError
-from framework.sharing import restricted
 from framework_data.pipeline import InMemoryPipeline, hold_out
 from framework_data.synthetic import synthetic
 from framework_data.text import text

@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.nn import initializers
 
-from framework.once import once
+from framework.arrays import quick_jit
 
 MAKERS = {
     "uniform": initializers.uniform(),
@@ -32,14 +32,14 @@ def test_it_makes_the_same_state(name, members):
 
     of_all = init if members is None else jax.vmap(init)
     seed = np.uint32(3) if members is None else np.arange(members, dtype=np.uint32)
-    quick, well = once(of_all)(seed), jax.jit(of_all)(seed)
+    quick, well = quick_jit(of_all)(seed), jax.jit(of_all)(seed)
     for mine, reference in zip(jax.tree.leaves(quick), jax.tree.leaves(well), strict=True):
         np.testing.assert_array_equal(mine, reference)
         assert mine.sharding == reference.sharding and mine.dtype == reference.dtype
 
 
 def test_what_it_is_given_beside_the_function_is_heeded():
-    doubled = once(lambda x, times: x * times, static_argnames="times", donate_argnums=0)
+    doubled = quick_jit(lambda x, times: x * times, static_argnames="times", donate_argnums=0)
     given = jnp.arange(4.0)
     np.testing.assert_array_equal(doubled(given, times=2), [0.0, 2.0, 4.0, 6.0])
     assert given.is_deleted()

@@ -9,11 +9,12 @@ from hydra.core.object_type import ObjectType
 from hydra.version import getbase
 
 from framework.commands.plugins import show
-from framework.config.resolve import COMPONENTS, MAPPINGS, extended, plain, settings_of
+from framework.config.compose import compose_config
+from framework.config.resolve import extended, plain, settings_of
 from framework.config.search_path import RegistrySource
 from framework.errors import ConfigError
 from framework.registry.entry_points import discover
-from framework.runs.python_api import compose_config
+from framework.registry.kinds import COMPONENTS, MAPPINGS
 
 WIDE = "def wide(hidden: int = 3):\n    return hidden\n"
 

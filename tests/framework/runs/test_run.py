@@ -15,10 +15,10 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import framework
+from framework.config.compose import compose_config
 from framework.ensembles.task import own_orders
 from framework.errors import ConfigError, NumericalError, StorageError
 from framework.runs import run
-from framework.runs.python_api import compose_config
 from framework_data.pipeline import InMemoryPipeline
 
 TINY = [

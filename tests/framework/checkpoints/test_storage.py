@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import pytest
 
 import framework
-from framework.checkpoints.checkpoint import restore, steps
+from framework.checkpoints.checkpoint import restore
+from framework.checkpoints.folder import check_space, steps
 from framework.checkpoints.snapshot import size
 from framework.config.settings import RunSettings
 from framework.errors import StorageError
-from framework.runs.folder import check_place, check_space
+from framework.runs.folder import check_place
 from framework.training import callbacks, loop
 
 TINY = [
@@ -200,7 +201,7 @@ def test_a_save_that_fails_in_its_thread_ends_the_run_before_the_next_one(tmp_pa
 def test_at_most_one_call_begins_after_the_disk_refused_a_save(tmp_path, monkeypatch, steps_per_call):
     noted, flush = [], os.fsync
 
-    class Noted(callbacks.Settled):
+    class Noted(callbacks.RaisePending):
         def calling(self, call):
             def begun(*args):
                 noted.append("call")

@@ -1,16 +1,50 @@
-"""Who makes which examples of a batch, where several processes are one run."""
+"""Data: the pipeline's contract, and the parts of a batch that one process makes."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from framework.contracts import Batch, DataPipeline
+from framework.contracts import Batch
 from framework.errors import ConfigError
+
+
+class DataPipeline(Protocol):
+    """Batches of NumPy arrays. Batch k is a pure function of (seed, k), so there is nothing to save or restore.
+
+    A pipeline may have more: `facts`, a mapping for JSON of what one must know to use a trained model, which goes into
+    the run's record and is `framework.load(RUN).facts`; `ready()`, called once the rest is built, which waits for what
+    a thread of its factory still reads; what `stepping.Indexed` says, for examples in memory; and for several processes
+    `restricted(share: Share) -> DataPipeline`, of the same batches, of which `train` and `eval` make only the examples
+    at `share.rows(size)`, size being that of the whole batch. All else stays that of whole batches, `spec` too.
+
+    Attributes:
+      spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].
+      steps_per_epoch: training batches in one pass over the training split.
+      splits: names that `eval` takes, the one for evaluation during training first.
+      source: where the data came from, in words, for the run record.
+    """
+
+    @property
+    def spec(self) -> Batch: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+    @property
+    def source(self) -> str: ...
+
+    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Yield batches start, start + 1, … without end."""
+        ...
+
+    def eval(self, split: str) -> Iterator[Batch]:
+        """Yield every example of a split once; the last batch is padded with examples of weight 0."""
+        ...
 
 
 class Share(NamedTuple):
@@ -101,3 +135,24 @@ class _CutRows(_Cut):
         for step in itertools.count(start):
             rows = self.rows(seed, step)
             yield self.prepare(jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.arrays))
+
+
+class InMemory(Protocol):
+    """What a pipeline may offer beside `train` if its examples lie in memory: all of them, and a batch's indices.
+
+    Where they lie in another form than that of a batch, such as bytes for floats, it offers `prepare(batch)` too, a
+    pure function of NumPy's and JAX's arrays: it becomes part of the step.
+
+    Attributes:
+      arrays: the training examples, leaves [N, ...].
+      rows: of a batch, int32 [B].
+    """
+
+    arrays: Batch
+
+    def rows(self, seed: int, step: int) -> np.ndarray: ...
+
+
+def is_indexed(data: DataPipeline) -> bool:
+    """Whether a pipeline's examples lie in memory, to be gathered by index."""
+    return hasattr(data, "arrays") and hasattr(data, "rows")

@@ -17,10 +17,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from framework.api import TrainState
 from framework.checkpoints import checkpoint
-from framework.checkpoints.checkpoint import restore, save, steps
+from framework.checkpoints.checkpoint import restore, save
+from framework.checkpoints.folder import steps
 from framework.checkpoints.npz import FILES
-from framework.checkpoints.snapshot import Cut, leaves_by_path
+from framework.checkpoints.snapshot import LocalShards
 from framework.errors import MismatchError, StorageError
+from framework.trees import leaves_by_path
 
 
 class Row(NamedTuple):
@@ -369,7 +371,7 @@ PIECES = {
 
 def write_pieces(folder, values, boxes):
     own = {box: values[tuple(slice(*bounds) for bounds in box)].copy() for box in boxes}
-    leaves = {"cut": Cut(values.shape, values.dtype, own), "whole": np.arange(3)}
+    leaves = {"cut": LocalShards(values.shape, values.dtype, own), "whole": np.arange(3)}
     checkpoint.begin(folder, 1)
     return checkpoint.conclude(folder, 1, checkpoint.write(folder, 1, leaves, FILES), FILES)
 

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from framework.commands.cli import main
+from framework.config.compose import compose_config
 from framework.config.sizes import bytes_of, in_words
 from framework.errors import ConfigError
-from framework.runs.python_api import compose_config
 from framework_bench import batch_size, bench
 from framework_bench.bench import BARE, CHUNKED, DATA, EVALUATION, SINGLE
 

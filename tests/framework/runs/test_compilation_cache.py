@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 
+from framework.config.compose import compose_config
 from framework.config.settings import RunSettings
 from framework.config.sizes import bytes_of
 from framework.errors import ConfigError
 from framework.runs.compilation_cache import KEPT, cache_folder, persistent_cache, sweep
-from framework.runs.python_api import compose_config, run
+from framework.runs.python_api import run
 
 
 @pytest.mark.parametrize(("limit", "left"), [(1000, 10), (999, 7), (500, 4), (99, 0), (0, 0)])

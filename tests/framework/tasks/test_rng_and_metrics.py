@@ -14,7 +14,7 @@ import pytest
 from jax.test_util import check_grads
 
 from framework.errors import ConfigError
-from framework.tasks.metrics import Mean, merge, weighted
+from framework.tasks.metrics import WeightedMean, merge, weighted
 from framework.tasks.rng import root_key, step_key, stream
 
 STREAMS = ("init", "model", "augment", "dropout", "eval", "")
@@ -150,9 +150,9 @@ def test_padding_a_batch_changes_nothing():
 
 
 def test_merging_is_commutative_and_has_a_neutral_mean():
-    left, right = Mean(jnp.float32(3), jnp.float32(2)), Mean(jnp.float32(5), jnp.float32(1))
-    assert merge(left, right) == merge(right, left) == Mean(jnp.float32(8), jnp.float32(3))
-    assert merge(left, Mean(jnp.float32(0), jnp.float32(0))) == left
+    left, right = WeightedMean(jnp.float32(3), jnp.float32(2)), WeightedMean(jnp.float32(5), jnp.float32(1))
+    assert merge(left, right) == merge(right, left) == WeightedMean(jnp.float32(8), jnp.float32(3))
+    assert merge(left, WeightedMean(jnp.float32(0), jnp.float32(0))) == left
 
 
 @pytest.mark.parametrize(

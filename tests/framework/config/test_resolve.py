@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from framework.config.resolve import COMPONENTS, GROUPS, MAPPINGS, extended, plain, settings_of, tagged
+from framework.config.resolve import extended, plain, settings_of, tagged
 from framework.config.settings import Debug, Distributed, RunSettings, Train
 from framework.errors import ConfigError
-from framework.registry.entry_points import KINDS
+from framework.registry.kinds import COMPONENTS, GROUPS, KINDS, MAPPINGS
 
 WHOLE = {section: {"name": "x"} for section in COMPONENTS} | {"metrics": {"accuracy": {}}, "callbacks": {}}
 

@@ -20,6 +20,7 @@ import pytest
 
 import framework
 from framework.checkpoints import checkpoint
+from framework.checkpoints.folder import steps
 from framework.errors import ConfigError
 from tests.faults.peers import free_port
 
@@ -295,7 +296,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path
     jobs += [{"resume": "part", "words": ["train.steps=5"]}, {"resume": "one", "words": ["train.steps=8"]}]
     codes, told = ended(launch(*jobs, {"words": [*words, "run.dir=part", "run.resume=auto"]}))
     assert codes == [0, 0], "\n".join(told[0] + told[1])
-    whole, part = (checkpoint.steps(tmp_path / name / "checkpoints") for name in ("whole", "part"))
+    whole, part = (steps(tmp_path / name / "checkpoints") for name in ("whole", "part"))
     assert whole == [4, 8] and part == [3, 4, 5, 8]
     saved = [tmp_path / name / "checkpoints" / "8" for name in ("whole", "part")]
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in saved]
@@ -311,7 +312,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path
     assert "distributed" not in (tmp_path / "part" / "config.yaml").read_text()
     # One process goes on with what two have written, and two with what one has.
     assert int(framework.resume(tmp_path / "part", ["train.steps=10"]).state.step) == 10
-    assert checkpoint.steps(one.directory / "checkpoints") == [4, 8]
+    assert steps(one.directory / "checkpoints") == [4, 8]
     assert_same_losses(tmp_path / "one", tmp_path / "whole", TAGS[:2])
 
 
@@ -334,7 +335,7 @@ def test_a_save_that_one_process_cannot_write_ends_all_with_one_line(launch, tmp
     by = r" by process 1: File too large\." if process else ": File exists"
     assert len(errors[0]) == 1 and errors[0] == errors[1] == told[1]
     assert re.match(rf"error\[storage\]: checkpoint run/checkpoints/4 cannot be written{by}", errors[0][0])
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == []
+    assert steps(tmp_path / "run" / "checkpoints") == []
     entry = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (entry["status"], entry["exit_code"]) == ("failed", 5)
 
@@ -372,8 +373,8 @@ atexit.register(lambda: pathlib.Path(f"peak{process}").write_text(str(tracemallo
 @pytest.mark.slow
 def test_no_process_holds_more_than_its_pieces_and_one_array(launch, tmp_path):
     words = [*TINY, *FSDP, "model.hidden=[4000, 4000]", "train.checkpoint_every=2", "run.dir=run", "run.resume=auto"]
-    for steps in (2, 4):  # the second run reads what the first has written
-        jobs = [{"python": MEASURE}, {"words": [*words, f"train.steps={steps}"]}]
+    for count in (2, 4):  # the second run reads what the first has written
+        jobs = [{"python": MEASURE}, {"words": [*words, f"train.steps={count}"]}]
         codes, told = ended(launch(*jobs)[-2:])
         assert codes == [0, 0], "\n".join(told[0] + told[1])
         leaves = json.loads((tmp_path / "run" / "checkpoints" / "2" / "manifest.json").read_text())["leaves"]
@@ -390,7 +391,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_end(launch, tmp
     words = [*TINY, *WRITTEN[name][0], "train.steps=400", "train.log_every=100", "train.eval_every=0"]
     words += ["train.checkpoint_every=50", "run.watchdog=20"]
     processes = launch({"words": [*words, "run.dir=run"]})
-    until(lambda: len(checkpoint.steps(tmp_path / "run" / "checkpoints")) > 1)
+    until(lambda: len(steps(tmp_path / "run" / "checkpoints")) > 1)
     processes[1].send_signal(signal.SIGKILL)
     assert ended(processes)[0] == [7, -9]
     jobs = [{"words": [*words, "run.dir=whole"]}, {"words": [*words, "run.dir=run", "run.resume=auto"]}]
@@ -457,7 +458,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step_which_is_saved(launch, tm
     processes[1].send_signal(signal.SIGTERM)
     codes, told = ended(processes)
     assert codes == [143, 143], told
-    (step,) = checkpoint.steps(tmp_path / "run" / "checkpoints")
+    (step,) = steps(tmp_path / "run" / "checkpoints")
     expected = f"error[interrupted]: SIGTERM at step {step}; `resume run` goes on from there."
     assert told[0][-1] == expected and told[1] == [expected]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == step

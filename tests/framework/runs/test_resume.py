@@ -19,7 +19,7 @@ import pytest
 import framework
 from framework.config.settings import RunSettings
 from framework.errors import ConfigError, StorageError
-from framework.runs import record
+from framework.runs.folder import make_directory
 
 TINY = [
     "data=synthetic",
@@ -212,7 +212,7 @@ def test_runs_that_draw_one_name_have_folders_of_their_own(tmp_path, monkeypatch
     drawn = iter(["1a2b", "1a2b", "3c4d"])
     monkeypatch.setattr(secrets, "token_hex", lambda _: next(drawn))
     monkeypatch.setattr(time, "strftime", lambda _: "20260101-120000")
-    made = [record.make_directory(RunSettings(root=str(tmp_path)), "mnist").name for _ in range(2)]
+    made = [make_directory(RunSettings(root=str(tmp_path)), "mnist").name for _ in range(2)]
     assert made == ["20260101-120000-1a2b", "20260101-120000-3c4d"]
 
 

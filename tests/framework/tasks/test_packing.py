@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from framework.packing import slim, typed, unpack, untyped
-from framework.tasks.metrics import Mean
+from framework.tasks.metrics import WeightedMean, pack_outputs, unpack, unwrap_keys, wrap_keys
 
 
 class State(NamedTuple):
@@ -39,8 +38,8 @@ def numbers(tree):
 @pytest.mark.parametrize("make", TREES.values(), ids=TREES.keys())
 def test_keys_are_themselves_after_going_as_numbers(make, way):
     tree = make()
-    plain = way(untyped)(tree)
-    again = way(typed)(plain)
+    plain = way(unwrap_keys)(tree)
+    again = way(wrap_keys)(plain)
     assert not any(map(is_key, jax.tree.leaves(plain)))
     assert jax.tree.structure(again) == jax.tree.structure(tree)
     for found, expected in zip(jax.tree.leaves(again), jax.tree.leaves(tree), strict=True):
@@ -51,13 +50,16 @@ def test_keys_are_themselves_after_going_as_numbers(make, way):
 def test_a_slim_step_makes_the_state_and_means_of_the_step_itself():
     def step(state, batch, axis=None):
         noise = jax.random.normal(jax.random.fold_in(state.key, state.step), batch.shape)
-        means = {"noise": Mean(noise.sum(), jnp.float32(noise.size)), "rows": Mean(noise.sum(axis=0), jnp.float32(4))}
+        means = {
+            "noise": WeightedMean(noise.sum(), jnp.float32(noise.size)),
+            "rows": WeightedMean(noise.sum(axis=0), jnp.float32(4)),
+        }
         return State(state.step + 1, jax.random.split(state.key)[0]), means
 
     state, batch = State(jnp.int32(0), jax.random.key(7)), jnp.zeros((4, 3))
     expected, means = jax.jit(step)(state, batch)
-    plain, packed = jax.jit(slim(step))(untyped(state), batch)
-    assert all(map(np.array_equal, numbers(typed(plain)), numbers(expected)))
+    plain, packed = jax.jit(pack_outputs(step))(unwrap_keys(state), batch)
+    assert all(map(np.array_equal, numbers(wrap_keys(plain)), numbers(expected)))
     found = unpack(packed)
     assert found.keys() == means.keys()
     for name, mean in means.items():

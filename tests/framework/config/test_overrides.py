@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from framework.config.compose import compose_config
 from framework.config.overrides import rewrite
 from framework.errors import ConfigError
-from framework.runs.python_api import compose_config
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from framework.commands.plugins import show
-from framework.config.resolve import GROUPS
 from framework.errors import ConfigError, PluginError
-from framework.registry.entry_points import KINDS
+from framework.registry.kinds import GROUPS, KINDS
 
 WIDE = '''
 from __future__ import annotations

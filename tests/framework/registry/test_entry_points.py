@@ -11,7 +11,8 @@ import pytest
 import framework.registry.entry_points
 from framework.commands.plugins import show
 from framework.errors import ConfigError, PluginError
-from framework.registry.entry_points import KINDS, discover, normalised
+from framework.registry.entry_points import discover, normalised
+from framework.registry.kinds import KINDS
 
 WIDE = 'def wide(hidden: int = 3):\n    """A wide one."""\n    return hidden\n'
 

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 import framework
 from framework.api import TrainState
-from framework.checkpoints.checkpoint import steps
+from framework.checkpoints.folder import steps
 from framework.errors import ConfigError, NumericalError
 from framework.tasks.nonfinite import ROLLBACKS, Guarded, finite_leaves, guarded, spoilt_leaf
 from framework.tasks.rng import root_key

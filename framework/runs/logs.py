@@ -1,0 +1,81 @@
+"""The framework's log: on the console, and in a run's run.log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from framework.config.secrets import masked
+from framework.distributed import processes
+from framework.errors import writing
+
+LOGGER = logging.getLogger("framework")
+
+
+@contextmanager
+def console() -> Iterator[None]:
+    """Show the framework's log as plain lines on stderr while a run lasts, and leave logging as it was.
+
+    Of several processes only process 0 shows more than errors.
+    """
+    with _handling(_Console(), logging.Formatter("%(message)s")):
+        level = LOGGER.level
+        LOGGER.setLevel(logging.INFO if processes.index() == 0 else logging.ERROR)
+        try:
+            yield
+        finally:
+            LOGGER.setLevel(level)
+
+
+@contextmanager
+def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
+    """Copy the framework's log into `run.log`, without the secrets in it."""
+    if processes.index() > 0:
+        yield
+        return
+    line = "%(asctime)s %(levelname)s %(message)s"
+    with writing(directory / "run.log"):
+        handler = _LogFile(directory / "run.log")
+    with _handling(handler, _Masking(line, hidden)):
+        yield
+
+
+class _Masking(logging.Formatter):
+    def __init__(self, line: str, hidden: Collection[str]) -> None:
+        super().__init__(line)
+        self.hidden = hidden
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record), self.hidden)
+
+
+class _LogFile(logging.FileHandler):
+    """Says once that the disk takes no more lines, which stand on stderr as well; whether a run goes on is not its."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self.setLevel(logging.CRITICAL + 1)
+        sys.stderr.write(f"{self.baseFilename} cannot be written: {sys.exception()}\n")
+
+
+class _Console(logging.Handler):
+    """Writes to what stderr is at that moment: a live progress bar redirects it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
+@contextmanager
+def _handling(handler: logging.Handler, formatter: logging.Formatter) -> Iterator[None]:
+    handler.setFormatter(formatter)
+    propagated, LOGGER.propagate = LOGGER.propagate, False
+    LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.propagate = propagated
+        with suppress(OSError):  # said already
+            handler.close()
