@@ -181,7 +181,7 @@ def test_a_run_that_is_killed_after_its_last_save_has_ended(tmp_path, words):
     words = [*TINY[5:], *data, "data.eval_batch_size=16", "train.checkpoint_every=4", *words]
     straight = framework.run([*words, f"run.dir={tmp_path}/straight"])
     script = (
-        "import os, sys, framework\nfrom framework import store\ncommit = store.commit\n"
+        "import os, sys, framework\nfrom framework.checkpoints import checkpoint as store\ncommit = store.commit\n"
         "def commit_and_die(folder, step, *rest):\n    commit(folder, step, *rest)\n    step == 12 and os._exit(137)\n"
         "store.commit = commit_and_die\nframework.run(sys.argv[1:])"
     )
@@ -298,7 +298,8 @@ def test_a_signal_saves_and_stops(tmp_path, number, code):
 
 def test_a_signal_ends_the_wait_for_data(tmp_path):
     script = (
-        "import sys, threading\nfrom framework_data.pipeline import InMemoryPipeline\nfrom framework import cli\n"
+        "import sys, threading\nfrom framework_data.pipeline import InMemoryPipeline\n"
+        "from framework.commands import cli\n"
         "rows = InMemoryPipeline.rows\n"
         "def wait(self, seed, step):\n    return threading.Event().wait() if step == 7 else rows(self, seed, step)\n"
         "InMemoryPipeline.rows = wait\ncli.main(sys.argv[1:])"
@@ -320,7 +321,7 @@ def test_a_signal_ends_the_wait_for_data(tmp_path):
 WAITING = """
 import sys, threading
 from framework_data.pipeline import InMemoryPipeline
-from framework import cli
+from framework.commands import cli
 
 class Waiting:
     def __init__(self, inner):
