@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from framework import testing
 from framework.commands.cli import main
 from framework.config.compose import compose_config
 from framework.config.sizes import bytes_of, in_words
@@ -13,17 +14,7 @@ from framework.errors import ConfigError
 from framework_bench import batch_size, bench
 from framework_bench.bench import BARE, CHUNKED, DATA, EVALUATION, SINGLE
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.classes=10",
-    "data.examples=96",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
-    "model.hidden=[8]",
-    "train.steps=12",
-]
+TINY = [*testing.TINY, "data.examples=96", "train.steps=12"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import framework
 from framework.api import Run, StopTraining
 from framework.errors import ConfigError
+from framework.testing import run_record
 from framework_callbacks.early_stopping import early_stopping
 
 
@@ -101,6 +102,6 @@ def test_a_run_ends_in_good_order(tmp_path):
     early = ["callbacks=[metrics_log,checkpoint]", "callbacks+={early_stopping: {patience: 3}}"]
     result = framework.run([*words.split(), *more, *early, f"run.root={tmp_path}"])
     assert int(result.state.step) == 8
-    record = json.loads((result.directory / "run.json").read_text())
+    record = run_record(result)
     assert (record["status"], record["exit_code"]) == ("stopped", 0)
     assert "has not improved on" in record["reason"]

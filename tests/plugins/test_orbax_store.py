@@ -12,10 +12,12 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import framework
+from framework import testing
 from framework.checkpoints.checkpoint import commit, restore, save
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import snapshot
 from framework.errors import ConfigError, StorageError
+from framework.testing import assert_same_bits
 from framework_orbax.store import orbax
 
 ORBAX = orbax()
@@ -34,14 +36,8 @@ DTYPES = [
 ]
 
 TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.examples=64",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
+    *testing.TINY,
     "data.classes=8",
-    "model=mlp",
-    "model.hidden=[8]",
     "model.classes=8",
     "train.log_every=2",
     "train.eval_every=0",
@@ -55,24 +51,12 @@ def tree():
     return {**arrays, **odd, "key": jax.random.key(5), "not finite": jnp.array([jnp.nan, jnp.inf, -0.0])}
 
 
-def data(leaf):
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
-def assert_same(left, right):
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        assert data(one).tobytes() == data(other).tobytes()
-
-
 def test_a_tree_comes_back_bit_for_bit_whole_and_in_part(tmp_path):
     path = save(tmp_path, 3, tree(), ORBAX)
     assert json.loads((path / "manifest.json").read_text())["store"] == "orbax"
-    assert_same(restore(path, jax.eval_shape(tree), whole=True), tree())
+    assert_same_bits(restore(path, jax.eval_shape(tree), whole=True), tree())
     part = {"int4": tree()["int4"], "empty": tree()["empty"]}
-    assert_same(restore(path, part), part)
+    assert_same_bits(restore(path, part), part)
 
 
 @pytest.mark.parametrize("store", [ORBAX, FILES], ids=lambda store: store.name)
@@ -89,10 +73,10 @@ def test_what_is_cut_over_devices_comes_back_so_and_no_donation_reaches_it(tmp_p
         for name, v in values.items()
     }
     found = restore(path, like)
-    assert_same(found, {name: jnp.asarray(value) for name, value in values.items()})
+    assert_same_bits(found, {name: jnp.asarray(value) for name, value in values.items()})
     assert found["a"].sharding.is_equivalent_to(cut, 2) and found["b"].sharding.is_equivalent_to(whole, 1)
     assert [shard.data.shape for shard in found["a"].addressable_shards] == [(2, 2), (2, 2)]
-    assert_same(restore(path, {"a": jnp.zeros([4, 2])}), {"a": jnp.asarray(values["a"])})
+    assert_same_bits(restore(path, {"a": jnp.zeros([4, 2])}), {"a": jnp.asarray(values["a"])})
 
 
 def damages(path, flips):
@@ -116,12 +100,12 @@ def test_no_damage_in_any_file_becomes_numbers(tmp_path, flips):
         for _, damaged in damages(file, flips):
             file.unlink() if damaged is None else file.write_bytes(damaged)
             try:
-                assert_same(restore(path, sound, whole=True), sound)
+                assert_same_bits(restore(path, sound, whole=True), sound)
             except StorageError as error:
                 assert str(error).startswith(f"checkpoint {path} cannot be read: ") and "\n" not in str(error)
                 told += 1
             file.write_bytes(content)
-    assert_same(restore(path, sound, whole=True), sound)
+    assert_same_bits(restore(path, sound, whole=True), sound)
     assert told > 20
 
 
@@ -137,7 +121,7 @@ def test_a_run_that_orbax_saves_goes_on_from_the_step_before_a_damaged_one(tmp_p
         content[len(content) // 2] ^= 8
         file.write_bytes(content)
     resumed = framework.resume(tmp_path / "run", ["train.steps=8"])
-    assert_same(resumed.state, straight.state)
+    assert_same_bits(resumed.state, straight.state)
     assert (tmp_path / "run" / "checkpoints" / "6.damaged").is_dir()
     assert framework.load(tmp_path / "run")(np.zeros([2, 6], np.float32)).shape == (2, 8)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import subprocess
 import sys
@@ -14,19 +14,15 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import framework
+from framework import testing
 from framework.api import TrainState
 from framework.errors import ConfigError
+from framework.testing import run_record, series
 from framework_strategies.sharded import sharded
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
+WORDS = [
     "data.classes=8",
     "data.examples=60",
-    "data.noise=3",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
     "model.hidden=[8, 12]",
     "model.classes=8",
     "model.dropout=0.25",
@@ -41,15 +37,7 @@ TAGS = ("train/loss", "train/accuracy", "eval/loss", "eval/accuracy")
 
 @pytest.fixture
 def train(tmp_path):
-    def run(*overrides):
-        return framework.run([*TINY, f"run.root={tmp_path}", *overrides])
-
-    return run
-
-
-def series(result, tag):
-    lines = (result.directory / "metrics.jsonl").read_text().splitlines()
-    return np.array([record[tag] for record in map(json.loads, lines) if tag in record])
+    return functools.partial(testing.train, tmp_path, *WORDS)
 
 
 def specs_by_path(tree):
@@ -166,7 +154,7 @@ STRATEGIES = {
     [(4, ["pmap", "fsdp"]), pytest.param(8, list(STRATEGIES), marks=pytest.mark.slow)],
 )
 def test_more_devices_give_the_losses_of_one(train, tmp_path, devices, names):
-    words = [*TINY, "model.dropout=0"]  # whose noise with pmap is that of as many devices
+    words = [*testing.TINY, *WORDS, "model.dropout=0"]  # whose noise with pmap is that of as many devices
     jobs = [[*words, *STRATEGIES[name], f"run.dir={tmp_path}/{name}"] for name in names]
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     code = f"import framework\nfor job in {jobs!r}: framework.run(job)"
@@ -174,8 +162,7 @@ def test_more_devices_give_the_losses_of_one(train, tmp_path, devices, names):
     assert done.returncode == 0, done.stderr
     reference = train("strategy=jit", "model.dropout=0")
     for name in names:
-        assert json.loads((tmp_path / name / "run.json").read_text())["status"] == "done"
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        assert run_record(tmp_path / name)["status"] == "done"
         for tag in TAGS:
-            losses = [record[tag] for record in map(json.loads, lines) if tag in record]
+            losses = series(tmp_path / name, tag)
             np.testing.assert_allclose(losses, series(reference, tag), rtol=1e-5, err_msg=f"{name}: {tag}")

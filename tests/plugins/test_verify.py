@@ -6,23 +6,12 @@ import json
 
 import pytest
 
+from framework import testing
 from framework.commands.cli import main
 from framework.errors import DifferenceError
 from framework_verify import trail, verify
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.examples=64",
-    "data.noise=3",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
-    "model.hidden=[8]",
-    "model.dropout=0.25",
-    "callbacks=[metrics_log,checkpoint]",
-    "optimizer.learning_rate=0.01",
-]
+TINY = [*testing.TINY, "model.dropout=0.25", "callbacks=[metrics_log,checkpoint]", "optimizer.learning_rate=0.01"]
 
 ACME = """
 import itertools

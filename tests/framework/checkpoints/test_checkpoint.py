@@ -22,6 +22,7 @@ from framework.checkpoints.folder import steps
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import LocalShards
 from framework.errors import MismatchError, StorageError
+from framework.testing import assert_same_bits, message
 from framework.trees import leaves_by_path
 
 
@@ -80,52 +81,35 @@ DTYPES = ["bfloat16", "float16", "float32", "int8", "uint8", "int16", "int32", "
 DTYPES += ["float8_e4m3fn", "float8_e5m2", "int4"]
 
 
-def data(leaf):
-    is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
-def assert_same(left, right):
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        assert one.dtype == jnp.asarray(other).dtype
-        assert data(one).shape == data(other).shape
-        assert data(one).tobytes() == data(jnp.asarray(other)).tobytes()
-
-
-def message(raised):
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
-
-
 @pytest.mark.parametrize("name", TREES)
 def test_a_tree_comes_back_bit_for_bit(tmp_path, name):
     tree = TREES[name]()
     path = save(tmp_path, 3, tree)
     assert path == tmp_path / "3"
-    assert_same(restore(path, tree), tree)
+    assert_same_bits(restore(path, tree), tree)
 
 
 @pytest.mark.parametrize("name", TREES)
 def test_shapes_and_types_suffice_to_read_a_tree(tmp_path, name):
     tree = TREES[name]()
-    assert_same(restore(save(tmp_path, 0, tree), jax.eval_shape(lambda: TREES[name]())), tree)
+    assert_same_bits(restore(save(tmp_path, 0, tree), jax.eval_shape(lambda: TREES[name]())), tree)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 1, 3)])
 def test_every_dtype_comes_back_bit_for_bit(tmp_path, dtype, shape):
     tree = {"a": jnp.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape), dtype)}
-    assert_same(restore(save(tmp_path, 1, tree), tree), tree)
+    assert_same_bits(restore(save(tmp_path, 1, tree), tree), tree)
 
 
 def test_a_part_of_a_tree_can_be_read(tmp_path):
     state = train_state()
     path = save(tmp_path, 7, state)
     part = {"params": state.params, "model_state": state.model_state}
-    assert_same(restore(path, part), part)
-    assert_same(restore(path, {"params": [{"b": state.params[0]["b"]}]}), {"params": [{"b": state.params[0]["b"]}]})
+    assert_same_bits(restore(path, part), part)
+    assert_same_bits(
+        restore(path, {"params": [{"b": state.params[0]["b"]}]}), {"params": [{"b": state.params[0]["b"]}]}
+    )
 
 
 def test_steps_are_in_order_and_one_that_lost_its_files_is_among_them(tmp_path):
@@ -151,7 +135,7 @@ def test_only_the_step_is_left_in_the_folder(tmp_path):
 def test_saving_a_step_again_replaces_it(tmp_path):
     save(tmp_path, 1, {"a": jnp.zeros(2), "b": jnp.zeros(1)})
     path = save(tmp_path, 1, {"a": jnp.ones(2)})
-    assert_same(restore(path, {"a": jnp.zeros(2)}), {"a": jnp.ones(2)})
+    assert_same_bits(restore(path, {"a": jnp.zeros(2)}), {"a": jnp.ones(2)})
     with pytest.raises(StorageError, match="holds no 'b'"):
         restore(path, {"b": jnp.zeros(1)})
 
@@ -203,7 +187,7 @@ def test_a_save_that_fails_half_way_leaves_the_former_steps(tmp_path, case, step
     with pytest.raises(error):
         save(tmp_path, step, make())
     assert steps(tmp_path) == [1]
-    assert_same(restore(tmp_path / "1", tree), tree)
+    assert_same_bits(restore(tmp_path / "1", tree), tree)
     save(tmp_path, step, tree)
     assert steps(tmp_path) == sorted({1, step})
 
@@ -222,7 +206,7 @@ def test_a_step_that_cannot_be_put_in_place_leaves_the_former_one(tmp_path, monk
     with pytest.raises(StorageError, match=r"checkpoint .*/1 cannot be written: No space left on device\."):
         save(tmp_path, 1, {"a": jnp.ones(2)})
     assert steps(tmp_path) == [1]
-    assert_same(restore(tmp_path / "1", tree), tree)
+    assert_same_bits(restore(tmp_path / "1", tree), tree)
 
 
 @pytest.mark.parametrize("blocked", ["folder", ".1.partial"])
@@ -285,7 +269,7 @@ def test_all_that_differs_is_named_and_a_whole_tree_may_hold_no_more(tmp_path):
     told = "holds no 'e'; 'b' is float32[3], expected float32[2]; 'c' has no place in this state; 1 more differ"
     assert message(raised) == f"checkpoint {path}: {told}; was it saved with another model or optimizer?"
     part = {"a": jnp.ones(2)}
-    assert_same(restore(path, part), part)
+    assert_same_bits(restore(path, part), part)
 
 
 @pytest.mark.parametrize("file", ["arrays.npz", "manifest.json"])
@@ -304,7 +288,7 @@ def test_a_flipped_bit_anywhere_is_told_or_does_not_matter(tmp_path, file):
             assert "\n" not in str(error)
             told += 1
         else:
-            assert_same(found, tree)
+            assert_same_bits(found, tree)
     assert told > len(whole) // 8
 
 

@@ -6,33 +6,22 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
 import framework
+from framework import testing
 from framework.checkpoints.checkpoint import restore
 from framework.checkpoints.folder import check_space, steps
 from framework.checkpoints.snapshot import size
 from framework.config.settings import RunSettings
 from framework.errors import StorageError
 from framework.runs.folder import check_place
-from framework.training import callbacks, loop
+from framework.testing import run_record
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.examples=64",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
-    "model.hidden=[8]",
-    "train.steps=20",
-    "train.eval_every=0",
-    "run.compilation_cache=false",
-]
+TINY = [*testing.TINY, "train.steps=20", "train.eval_every=0", "run.compilation_cache=false"]
 
 WIDE = ["model.hidden=[4000]", "callbacks.checkpoint.keep=0", "train.checkpoint_every=2"]
 """A state of some 1.4 MB."""
@@ -141,7 +130,7 @@ def test_a_disk_that_fills_up_costs_the_save_that_failed_and_no_other(disk):
     assert sorted(path.name for path in checkpoints.iterdir()) == sorted(map(str, saved))
     for step in saved:
         restore(checkpoints / str(step), {"step": jnp.int32(0)})
-    record = json.loads((disk / "run" / "run.json").read_text())
+    record = run_record(disk / "run")
     assert (record["status"], record["exit_code"]) == ("failed", 5)
     resumed = framework.resume(disk / "run", ["callbacks.checkpoint.keep=1"])
     assert int(resumed.state.step) == 20 and steps(checkpoints) == [20]
@@ -193,47 +182,8 @@ def test_a_save_that_fails_in_its_thread_ends_the_run_before_the_next_one(tmp_pa
         framework.run([*TINY, *words, f"run.dir={tmp_path}/run"])
     assert message(caught)
     assert 500 <= len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 1000
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["exit_code"] == 5
+    assert run_record(tmp_path / "run")["exit_code"] == 5
     assert steps(tmp_path / "run" / "checkpoints") == []
-
-
-@pytest.mark.parametrize("steps_per_call", [1, 10])
-def test_at_most_one_call_begins_after_the_disk_refused_a_save(tmp_path, monkeypatch, steps_per_call):
-    noted, flush = [], os.fsync
-
-    class Noted(callbacks.RaisePending):
-        def calling(self, call):
-            def begun(*args):
-                noted.append("call")
-                return call(*args)
-
-            return super().calling(begun)
-
-    def refused(descriptor):
-        path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if ".1000.partial" not in str(path):
-            return flush(descriptor)
-        for number in range(300):  # what is cleaned up before the error is told delays it
-            (path.parent / str(number)).touch()
-        noted.append("refused")
-        for _ in range(20):  # each file operation on the way out leaves the interpreter to the other threads
-            path.stat()
-        time.sleep(0.0005)  # and a disk takes its time for some, in which single steps begin, were they not held back
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(loop, "Settled", Noted)
-    monkeypatch.setattr(os, "fsync", refused)
-    words = ["train.steps=20000", "train.checkpoint_every=1000", "train.log_every=0", "~callbacks.tensorboard"]
-    late = []
-    for trial in range(5):
-        noted.clear()
-        with pytest.raises(StorageError, match="checkpoints/1000 cannot be written: No space left on device"):
-            framework.run([*TINY, *words, f"train.steps_per_call={steps_per_call}", f"run.dir={tmp_path}/{trial}"])
-        assert noted.count("call") >= 1000 // steps_per_call
-        late.append(noted[noted.index("refused") :].count("call"))
-        assert list((tmp_path / str(trial) / "checkpoints").iterdir()) == []
-    # A busy machine may give the thread no processor for a while; nothing else may delay it.
-    assert sorted(late)[2] <= 1 and max(late) <= 5, late
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -242,7 +192,7 @@ def test_a_run_whose_last_state_cannot_be_saved_is_not_done(tmp_path, asynchrono
     words = ["train.checkpoint_every=10", f"callbacks.checkpoint.asynchronous={asynchronous}"]
     with pytest.raises(StorageError, match=text):
         framework.run([*TINY, *words, f"run.dir={tmp_path}/run"])
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record = run_record(tmp_path / "run")
     assert (record["status"], record["exit_code"]) == ("failed", 5)
     assert steps(tmp_path / "run" / "checkpoints") == [10]
     (tmp_path / "run" / "checkpoints" / ".20.partial").unlink()

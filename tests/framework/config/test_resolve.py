@@ -9,14 +9,9 @@ from framework.config.resolve import extended, plain, settings_of, tagged
 from framework.config.settings import Debug, Distributed, RunSettings, Train
 from framework.errors import ConfigError
 from framework.registry.kinds import COMPONENTS, GROUPS, KINDS, MAPPINGS
+from framework.testing import message
 
 WHOLE = {section: {"name": "x"} for section in COMPONENTS} | {"metrics": {"accuracy": {}}, "callbacks": {}}
-
-
-def message(raised):
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 def test_sections_left_out_have_their_defaults():

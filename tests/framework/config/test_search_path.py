@@ -15,6 +15,7 @@ from framework.config.search_path import RegistrySource
 from framework.errors import ConfigError
 from framework.registry.entry_points import discover
 from framework.registry.kinds import COMPONENTS, MAPPINGS
+from framework.testing import message
 
 WIDE = "def wide(hidden: int = 3):\n    return hidden\n"
 
@@ -26,12 +27,6 @@ defaults:
 model: {hidden: 7}
 train: {steps: 12}
 """
-
-
-def message(raised):
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.fixture

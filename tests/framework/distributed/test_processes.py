@@ -19,20 +19,17 @@ import numpy as np
 import pytest
 
 import framework
+from framework import testing
 from framework.checkpoints import checkpoint
 from framework.checkpoints.folder import steps
 from framework.errors import ConfigError
+from framework.testing import run_record, series
 from tests.faults.peers import free_port
 
 TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
+    *testing.TINY,
     "data.classes=8",
     "data.examples=60",
-    "data.noise=3",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
     "model.hidden=[8, 12]",
     "model.classes=8",
     "model.dropout=0.25",
@@ -105,11 +102,6 @@ def until(condition, timeout=300.0):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-def series(folder, tag):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return np.array([record[tag] for record in map(json.loads, lines) if tag in record])
 
 
 def assert_same_losses(folder, reference, tags=TAGS):
@@ -306,7 +298,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path
         assert {path.name for path in folder.iterdir()} == {*files, "manifest.json"}
         if name != "orbax":
             assert_equal(restored(folder), whole_by_numpy(folder))
-    entry = json.loads((tmp_path / "part" / "run.json").read_text())
+    entry = run_record(tmp_path / "part")
     assert (entry["status"], entry["resumed"], entry["processes"]) == ("done", [3, 5], 2)
     assert framework.load(tmp_path / "part")(np.zeros([2, 6], np.float32)).shape == (2, 8)
     assert "distributed" not in (tmp_path / "part" / "config.yaml").read_text()
@@ -336,7 +328,7 @@ def test_a_save_that_one_process_cannot_write_ends_all_with_one_line(launch, tmp
     assert len(errors[0]) == 1 and errors[0] == errors[1] == told[1]
     assert re.match(rf"error\[storage\]: checkpoint run/checkpoints/4 cannot be written{by}", errors[0][0])
     assert steps(tmp_path / "run" / "checkpoints") == []
-    entry = json.loads((tmp_path / "run" / "run.json").read_text())
+    entry = run_record(tmp_path / "run")
     assert (entry["status"], entry["exit_code"]) == ("failed", 5)
 
 
@@ -358,7 +350,7 @@ def test_a_damaged_piece_leads_all_processes_to_the_checkpoint_before(launch, tm
     assert codes == [0, 0], "\n".join(told[0] + told[1])
     assert told[1] == [] and any("It is set aside; an older one is tried." in line for line in told[0])
     assert (tmp_path / "run" / "checkpoints" / "8.damaged").is_dir()
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["resumed"] == [4]
+    assert run_record(tmp_path / "run")["resumed"] == [4]
     whole, run = ((tmp_path / name / "checkpoints" / "12" / "manifest.json").read_text() for name in ("whole", "run"))
     assert whole == run
 
@@ -397,7 +389,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_end(launch, tmp
     jobs = [{"words": [*words, "run.dir=whole"]}, {"words": [*words, "run.dir=run", "run.resume=auto"]}]
     codes, told = ended(launch(*jobs)[2:])
     assert codes == [0, 0], "\n".join(told[0] + told[1])
-    (start,) = json.loads((tmp_path / "run" / "run.json").read_text())["resumed"]
+    (start,) = run_record(tmp_path / "run")["resumed"]
     assert 0 < start < 400
     whole, run = (tmp_path / name / "checkpoints" for name in ("whole", "run"))
     assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in whole.iterdir())
@@ -461,7 +453,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step_which_is_saved(launch, tm
     (step,) = steps(tmp_path / "run" / "checkpoints")
     expected = f"error[interrupted]: SIGTERM at step {step}; `resume run` goes on from there."
     assert told[0][-1] == expected and told[1] == [expected]
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == step
+    assert run_record(tmp_path / "run")["step"] == step
 
 
 @pytest.mark.parametrize(
@@ -486,7 +478,7 @@ def test_a_process_that_dies_or_is_stuck_ends_the_other_in_one_line(launch, tmp_
     assert len(errors) == 1 and errors[0].startswith("error[peer]: ") and text in errors[0]
     assert not any("Traceback" in line or "stack trace" in line for line in told[0])
     if victim == 1:
-        entry = json.loads((tmp_path / "run" / "run.json").read_text())
+        entry = run_record(tmp_path / "run")
         assert (entry["status"], entry["exit_code"]) == ("failed", 7)
 
 
@@ -522,7 +514,7 @@ def test_auto_goes_by_what_slurm_sets(launch, tmp_path):
     slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
     codes, told = ended(launch({"words": [*TINY, "strategy=sharded", "run.dir=run"]}, slurm=slurm))
     assert codes == [0, 0], "\n".join(told[0] + told[1])
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+    assert run_record(tmp_path / "run")["processes"] == 2
 
 
 @pytest.mark.slow

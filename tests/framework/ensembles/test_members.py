@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import functools
 
 import jax
 import numpy as np
 import pytest
 
 import framework
+from framework import testing
 from framework.errors import ConfigError, NumericalError, StorageError
+from framework.testing import records, run_record, series
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.examples=64",
-    "data.noise=3",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
-    "model.hidden=[8]",
-    "train.steps=10",
-    "train.log_every=1",
-    "train.eval_every=6",
-    "callbacks=[metrics_log]",
-]
+WORDS = ["train.steps=10", "train.log_every=1", "train.eval_every=6", "callbacks=[metrics_log]"]
 SWEEP = "strategy.members={seed: 3-5, optimizer.learning_rate: [1e-3, 3e-3, 1e-2]}"
 NOISY = ["model.dropout=0.25", "schedule=warmup_cosine"]
 
 
 @pytest.fixture
 def train(tmp_path):
-    def run(*overrides):
-        return framework.run([*TINY, f"run.root={tmp_path}", *overrides])
-
-    return run
-
-
-def records(result):
-    return [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
-
-
-def series(result, tag):
-    return np.array([record[tag] for record in records(result) if tag in record])
+    return functools.partial(testing.train, tmp_path, *WORDS)
 
 
 def assert_is_solo(together, member, solo, *, rtol=2e-5):
     """The records and the state of a member are those of a run alone; means over members are not looked at."""
-    tags = sorted({tag for record in records(solo) for tag in record} - {"step", "perf/examples_per_second"})
+    tags = sorted({tag for record in records(solo) for tag in record} - {"step"})
     assert {"train/loss", "eval/loss", "eval/accuracy", "train/learning_rate"} <= set(tags)
     for tag in tags:
         np.testing.assert_allclose(series(together, f"{tag}/{member}"), series(solo, tag), rtol, 1e-6, err_msg=tag)
@@ -105,7 +83,7 @@ def test_averages_and_parts_of_batches_are_each_members_own(train):
 def test_seeds_are_counted_listed_or_the_runs(train, members, seed, seeds):
     result = train("strategy=vmapped", f"strategy.members={members}", f"seed={seed}", "train.steps=1")
     assert [jax.random.key_data(key).tolist() for key in result.state.key] == [[0, each] for each in seeds]
-    rows = json.loads((result.directory / "run.json").read_text())["members"]
+    rows = run_record(result)["members"]
     assert [row["values"]["seed"] for row in rows] == seeds
 
 
@@ -167,7 +145,7 @@ def test_a_member_whose_loss_is_not_finite_is_frozen_and_the_others_go_on(train,
         (together.metrics["eval/loss/0"] + together.metrics["eval/loss/2"]) / 2
     )
     assert series(together, "train/live_members").tolist() == [3] + [2] * 9
-    rows = json.loads((together.directory / "run.json").read_text())["members"]
+    rows = run_record(together)["members"]
     assert [row["frozen_at_step"] for row in rows] == [None, 2, None]
     assert rows[2]["values"] == {"seed": 0, "optimizer.learning_rate": 0.1}
     assert rows[2]["metrics"]["eval/loss"] == together.metrics["eval/loss/2"]

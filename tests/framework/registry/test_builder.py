@@ -11,6 +11,7 @@ from framework.api import Callback, Metric, Model, layer_name
 from framework.errors import ConfigError, DataError, PluginError
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
+from framework.testing import message
 
 LAYERS = '''
 from __future__ import annotations
@@ -76,12 +77,6 @@ def component(install):
 
 def parameters(model):
     return model.init(jax.random.key(0), (-1, 4))[1]
-
-
-def message(raised):
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize(

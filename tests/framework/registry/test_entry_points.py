@@ -13,6 +13,7 @@ from framework.commands.plugins import show
 from framework.errors import ConfigError, PluginError
 from framework.registry.entry_points import discover, normalised
 from framework.registry.kinds import KINDS
+from framework.testing import message
 
 WIDE = 'def wide(hidden: int = 3):\n    """A wide one."""\n    return hidden\n'
 
@@ -58,12 +59,6 @@ def install_broken(install, case):
 
 def install_good(install, name="acme", module="acme_m"):
     install(name, {"framework.models": {"wide": f"{module}:wide"}}, {f"{module}.py": WIDE})
-
-
-def message(raised):
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -12,47 +11,23 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 import framework
+from framework import testing
 from framework.config.settings import RunSettings
 from framework.errors import ConfigError, StorageError
 from framework.runs.folder import make_directory
+from framework.testing import assert_same_bits, records, run_record
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.examples=64",
-    "data.noise=3",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
-    "model.hidden=[8]",
-    "model.dropout=0.25",
-    "train.log_every=2",
-    "train.eval_every=6",
-    "callbacks.checkpoint.keep=0",
-]
+WORDS = ["model.dropout=0.25", "train.log_every=2", "train.eval_every=6", "callbacks.checkpoint.keep=0"]
+TINY = [*testing.TINY, *WORDS]
+PROGRAMS = Path(__file__).parents[2] / "programs"
 
 
 def train(folder, *overrides):
     return framework.run([*TINY, f"run.dir={folder}", *overrides])
-
-
-def lines(folder):
-    """The metric log without what a clock has a part in."""
-    text = (Path(folder) / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/")} for line in text]
-
-
-def assert_equal_states(left, right):
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        np.testing.assert_array_equal(a, b)
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +60,10 @@ def test_a_resumed_run_equals_one_that_never_stopped(straight, saving, tmp_path,
         if int(folder.name) > stop:
             folder.rename(checkpoints / f"{folder.name}.damaged")
     resumed = framework.resume(tmp_path / "run", [f"train.checkpoint_every={stop}"])
-    assert_equal_states(resumed.state, straight.state)
-    assert lines(tmp_path / "run") == lines(straight.directory)
+    assert_same_bits(resumed.state, straight.state)
+    assert records(tmp_path / "run") == records(straight.directory)
     assert resumed.metrics["eval/loss"] == straight.metrics["eval/loss"]
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["resumed"] == [stop]
+    assert run_record(tmp_path / "run")["resumed"] == [stop]
 
 
 def test_a_finished_run_is_left_as_it_is(straight):
@@ -96,7 +71,7 @@ def test_a_finished_run_is_left_as_it_is(straight):
         path: path.stat().st_mtime_ns for path in straight.directory.rglob("*") if path.name not in ("run.log", "lock")
     }
     again = framework.resume(straight.directory)
-    assert_equal_states(again.state, straight.state)
+    assert_same_bits(again.state, straight.state)
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -104,14 +79,14 @@ def test_a_finished_run_can_be_extended(straight, tmp_path):
     train(tmp_path / "run", "train.steps=12")
     assert int(framework.resume(tmp_path / "run", ["train.epochs=4"]).state.step) == 16
     extended = framework.resume(tmp_path / "run", ["train.steps=20"])
-    assert_equal_states(extended.state, straight.state)
+    assert_same_bits(extended.state, straight.state)
 
 
 def test_a_run_that_a_callback_ended_is_finished(tmp_path):
     early = ["train.steps=60", "callbacks+={early_stopping: {metric: eval/loss, patience: 1, min_delta: 100}}"]
     stopped = train(tmp_path / "run", *early)
     assert int(stopped.state.step) == 12
-    assert_equal_states(framework.resume(tmp_path / "run").state, stopped.state)
+    assert_same_bits(framework.resume(tmp_path / "run").state, stopped.state)
     assert int(framework.resume(tmp_path / "run", ["train.steps=61"]).state.step) > 12
 
 
@@ -147,7 +122,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_used(straight, sa
     else:
         path.unlink()
     resumed = framework.resume(tmp_path / "run")
-    assert_equal_states(resumed.state, straight.state)
+    assert_same_bits(resumed.state, straight.state)
     kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert {"8", "16", "20"} <= kept
     assert "20.damaged" in kept
@@ -159,7 +134,7 @@ def test_a_checkpoint_under_another_ones_name_is_set_aside(straight, saving, tmp
     checkpoints = tmp_path / "run" / "checkpoints"
     shutil.rmtree(checkpoints / "20")
     shutil.copytree(checkpoints / "8", checkpoints / "20")
-    assert_equal_states(framework.resume(tmp_path / "run").state, straight.state)
+    assert_same_bits(framework.resume(tmp_path / "run").state, straight.state)
     assert "/20 holds the state of step 8. It is set aside" in capfd.readouterr().err
     assert (checkpoints / "20.damaged").exists()
 
@@ -167,7 +142,7 @@ def test_a_checkpoint_under_another_ones_name_is_set_aside(straight, saving, tmp
 def test_a_run_without_a_checkpoint_starts_again(straight, tmp_path):
     shutil.copytree(straight.directory, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "20").rename(tmp_path / "gone")
-    assert_equal_states(framework.resume(tmp_path / "run").state, straight.state)
+    assert_same_bits(framework.resume(tmp_path / "run").state, straight.state)
 
 
 EARLY = ["train.steps=60", "callbacks+={early_stopping: {metric: eval/loss, patience: 1, min_delta: 100}}"]
@@ -178,23 +153,20 @@ def test_a_run_that_is_killed_after_its_last_save_has_ended(tmp_path, words):
     arrays = {"inputs": np.random.default_rng(1).standard_normal((90, 6)).astype(np.float32), "targets": np.arange(90)}
     np.savez(tmp_path / "data.npz", inputs=arrays["inputs"], targets=arrays["targets"] % 3)
     data = ["data=arrays", f"data.train={tmp_path}/data.npz", "data.validation=10", "data.batch_size=16"]
-    words = [*TINY[5:], *data, "data.eval_batch_size=16", "train.checkpoint_every=4", *words]
+    common = ["data.eval_batch_size=16", "model=mlp", "model.hidden=[8]", *WORDS, "train.checkpoint_every=4"]
+    words = [*data, *common, *words]
     straight = framework.run([*words, f"run.dir={tmp_path}/straight"])
-    script = (
-        "import os, sys, framework\nfrom framework.checkpoints import checkpoint as store\ncommit = store.commit\n"
-        "def commit_and_die(folder, step, *rest):\n    commit(folder, step, *rest)\n    step == 12 and os._exit(137)\n"
-        "store.commit = commit_and_die\nframework.run(sys.argv[1:])"
-    )
-    killed = [sys.executable, "-c", script, *words, f"run.dir={tmp_path}/run"]
-    assert subprocess.run(killed, check=False, capture_output=True, env=on_two_devices()).returncode == 137
+    killed = [sys.executable, PROGRAMS / "killed_after_save.py", "12", *words, f"run.dir={tmp_path}/run"]
+    done = subprocess.run(killed, check=False, capture_output=True, text=True, env=on_two_devices())
+    assert done.returncode == 137, done.stderr
     ended = framework.resume(tmp_path / "run")
-    assert_equal_states(ended.state, straight.state)
-    assert lines(tmp_path / "run") == lines(tmp_path / "straight")
-    assert "test/loss" in lines(tmp_path / "run")[-1]
-    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("run", "straight")]
+    assert_same_bits(ended.state, straight.state)
+    assert records(tmp_path / "run") == records(tmp_path / "straight")
+    assert "test/loss" in records(tmp_path / "run")[-1]
+    found, expected = (run_record(tmp_path / name) for name in ("run", "straight"))
     for key in ("status", "exit_code", "reason", "step"):
-        assert records[0][key] == records[1][key]
-    assert records[0]["metrics"].keys() == records[1]["metrics"].keys()
+        assert found[key] == expected[key]
+    assert found["metrics"].keys() == expected["metrics"].keys()
     before = (tmp_path / "run" / "run.json").read_bytes()
     framework.resume(tmp_path / "run")
     assert (tmp_path / "run" / "run.json").read_bytes() == before
@@ -205,7 +177,7 @@ def test_auto_starts_a_run_that_was_killed_before_its_first_record(straight, tmp
     (tmp_path / "run" / "run.json").touch()
     with pytest.raises(StorageError, match="holds a run already"):
         train(tmp_path / "run", "train.steps=20")
-    assert_equal_states(train(tmp_path / "run", "train.steps=20", "run.resume=auto").state, straight.state)
+    assert_same_bits(train(tmp_path / "run", "train.steps=20", "run.resume=auto").state, straight.state)
 
 
 def test_runs_that_draw_one_name_have_folders_of_their_own(tmp_path, monkeypatch):
@@ -219,7 +191,7 @@ def test_runs_that_draw_one_name_have_folders_of_their_own(tmp_path, monkeypatch
 def test_auto_starts_and_then_goes_on(straight, tmp_path):
     auto = [*TINY, f"run.dir={tmp_path}/run", "run.resume=auto"]
     framework.run([*auto, "train.steps=7"])
-    assert_equal_states(framework.run([*auto, "train.steps=20"]).state, straight.state)
+    assert_same_bits(framework.run([*auto, "train.steps=20"]).state, straight.state)
 
 
 @pytest.mark.parametrize(
@@ -287,13 +259,13 @@ def test_a_signal_saves_and_stops(tmp_path, number, code):
     assert process.returncode == code, errors
     assert errors.splitlines()[-1].startswith(f"error[interrupted]: {signal.Signals(number).name} at step ")
     assert "Traceback" not in errors
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record = run_record(tmp_path / "run")
     (saved,) = (int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert record["exit_code"] == code and f"at step {saved};" in record["reason"]
     reference = train(tmp_path / "straight", f"train.steps={saved + 5}", "train.log_every=10")
     resumed = framework.resume(tmp_path / "run", [f"train.steps={saved + 5}"])
-    assert_equal_states(resumed.state, reference.state)
-    assert lines(tmp_path / "run") == lines(tmp_path / "straight")
+    assert_same_bits(resumed.state, reference.state)
+    assert records(tmp_path / "run") == records(tmp_path / "straight")
 
 
 def test_a_signal_ends_the_wait_for_data(tmp_path):
@@ -307,7 +279,7 @@ def test_a_signal_ends_the_wait_for_data(tmp_path):
     words = [*TINY, f"run.dir={tmp_path}/run", "train.steps=20", "train.resident_mib=0", "train.log_every=1"]
     words += ["train.eval_every=0"]
     process = subprocess.Popen([sys.executable, "-c", script, *words], stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or len(lines(tmp_path / "run")) < 6:
+    while not (tmp_path / "run" / "metrics.jsonl").exists() or len(records(tmp_path / "run")) < 6:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -315,7 +287,7 @@ def test_a_signal_ends_the_wait_for_data(tmp_path):
     assert process.returncode == 143, errors
     assert errors.splitlines()[-1].startswith("error[interrupted]: SIGTERM at step 7;")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["7"]
-    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
+    assert [line["step"] for line in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
 
 
 WAITING = """
@@ -347,17 +319,17 @@ def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(tmp_p
     process = subprocess.Popen(
         [sys.executable, "-c", script, *words, f"run.dir={tmp_path}/run"], stderr=subprocess.PIPE, text=True
     )
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or len(lines(tmp_path / "run")) < 4:
+    while not (tmp_path / "run" / "metrics.jsonl").exists() or len(records(tmp_path / "run")) < 4:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 143, errors
     assert errors.splitlines()[-1].startswith("error[interrupted]: SIGTERM at step 4;")
-    assert not any("eval/loss" in line for line in lines(tmp_path / "run"))
+    assert not any("eval/loss" in line for line in records(tmp_path / "run"))
     straight, resumed = train(tmp_path / "straight", *words[len(TINY) :]), framework.resume(tmp_path / "run")
-    assert_equal_states(resumed.state, straight.state)
-    assert lines(tmp_path / "run") == lines(tmp_path / "straight")
+    assert_same_bits(resumed.state, straight.state)
+    assert records(tmp_path / "run") == records(tmp_path / "straight")
 
 
 def test_a_signal_ends_a_sweep(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import logging
 import math
 from pathlib import Path
@@ -15,34 +14,20 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import framework
+from framework import testing
 from framework.config.compose import compose_config
 from framework.ensembles.task import own_orders
 from framework.errors import ConfigError, NumericalError, StorageError
 from framework.runs import run
+from framework.testing import assert_same_bits, records, run_record, series
 from framework_data.pipeline import InMemoryPipeline
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.classes=10",
-    "data.examples=64",
-    "data.noise=3",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
-    "model.hidden=[8]",
-    "train.steps=12",
-    "train.log_every=1",
-    "train.eval_every=5",
-]
+WORDS = ["train.steps=12", "train.log_every=1", "train.eval_every=5"]
 
 
 @pytest.fixture
 def train(tmp_path):
-    def run(*overrides):
-        return framework.run([*TINY, f"run.root={tmp_path}", *overrides])
-
-    return run
+    return functools.partial(testing.train, tmp_path, *WORDS)
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +36,9 @@ def known(tmp_path_factory):
 
     @functools.cache
     def run(*overrides):
-        return framework.run([*TINY, f"run.root={tmp_path_factory.mktemp('known')}", *overrides])
+        return testing.train(tmp_path_factory.mktemp("known"), *WORDS, *overrides)
 
     return run
-
-
-def records(result):
-    lines = (result.directory / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def series(result, tag):
-    return np.array([record[tag] for record in records(result) if tag in record])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum", "example_adam"])
@@ -85,10 +61,7 @@ def test_how_a_run_is_cut_into_chunks_changes_no_bit_and_single_steps_no_digit(t
         ["train.steps_per_call=12", "train.log_every=5", "callbacks.checkpoint.every=4"],
     ):
         result = train(*chosen, *cut)
-        for left, right in zip(
-            jax.tree.leaves(result.state.params), jax.tree.leaves(reference.state.params), strict=True
-        ):
-            np.testing.assert_array_equal(left, right)
+        assert_same_bits(result.state.params, reference.state.params)
 
 
 def in_memory(examples, prepare):
@@ -103,7 +76,7 @@ def test_examples_in_bytes_give_the_losses_of_the_same_as_floats(tmp_path, strat
 
     pixels = np.random.default_rng(0).integers(0, 256, (64, 6), np.uint8)
     lying = {"inputs": pixels, "targets": (pixels[:, 0] // 26).astype(np.int32)}
-    words = [*TINY, f"strategy={strategy}", "train.eval_every=0", *feeding]
+    words = [*testing.TINY, *WORDS, f"strategy={strategy}", "train.eval_every=0", *feeding]
     found = []
     for data in (in_memory(lying, scale), in_memory(scale(lying), lambda batch: batch)):
 
@@ -119,10 +92,8 @@ def test_examples_in_bytes_give_the_losses_of_the_same_as_floats(tmp_path, strat
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(train):
     first, second, other = train("seed=1"), train("seed=1"), train("seed=2")
-    untimed = [{k: v for k, v in record.items() if not k.startswith("perf/")} for record in records(first)]
-    assert untimed == [{k: v for k, v in record.items() if not k.startswith("perf/")} for record in records(second)]
-    for left, right in zip(jax.tree.leaves(first.state.params), jax.tree.leaves(second.state.params), strict=True):
-        np.testing.assert_array_equal(left, right)
+    assert records(first) == records(second)
+    assert_same_bits(first.state, second.state)
     assert not np.array_equal(series(first, "train/loss"), series(other, "train/loss"))
 
 
@@ -153,7 +124,7 @@ def test_the_run_folder_holds_what_is_promised(train):
         "run.log",
         "tb",
     ]
-    record = json.loads((result.directory / "run.json").read_text())
+    record = run_record(result)
     assert (record["status"], record["exit_code"], record["seed"], record["total_steps"]) == ("done", 0, 3, 12)
     assert record["plugins"]["model"]["distribution"] == "framework"
     assert record["metrics"] == pytest.approx(dict(result.metrics))
@@ -176,7 +147,7 @@ def test_a_finished_run_loads_as_a_function(train):
 
 
 def iter_inputs(result):
-    described = json.loads((result.directory / "run.json").read_text())["inputs"]
+    described = run_record(result)["inputs"]
     yield np.zeros([1, *described[1:]])
 
 
@@ -201,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(train, tmp_p
         train("optimizer=sgd", "optimizer.learning_rate=1e38", "train.log_every=10", f"strategy={strategy}")
     assert caught.value.exit_code == 6
     (folder,) = (tmp_path / "default").iterdir()
-    record = json.loads((folder / "run.json").read_text())
+    record = run_record(folder)
     assert (record["status"], record["exit_code"]) == ("failed", 6)
     assert not list((folder / "checkpoints").glob("*"))
 
@@ -294,7 +265,7 @@ def counted():
 @pytest.mark.parametrize("per_call", [1, 5])
 def test_a_run_traces_init_and_each_step_once(tmp_path, install, per_call):
     install("acme", {"framework.models": {"counted": "acme_counted:counted"}}, {"acme_counted.py": COUNTED})
-    tiny = [word for word in TINY if not word.startswith("model")]
+    tiny = [word for word in (*testing.TINY, *WORDS) if not word.startswith("model")]
     framework.run([*tiny, "model=counted", f"train.steps_per_call={per_call}", f"run.root={tmp_path}"])
     traced = importlib.import_module("acme_counted").traced
     assert sorted(traced) == ["eval", "init", "train"]

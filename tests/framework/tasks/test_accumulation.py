@@ -10,6 +10,7 @@ import pytest
 from jax.example_libraries import stax
 
 import framework
+from framework import testing
 from framework.api import Model
 from framework.errors import ConfigError
 from framework.tasks.supervised import supervised
@@ -121,20 +122,7 @@ def test_transforms_see_the_whole_batch_so_that_parts_change_no_augmentation():
     assert_close(run(task_of(model, 4, [noisy]), batch, jit()), run(task_of(model, 1, [noisy]), batch, jit()))
 
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.examples=64",
-    "data.noise=3",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
-    "model.hidden=[8]",
-    "train.steps=4",
-    "train.log_every=1",
-    "train.eval_every=0",
-    "callbacks=[metrics_log]",
-]
+TINY = [*testing.TINY, "train.steps=4", "train.log_every=1", "train.eval_every=0", "callbacks=[metrics_log]"]
 
 
 def test_a_run_in_parts_has_the_losses_of_the_run_without_in_chunks_and_single_steps(tmp_path):

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import framework
+from framework import testing
 from framework.checkpoints import checkpoint
 from framework.errors import ConfigError
 from framework.tasks.ema import averaged, trained_params
@@ -53,20 +54,7 @@ def test_the_inner_task_trains_as_it_does_alone_and_is_evaluated_with_the_averag
     assert found != plain.eval_step(reference, batch)["loss"].total
 
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.examples=64",
-    "data.noise=3",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
-    "model.hidden=[8]",
-    "train.steps=6",
-    "train.log_every=1",
-    "train.eval_every=0",
-    "callbacks=[metrics_log,checkpoint]",
-]
+TINY = [*testing.TINY, "train.steps=6", "train.log_every=1", "train.eval_every=0", "callbacks=[metrics_log,checkpoint]"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 import framework
+from framework import testing
+from framework.testing import records, series
 
-TINY = [
-    "data=synthetic",
-    "data.shape=[6]",
-    "data.examples=64",
-    "data.batch_size=16",
-    "data.eval_batch_size=16",
-    "model=mlp",
-    "model.hidden=[8]",
-    "train.steps=4",
-    "train.log_every=1",
-    "train.eval_every=0",
-    "callbacks=[metrics_log]",
-]
+TINY = [*testing.TINY, "train.steps=4", "train.log_every=1", "train.eval_every=0", "callbacks=[metrics_log]"]
 DECAY = "optimizer.weight_decay={name: linear, init_value: 0.4, end_value: 0.0, transition_steps: 4}"
 FALLING, CONSTANT = [0.4, 0.3, 0.2, 0.1], [0.5] * 4
 
@@ -37,8 +25,8 @@ FALLING, CONSTANT = [0.4, 0.3, 0.2, 0.1], [0.5] * 4
 def test_a_hyperparameter_with_a_schedule_is_logged_as_the_update_used_it(tmp_path, overrides, expected):
     chosen = [*TINY, "optimizer=adamw", "optimizer.learning_rate=0.5", f"run.root={tmp_path}", *overrides]
     result = framework.run(chosen)
-    records = [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
     for name, values in expected.items():
-        np.testing.assert_allclose([record[f"train/{name}"] for record in records], values, rtol=1e-6)
-    assert {"train/b1", "train/eps"}.isdisjoint(records[0])
-    assert ("train/weight_decay" in records[0]) == ("weight_decay" in expected)
+        np.testing.assert_allclose(series(result, f"train/{name}"), values, rtol=1e-6)
+    tags = records(result)[0].keys()
+    assert {"train/b1", "train/eps"}.isdisjoint(tags)
+    assert ("train/weight_decay" in tags) == ("weight_decay" in expected)

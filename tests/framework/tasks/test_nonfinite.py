@@ -19,6 +19,7 @@ from framework.errors import ConfigError, NumericalError
 from framework.tasks.nonfinite import ROLLBACKS, Guarded, finite_leaves, guarded, spoilt_leaf
 from framework.tasks.rng import root_key
 from framework.tasks.supervised import supervised
+from framework.testing import assert_same_bits, records, run_record
 from framework_losses.losses import squared_error
 from framework_stax.layers import BatchNorm, Dense
 from framework_stax.stack import serial
@@ -87,21 +88,11 @@ def train(tmp_path, install):
     return run
 
 
-def lines(folder):
-    text = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/")} for line in text]
-
-
 def points(folder):
     """What TensorBoard reads: (step, tag) of every scalar, in order."""
     events = [event for path in sorted((folder / "tb").iterdir()) for event in EventFileLoader(str(path)).Load()]
     tagged = [(event.step, value.tag) for event in events for value in event.summary.value]
     return [point for point in tagged if point[1].startswith(("train/", "eval/"))]
-
-
-def assert_equal(left, right):
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    jax.tree.map(np.testing.assert_array_equal, left._replace(key=()), right._replace(key=()))
 
 
 def is_finite(path):
@@ -119,9 +110,9 @@ def state_of(params):
 @pytest.mark.parametrize("strategy", ["jit", "pmap", "sharded"])
 def test_a_bad_update_is_undone_and_counted(train, strategy, cut):
     result = train("run", "nan_policy=skip", "data.bad=[1,5,6,13]", f"strategy={strategy}", cut)
-    counts = [line["train/skipped"] for line in lines(result.directory)]
+    counts = [line["train/skipped"] for line in records(result.directory)]
     assert counts == [sum(bad <= step for bad in (1, 5, 6, 13)) for step in range(1, 21)]
-    assert [line["step"] for line in lines(result.directory) if line["train/loss"] == "NaN"] == [1, 5, 6, 13]
+    assert [line["step"] for line in records(result.directory) if line["train/loss"] == "NaN"] == [1, 5, 6, 13]
     assert all(math.isfinite(result.metrics[tag]) for tag in ("train/loss", "eval/loss"))
     assert int(result.state.step) == 20
 
@@ -175,11 +166,11 @@ def check_it_is_the_run_without_those_updates(plain, data):
 def test_going_back_ends_where_skipping_does_with_one_line_a_step(train, checkpoint_every):
     chosen = ["data.bad=[2,8,17]", f"train.checkpoint_every={checkpoint_every}"]
     skipped, back = train("skip", "nan_policy=skip", *chosen), train("back", "nan_policy=rollback", *chosen)
-    assert_equal(
+    assert_same_bits(
         back.state._replace(opt_state=back.state.opt_state.inner),
         skipped.state._replace(opt_state=skipped.state.opt_state.inner),
     )
-    assert lines(back.directory) == lines(skipped.directory)
+    assert records(back.directory) == records(skipped.directory)
     assert sorted(points(back.directory)) == sorted(points(skipped.directory))
     assert len(set(points(back.directory))) == len(points(back.directory))
     log = (back.directory / "run.log").read_text()
@@ -200,8 +191,8 @@ def test_a_resumed_run_remembers_what_it_left_out(train, policy):
             if step > stop:
                 (folder / "checkpoints" / str(step)).rename(folder / "checkpoints" / f"{step}.damaged")
         resumed = framework.resume(folder)
-        assert_equal(resumed.state, straight.state)
-        assert lines(resumed.directory) == lines(straight.directory)
+        assert_same_bits(resumed.state, straight.state)
+        assert records(resumed.directory) == records(straight.directory)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +209,7 @@ def test_what_goes_on_failing_ends_with_the_last_good_checkpoint(train, tmp_path
     assert caught.value.exit_code == 6
     saved = steps(tmp_path / "run" / "checkpoints")
     assert saved and all(is_finite(tmp_path / "run" / "checkpoints" / str(step)) for step in saved)
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["exit_code"] == 6
+    assert run_record(tmp_path / "run")["exit_code"] == 6
 
 
 def test_two_bad_batches_with_a_good_one_between_are_not_in_a_row(train):

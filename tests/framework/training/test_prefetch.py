@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 
@@ -13,6 +12,7 @@ import pytest
 import framework
 from framework.arrays import aligned, as_aligned
 from framework.errors import DataError, PluginError
+from framework.testing import records, run_record
 from framework.training.prefetch import ahead
 
 WAIT = 20  # seconds, for what takes milliseconds
@@ -75,11 +75,6 @@ def assert_ended(threads):
         assert not thread.is_alive(), thread
 
 
-def records(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/")} for line in lines]
-
-
 @pytest.mark.parametrize("strategy", ["jit", "pmap", "sharded"])
 @pytest.mark.parametrize("steps_per_call", [1, 5])
 def test_a_stream_gives_the_bits_of_data_in_memory(train, strategy, steps_per_call):
@@ -117,7 +112,7 @@ def test_a_stream_that_fails_ends_the_run_at_that_step_in_one_line(
         train(*TINY, f"train.steps_per_call={steps_per_call}", f"data.{option}=7")
     assert str(caught.value).startswith(text)
     (folder,) = (tmp_path / "default").iterdir()
-    record = json.loads((folder / "run.json").read_text())
+    record = run_record(folder)
     assert (record["status"], record["exit_code"]) == ("failed", error.exit_code)
     assert [record["step"] for record in records(folder)][:5] == [1, 2, 3, 4, 5]
 
