@@ -15,9 +15,15 @@ FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if RUN.search(page.read_text())], ids=lambda page: str(page.relative_to(ROOT))
-)
+SLOW = {"README.md"}  # it trains an epoch of MNIST
+
+
+def page_of(path):
+    name = str(path.relative_to(ROOT))
+    return pytest.param(path, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+@pytest.mark.parametrize("page", [page_of(path) for path in PAGES if RUN.search(path.read_text())])
 def test_the_examples_of_a_page_work_as_written(page, install, tmp_path, monkeypatch):
     text = page.read_text()
     if files := dict(FILE.findall(text)):
