@@ -1,0 +1,36 @@
+"""The examples of the documentation: files are installed as one package, and blocks marked `run` are executed in order."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("experiments/*/README.md"))]
+
+FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUN = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+SLOW = {"README.md"}  # it trains an epoch of MNIST
+
+
+def page_of(path):
+    name = str(path.relative_to(ROOT))
+    return pytest.param(path, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+@pytest.mark.parametrize("page", [page_of(path) for path in PAGES if RUN.search(path.read_text())])
+def test_the_examples_of_a_page_work_as_written(page, install, tmp_path, monkeypatch):
+    text = page.read_text()
+    if files := dict(FILE.findall(text)):
+        project = tomllib.loads(files.pop("pyproject.toml"))["project"]
+        install(project["name"], project["entry-points"], files, project["version"])
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": page.stem}
+    for block in RUN.finditer(text):
+        lines_before = text.count("\n", 0, block.start(1))  # so that a traceback shows the page's line
+        exec(compile("\n" * lines_before + block[1], str(page), "exec"), namespace)
