@@ -1,4 +1,4 @@
-"""The examples of the documentation: files are installed as one package, and blocks marked `run` are executed in order."""
+"""The examples of the documentation: files install as one package, and blocks marked `run` run in order."""
 
 from __future__ import annotations
 
