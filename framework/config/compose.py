@@ -5,17 +5,62 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hydra import compose, initialize_config_module
+import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from framework.config import policy, search_path, secrets
 from framework.config.overrides import is_word, rewrite
-from framework.config.resolve import plain
+from framework.config.resolve import Settings, extended, plain, settings_of
 from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError
+
+
+class Config(NamedTuple):
+    """A composed config, checked as far as it can be before JAX is imported.
+
+    Attributes:
+      source: as written, with `extend` applied and interpolations kept.
+      values: the same with interpolations resolved.
+      settings: the core's own sections.
+      secrets: texts that are kept off the disk.
+      name: of the experiment.
+    """
+
+    source: dict[str, Any]
+    values: dict[str, Any]
+    settings: Settings
+    secrets: frozenset[str]
+    name: str
+
+
+def compose(words: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
+    """Compose the config that the words of a command line choose.
+
+    Args:
+      words: overrides, such as `["+experiment=mnist", "seed=1"]`.
+      config_dir: a folder of configs of one's own.
+
+    Raises: ConfigError.
+    """
+    return _config(*compose_config(words, config_dir))
+
+
+def recorded(run_folder: str | Path, words: Sequence[str] = ()) -> Config:
+    """Read the config of a run folder, and apply overrides of single values to it.
+
+    Raises: ConfigError.
+    """
+    return _config(*recorded_config(run_folder, words))
+
+
+def _config(config: DictConfig, name: str) -> Config:
+    config = extended(config)
+    source: Any = OmegaConf.to_container(config, resolve=False)
+    values = plain(config)
+    return Config(source, values, settings_of(values), secrets.secrets_of(values), name)
 
 
 def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> tuple[DictConfig, str]:
@@ -26,11 +71,11 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
     folder = None if config_dir is None else Path(config_dir).expanduser().resolve()
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"config_dir: {folder} is no folder.")
-    with search_path.session(), initialize_config_module("framework_conf", version_base="1.3"):
+    with search_path.session(), hydra.initialize_config_module("framework_conf", version_base="1.3"):
         words = rewrite(overrides)
         policy.check_words(words)
         words += [] if folder is None else [f"hydra.searchpath=['file://{folder}']"]
-        config = compose("config", words, return_hydra_config=True)
+        config = hydra.compose("config", words, return_hydra_config=True)
         name = experiment_name(config.hydra.runtime.choices)
         with open_dict(config):
             del config["hydra"]
