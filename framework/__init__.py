@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from framework.errors import FrameworkError as FrameworkError
     from framework.runs.python_api import load as load
     from framework.runs.python_api import resume as resume
     from framework.runs.python_api import run as run
     from framework.runs.run import Result as Result
     from framework.runs.trained_model import Trained as Trained
+
+    __version__: str
 
 _HOMES = {
     "run": "framework.runs.python_api",
@@ -17,10 +20,15 @@ _HOMES = {
     "load": "framework.runs.python_api",
     "Result": "framework.runs.run",
     "Trained": "framework.runs.trained_model",
+    "FrameworkError": "framework.errors",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("framework")
     if name not in _HOMES:
         raise AttributeError(f"module 'framework' has no attribute '{name}'")
     from importlib import import_module
@@ -29,3 +37,7 @@ def __getattr__(name: str) -> Any:
 
     with seldom_collected():
         return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, "__version__"])
