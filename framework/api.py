@@ -9,6 +9,7 @@ from framework.adapters import layer_name as layer_name
 from framework.arrays import aligned as aligned
 from framework.arrays import as_aligned as as_aligned
 from framework.arrays import quick_jit as quick_jit
+from framework.command import Command as Command
 from framework.contracts import Array as Array
 from framework.contracts import Batch as Batch
 from framework.contracts import Callback as Callback

@@ -1,26 +1,90 @@
-"""Flags of a verb."""
+"""Options of verbs, by argparse, with refusals of one line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from typing import TYPE_CHECKING, NoReturn
 
+from framework.config.overrides import is_word
 from framework.errors import ConfigError, nearest
 
+if TYPE_CHECKING:
+    from framework.config.compose import Config
 
-def options_of(verb: str, words: list[str], known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Words without flags, and flags by name, written `--json FILE` or `--json=FILE`.
 
-    Raises: ConfigError for a flag that is not known, or has no value.
+class Arguments(argparse.ArgumentParser):
+    """The options of one verb and its `--help`, which shows an example."""
+
+    def __init__(self, verb: str, about: str, example: str, usage: str = "[options]") -> None:
+        """Begin with `--help` alone; `add_argument` adds options and words.
+
+        Args:
+          verb: as it is typed.
+          about: sentences that say what the verb does.
+          example: words to type after "framework".
+          usage: what follows the verb.
+        """
+        super().__init__(
+            usage=f"framework {verb} {usage}",
+            description=about,
+            epilog=f"example:\n  framework {example}",
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        self.verb = verb
+        self._positionals.title = "words"  # which argparse calls "positional arguments"
+
+    def add_config(self) -> None:
+        """Take overrides, or a run folder and overrides, as `config_of` reads them."""
+        about = "override of the config, such as +experiment=mnist or seed=1; where the first is a RUN, the folder of "
+        about += "one, its recorded config is taken"
+        self.add_argument("words", nargs="*", metavar="KEY=VALUE", help=about)
+        self.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of configs of your own")
+
+    def read(self, words: list[str]) -> argparse.Namespace:
+        """Read the words after the verb, options and others in any order.
+
+        Raises:
+          ConfigError: an option is unknown, or its value is missing or wrong.
+          SystemExit: after `--help`.
+        """
+        found, unknown = self.parse_known_intermixed_args(words)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            if not option.startswith("-"):
+                raise ConfigError(f"{self.verb}: unexpected word '{option}'; `framework {self.verb} --help` shows how.")
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            raise ConfigError(f"{self.verb}: no such option '{option}'.{nearest(option, known)}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse what argparse refuses, in one line.
+
+        Raises: ConfigError.
+        """
+        message = message.removeprefix("argument ").rstrip(".")
+        raise ConfigError(f"{self.verb}: {message}; `framework {self.verb} --help` shows how.")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help whose example keeps its lines, and whose description is wrapped."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example:"):
+            return super()._fill_text(text, width, indent)
+        return argparse.HelpFormatter._fill_text(self, text, width, indent)
+
+
+def config_of(words: list[str], config_dir: str | None = None) -> Config:
+    """Compose the config that overrides choose, or read that of a run folder, if a folder is the first word.
+
+    Raises: ConfigError.
     """
-    rest, options, words = [], {}, list(words)
-    while words:
-        name, _, value = (word := words.pop(0)).partition("=")
-        if not word.startswith("-"):
-            rest.append(word)
-        elif name not in known:
-            raise ConfigError(f"{verb}: no such option '{name}'.{nearest(name, known)}")
-        elif not value and not words:
-            raise ConfigError(f"{verb}: {name} needs a value.")
-        else:
-            options[name] = value or words.pop(0)
-    return rest, options
+    from framework.config.compose import compose, recorded  # Hydra, for which help does not wait
+
+    if words and is_word(words[0]):
+        return recorded(words[0], words[1:])
+    return compose(words, config_dir)

@@ -14,6 +14,7 @@ KINDS = {
     "strategies": "strategy",
     "callbacks": "callback",
     "stores": "store",
+    "commands": "command",
 }
 """Entry-point groups (after `framework.`) of components, and what one of each is called."""
 

@@ -1,4 +1,4 @@
-"""The largest batch whose step fits into memory, and what batches of other sizes are worth."""
+"""The largest batch whose step fits into memory, and the speed of batches of other sizes."""
 
 from __future__ import annotations
 
@@ -8,34 +8,45 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from omegaconf import DictConfig
 
 from framework.api import Batch
+from framework.config.compose import Config
 from framework.config.sizes import in_words
 from framework.errors import ConfigError
 from framework.experiment import Experiment
+from framework.tables import text_table
 from framework.training.loop import is_resident
 from framework_bench import memory, timing
-from framework_bench.bench import aligned, device_in_words
+from framework_bench.bench import device_in_words
 
 CLOSE = 1.05
-"""The search ends when what fits and what does not are closer than that: the memory of a step is no exact science."""
+"""The search ends when the smallest size that does not fit is at most so many times the largest that fits."""
 
 ENOUGH = 1.1
-"""A batch is worth its size if it trains so many times as many examples a second as half of it."""
+"""A batch is worth its size if it trains so many times as many examples a second as a batch of half its size."""
 
 
 class Row(NamedTuple):
     """A batch size that fits."""
 
     batch_size: int
-    bytes: int  # that its step needs
+    bytes: int  # need of its step
     ms: float
     examples_per_second: float
 
 
 class Found(NamedTuple):
-    """What `find-batch` says."""
+    """The result of `find-batch`.
+
+    Attributes:
+      experiment: name of the experiment.
+      device: strategy, devices and batch size of the config, in words.
+      batch_size: the largest that fits.
+      budget: bytes that one device may hold.
+      budget_from: the source of that number, in words.
+      limited_by: "memory" or "training examples".
+      rows: the sizes that were timed, the smallest first.
+    """
 
     experiment: str
     device: str
@@ -47,7 +58,7 @@ class Found(NamedTuple):
 
 
 class Candidates:
-    """Batches of any size, made of the examples of one, and what their steps need."""
+    """Batches of any size, made of the examples of one batch, and the memory that their steps need."""
 
     def __init__(self, experiment: Experiment, held: timing.Held, budget: int) -> None:
         self._experiment, self._held, self._budget = experiment, held, budget
@@ -63,12 +74,12 @@ class Candidates:
         self.needs: dict[int, int] = {}
 
     def batch(self, size: int) -> Batch:
-        """A batch of `size` examples: those of the first, over and over."""
+        """Make a batch of `size` examples: those of the first batch, over and over."""
         rows = np.arange(size) % self.first
         return jax.tree.map(lambda leaf: np.take(leaf, rows, axis=self._axis), self._batch)
 
     def fits(self, size: int) -> bool:
-        """Whether a step with so many examples fits, by what the compiler says; the step is not run."""
+        """Ask the compiler whether a step with so many examples fits; the step is not run."""
         beside = self._beside(size)
         if beside <= self._budget:
             call = self._experiment.strategy.train(self._experiment.task.train_step, 0)
@@ -81,7 +92,7 @@ class Candidates:
         return self.needs.get(size, self._budget + 1) <= self._budget
 
     def time(self, size: int, seconds: float) -> Row | None:
-        """Its speed with the data on the devices; None if memory runs out after all."""
+        """Time steps of a size, with the data on the devices; None if memory runs out after all."""
         try:
             timed = timing.bare(self._experiment, self._held, self.batch(size))
             taken = timing.interleaved({"step": timed}, seconds)["step"]
@@ -92,7 +103,7 @@ class Candidates:
         return Row(size, self.needs[size], taken * 1000, size * self._members() / taken)
 
     def _beside(self, size: int) -> int:
-        """Bytes on the devices beside the step's own: data that stay there, or the batches of a chunk."""
+        """Return the bytes on the devices beside the step's own: data that stay there, or the batches of a chunk."""
         each = sum(leaf.nbytes for leaf in jax.tree.leaves(self._batch)) // self.first * size
         if self._calls == 1:
             return each
@@ -104,16 +115,15 @@ class Candidates:
         return 1 if self._experiment.members is None else self._experiment.members.size
 
 
-def find(config: DictConfig, name: str, budget: int | None = None, seconds: float = 1.0) -> Found:
+def find(config: Config, budget: int | None = None, seconds: float = 1.0) -> Found:
     """Double the batch until its step does not fit, bisect between, and time some that fit.
 
-    Steps are compiled and their memory is read off, before any is run, so that nothing swaps and nothing is killed.
+    The compiler says what a step needs before it is run, so that nothing swaps and nothing is killed.
 
     Args:
-      config: as composed; its `data.batch_size` is where the search begins.
-      name: of the experiment.
-      budget: bytes that a device may hold; by default what it has, or on a CPU what is free.
-      seconds: to time each size.
+      config: as composed; the search begins at its `data.batch_size`.
+      budget: bytes that a device may hold; None takes nearly all it has, or on a CPU what is free.
+      seconds: for the timing of each size.
 
     Raises: ConfigError if not even the smallest batch fits, and as a run would.
     """
@@ -135,13 +145,15 @@ def find(config: DictConfig, name: str, budget: int | None = None, seconds: floa
             rows += [row] if row else []
         limited = "training examples" if largest == candidates.most else "memory"
         best = max(row.batch_size for row in rows)
-        return Found(name, device_in_words(experiment), best, given, origin, limited, tuple(rows))
+        return Found(config.name, device_in_words(experiment), best, given, origin, limited, tuple(rows))
 
 
 def search(fits: Callable[[int], bool], first: int, unit: int, most: int) -> int | None:
-    """The largest multiple of `unit` up to `most` that fits, nearly: within `CLOSE`; None if not even `unit` does.
+    """Return a multiple of `unit` up to `most` that fits, and is within `CLOSE` of the largest that does.
 
-    What fits is taken to fit at every smaller size too.
+    Every size smaller than one that fits is taken to fit too.
+
+    Returns: the size, or None if not even `unit` fits.
     """
     low, high = 0, most + unit  # the largest that fits, and the smallest that does not
     size = min(max(first // unit, 1) * unit, most)
@@ -153,13 +165,13 @@ def search(fits: Callable[[int], bool], first: int, unit: int, most: int) -> int
 
 
 def curve(largest: int, unit: int) -> Iterator[int]:
-    """Sizes to time: the largest and its halves, at most eight, the smallest first."""
+    """Yield the sizes to time: the largest and its halves, at most eight, the smallest first."""
     sizes = {max(largest // 2**k // unit, 1) * unit for k in range(8)}
     yield from sorted(sizes)
 
 
 def text(found: Found) -> str:
-    """The report as a table and a sentence."""
+    """Write the report as a table and two sentences."""
     lines = [("batch", "memory", "ms/step", "examples/s")]
     lines += [
         (f"{row.batch_size}", in_words(row.bytes), f"{row.ms:.4g}", f"{row.examples_per_second:,.0f}")
@@ -170,7 +182,7 @@ def text(found: Found) -> str:
     return "\n".join(
         [
             f"{found.experiment}, {found.device}; {in_words(found.budget)} of memory ({found.budget_from})",
-            *aligned(lines),
+            text_table(lines, right=(0, 1, 2, 3)),
             f"largest batch: data.batch_size={found.batch_size}, limited by {found.limited_by}",
             f"worth its size up to: data.batch_size={worth}" + (f"; {slower}" if worth < found.batch_size else ""),
         ]
@@ -178,7 +190,7 @@ def text(found: Found) -> str:
 
 
 def worthwhile(rows: tuple[Row, ...]) -> int:
-    """Where larger batches stop to pay: the first size whose next one is hardly faster."""
+    """Return the first size whose next larger one trains hardly more examples a second."""
     for row, larger in pairwise(rows):
         if larger.examples_per_second < ENOUGH * row.examples_per_second:
             return row.batch_size

@@ -1,4 +1,4 @@
-"""How fast an experiment trains here, and what holds it up: `python -m framework bench +experiment=…`."""
+"""The speed of an experiment on this machine, and what holds it up: `framework bench +experiment=…`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from omegaconf import DictConfig
 
 from framework.api import Batch
+from framework.config.compose import Config
 from framework.config.sizes import in_words
-from framework.errors import ConfigError, StorageError
+from framework.errors import StorageError
 from framework.experiment import Experiment, clocked
+from framework.tables import text_table
 from framework.training.chunks import AUTO_CHUNK
 from framework_bench import memory, timing
 
@@ -25,21 +26,25 @@ BARE, DATA, EVALUATION = "bare step (the limit)", "data alone", "evaluation"
 
 
 class Row(NamedTuple):
-    """What one mode measured."""
+    """The measurement of one mode."""
 
     mode: str
     ms: float  # for a step, or a batch
     examples_per_second: float
-    of_limit: float | None  # its speed over that of the bare step; None for what is no step
+    of_limit: float | None  # speed as a share of the bare step's; None for data and evaluation
 
 
 class Report(NamedTuple):
-    """What `bench` says.
+    """The result of `bench`.
 
     Attributes:
+      experiment: name of the experiment.
+      device: strategy, devices and batch size, in words.
       chosen: the mode in which a run with this config trains.
+      bottleneck: a sentence that says what to change first.
+      rows: one for each mode.
       start: seconds to the first finished step, by part.
-      memory: bytes by what holds them.
+      memory: bytes, by what holds them.
     """
 
     experiment: str
@@ -51,37 +56,40 @@ class Report(NamedTuple):
     memory: Mapping[str, int]
 
 
-def bench(config: DictConfig, name: str, seconds: float = 2.0, before: float = 0.0) -> Report:
+def bench(config: Config, seconds: float = 2.0, before: float = 0.0) -> Report:
     """Measure an experiment; no run folder is made, and callbacks are not called.
 
     Args:
       config: as composed.
-      name: of the experiment.
-      seconds: for each mode, beside compiling.
-      before: seconds that went by since the process began.
+      seconds: for each mode, without compilation.
+      before: seconds since the process began.
 
     Raises: FrameworkError, as a run would.
     """
     with timing.opened(config) as (experiment, start), ExitStack() as up:
         start = {"interpreter, imports, config": before, **start}
         held, start["initial state"] = clocked(lambda: timing.Held(experiment))
-        calls = timing.steps_per_call(experiment, held)
+        batch = next(experiment.batches.train(experiment.settings.seed))
+        compiled = memory.is_compiled(experiment.strategy.train(experiment.task.train_step, 0))
+        # Without compilation a chunk is its single steps, one after the other: fifty of them can take a minute.
+        calls = timing.steps_per_call(experiment, held) if compiled else 1
         chosen = SINGLE if calls == 1 else CHUNKED
         first, made = clocked(lambda: timing.training(experiment, held, calls, up))
         start["first call: data to devices, trace, compile or load, run"] = made + first(1)
-        batch = next(experiment.batches.train(experiment.settings.seed))
-        modes = {
-            SINGLE: first if calls == 1 else timing.training(experiment, held, 1, up),
-            CHUNKED: first if calls > 1 else timing.training(experiment, held, AUTO_CHUNK, up),
+        modes = {SINGLE: first if calls == 1 else timing.training(experiment, held, 1, up)}
+        if compiled:
+            modes[CHUNKED] = first if calls > 1 else timing.training(experiment, held, AUTO_CHUNK, up)
+        modes |= {
             BARE: timing.bare(experiment, held, batch),
             DATA: timing.data(experiment),
             EVALUATION: timing.evaluation(experiment, held),
         }
         medians = timing.interleaved(modes, seconds)
-        medians[CHUNKED] /= calls if calls > 1 else AUTO_CHUNK
+        if compiled:
+            medians[CHUNKED] /= calls if calls > 1 else AUTO_CHUNK
         rows = tuple(_row(experiment, medians, mode) for mode in modes)
         return Report(
-            name,
+            config.name,
             device_in_words(experiment),
             chosen,
             bottleneck(medians, chosen),
@@ -92,10 +100,15 @@ def bench(config: DictConfig, name: str, seconds: float = 2.0, before: float = 0
 
 
 def bottleneck(medians: Mapping[str, float], chosen: str) -> str:
-    """What to change first, in one sentence, from the seconds of each mode."""
+    """Say in one sentence what to change first.
+
+    Args:
+      medians: seconds for a step, or a batch, by mode.
+      chosen: the mode in which a run trains.
+    """
     step, bare, data = (medians[mode] for mode in (chosen, BARE, DATA))
     other = SINGLE if chosen == CHUNKED else CHUNKED
-    if medians[other] < 0.9 * step:
+    if other in medians and medians[other] < 0.9 * step:
         calls = 1 if other == SINGLE else AUTO_CHUNK
         return f"how steps are called; train.steps_per_call={calls} is {step / medians[other]:.2f} times as fast."
     if step <= 1.15 * bare:
@@ -106,7 +119,7 @@ def bottleneck(medians: Mapping[str, float], chosen: str) -> str:
 
 
 def text(report: Report) -> str:
-    """The report as a table and some lines."""
+    """Write the report as a table and some lines."""
     lines = [("", "ms", "examples/s", "of the limit")]
     for row in report.rows:
         mode = f"{row.mode} *" if row.mode == report.chosen else row.mode
@@ -115,7 +128,7 @@ def text(report: Report) -> str:
     return "\n".join(
         [
             f"{report.experiment}, {report.device} (* is how a run trains)",
-            *aligned(lines),
+            text_table(lines, right=(1, 2, 3)),
             f"time to first step: {sum(report.start.values()):.2f} s",
             *(f"  {seconds:6.2f} s  {part}" for part, seconds in report.start.items()),
             "memory:",
@@ -123,15 +136,6 @@ def text(report: Report) -> str:
             f"bottleneck: {report.bottleneck}",
         ]
     )
-
-
-def aligned(lines: list[tuple[str, ...]]) -> list[str]:
-    """Rows of cells as lines; the first column to the left, the others to the right."""
-    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
-    return [
-        "  ".join([cells[0].ljust(first), *(cell.rjust(width) for cell, width in zip(cells[1:], others, strict=True))])
-        for cells in lines
-    ]
 
 
 def write_json(path: str, report: Any) -> None:
@@ -147,7 +151,7 @@ def write_json(path: str, report: Any) -> None:
 
 
 def device_in_words(experiment: Experiment) -> str:
-    """Such as "jit on 1 of 2 × cpu, batches of 128"."""
+    """Describe where it runs, as "jit on 1 of 2 × cpu, batches of 128"."""
     devices = jax.local_devices()
     used = f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}"
     return f"{experiment.config['strategy']['name']} on {used}, batches of {experiment.batch_size}"
@@ -157,21 +161,20 @@ def _row(experiment: Experiment, medians: Mapping[str, float], mode: str) -> Row
     seconds = medians[mode]
     examples = experiment.batch_size
     if mode == EVALUATION:
-        examples = len(next(experiment.batches.eval(experiment.batches.splits[0]))["weights"])
+        examples = len(jax.tree.leaves(next(experiment.batches.eval(experiment.batches.splits[0])))[0])
     of_limit = medians[BARE] / seconds if mode in (SINGLE, CHUNKED, BARE) else None
     return Row(mode, seconds * 1000, examples / seconds, of_limit)
 
 
 def _memory(experiment: Experiment, held: timing.Held, batch: Batch) -> dict[str, int]:
-    """What the process took at its peak, what the devices did where they tell, and what a step needs."""
+    """Return the peak of the process, that of the first device where it is known, and the need of a compiled step."""
     unit = 1 if sys.platform == "darwin" else 1024
     sizes = {"peak of the process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         sizes["peak of the first device"] = int(stats["peak_bytes_in_use"])
     call = experiment.strategy.train(experiment.task.train_step, 0)
-    try:
-        needed = memory.needed(call, held.state, timing.on_devices(experiment, batch))
-    except ConfigError:  # a strategy that does not compile
+    if not memory.is_compiled(call):
         return sizes
+    needed = memory.needed(call, held.state, timing.on_devices(experiment, batch))
     return {**sizes, "a compiled step, with its state and batch": needed}

@@ -2,40 +2,81 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framework.commands.arguments import options_of
-from framework.config.compose import composed
+from framework.command import Command
+from framework.commands.arguments import Arguments, config_of
 from framework.config.sizes import bytes_of
-from framework.errors import ConfigError
+
+LONGEST = 3600.0
+"""Seconds that one measurement may take."""
 
 
-def bench(words: list[str]) -> None:
-    """`bench [RUN] [overrides] [--seconds 2] [--json FILE]`: how fast an experiment trains, and what holds it up."""
-    words, options = options_of("bench", words, ("--seconds", "--json", "--config-dir"))
-    seconds = _seconds(options.get("--seconds", "2"))
-    config, name = composed(words, options)
+def bench() -> Command:
+    """Measure how fast an experiment trains, and what holds it up."""
+    return Command("bench", "measure how fast it trains here, and what holds it up", run_bench, group="measure")
+
+
+def find_batch() -> Command:
+    """Find the largest batch whose step fits into memory."""
+    return Command("find-batch", "find the largest batch that fits into memory", run_find_batch, group="measure")
+
+
+def run_bench(words: list[str]) -> None:
+    """Measure an experiment and print a report.
+
+    Raises: FrameworkError, as a run would.
+    """
+    arguments = Arguments(
+        "bench",
+        "Measure how fast an experiment trains on this machine, and what holds it up: steps as a run makes them, the "
+        "compiled step alone, the data alone, evaluation, start-up and memory. No run folder is made.",
+        "bench +experiment=mnist strategy=pmap --seconds 5",
+        "[RUN] [KEY=VALUE ...] [options]",
+    )
+    arguments.add_config()
+    arguments.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="for each measurement (2)")
+    arguments.add_argument("--json", metavar="FILE", help="write the report with all digits, too")
+    given = arguments.read(words)
+    config = config_of(given.words, given.config_dir)
     from framework_bench import bench
 
-    report = bench.bench(config, name, seconds, _age())
-    _say(bench.text(report), report, options)
+    report = bench.bench(config, given.seconds, _age())
+    _show(bench.text(report), report, given.json)
 
 
-def find_batch(words: list[str]) -> None:
-    """`find-batch [RUN] [overrides] [--memory SIZE] [--json FILE]`: the largest batch whose step fits into memory."""
-    words, options = options_of("find-batch", words, ("--memory", "--seconds", "--json", "--config-dir"))
-    budget = bytes_of(options["--memory"], "--memory") if "--memory" in options else None
-    seconds = _seconds(options.get("--seconds", "1"))
-    config, name = composed(words, options)
+def run_find_batch(words: list[str]) -> None:
+    """Search the largest batch and print a report.
+
+    Raises: FrameworkError, as a run would.
+    """
+    arguments = Arguments(
+        "find-batch",
+        "Find the largest batch whose training step fits into memory, by what the compiler says of steps that are "
+        "not run, and time some smaller ones.",
+        "find-batch +experiment=mnist --memory 8GiB",
+        "[RUN] [KEY=VALUE ...] [options]",
+    )
+    arguments.add_config()
+    about = "that each device may use, such as 8GiB (90%% of what is free)"
+    arguments.add_argument("--memory", type=_memory, metavar="SIZE", help=about)
+    arguments.add_argument("--seconds", type=_seconds, default=1.0, metavar="S", help="for each measurement (1)")
+    arguments.add_argument("--json", metavar="FILE", help="write the report with all digits, too")
+    given = arguments.read(words)
+    config = config_of(given.words, given.config_dir)
     from framework_bench import batch_size
 
-    report = batch_size.find(config, name, budget, seconds)
-    _say(batch_size.text(report), report, options)
+    report = batch_size.find(config, given.memory, given.seconds)
+    _show(batch_size.text(report), report, given.json)
+
+
+def _memory(text: str) -> int:
+    return bytes_of(text, "--memory")
 
 
 def _seconds(text: str) -> float:
@@ -43,22 +84,22 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise ConfigError(f"--seconds: expected a time for each measurement, up to 3600, found '{text}'.")
+    if not 0 < seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"expected seconds, more than 0 and up to {LONGEST:g}, found '{text}'")
     return seconds
 
 
-def _say(text: str, report: Any, options: Mapping[str, str]) -> None:
+def _show(text: str, report: Any, json_path: str | None) -> None:
     sys.stdout.write(text + "\n")
-    if "--json" in options:
+    if json_path is not None:
         from framework_bench.bench import write_json
 
-        write_json(options["--json"], report)
-        sys.stdout.write(f"written: {options['--json']}\n")
+        write_json(json_path, report)
+        sys.stdout.write(f"written: {json_path}\n")
 
 
 def _age() -> float:
-    """Seconds since this process began, as the kernel counts; 0 where it is no Linux."""
+    """Return the seconds since this process began, as the kernel counts them; 0 on systems other than Linux."""
     try:
         began = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
         return time.clock_gettime(time.CLOCK_BOOTTIME) - began

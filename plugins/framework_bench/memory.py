@@ -1,4 +1,4 @@
-"""Memory of compiled steps, known before they run, and of the machine."""
+"""Memory that compiled steps need, known before they run, and memory that the machine has."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from framework.api import PyTree, TrainState
 from framework.errors import ConfigError
 
 SPARED = 0.9
-"""Share of what is free that a step may take: the rest is for the interpreter, and for others."""
+"""Share of the free memory that a step may take; the rest is for the interpreter and for other programs."""
 
 
-def needed(call: Callable[..., Any], state: TrainState, feed: PyTree) -> int:
-    """Bytes that a compiled step holds while it runs, on the device that holds most; nothing is run.
+def is_compiled(call: Callable[..., Any]) -> bool:
+    """Tell whether a strategy compiled a function: it can be lowered then, as what `jax.jit` returns."""
+    return hasattr(call, "lower")
 
-    Its arguments, results and temporaries; a result that takes its argument's place counts once.
 
-    Raises: ConfigError if the strategy does not compile; what XLA raises if it runs out of memory itself.
+def needed(call: Any, state: TrainState, feed: PyTree) -> int:
+    """Return the bytes that a compiled step holds while it runs, on the device that holds most; nothing is run.
+
+    Arguments, results and temporaries count; a result that takes its argument's place counts once.
+
+    Args:
+      call: as `strategy.train` returns it.
+      state: the state, or its shapes.
+      feed: a batch on the devices, or its shapes.
+
+    Raises: ConfigError if the strategy does not compile; XLA's own error if compilation runs out of memory.
     """
-    lower = getattr(call, "lower", None)
-    if lower is None:
+    if not is_compiled(call):
         raise ConfigError("strategy: its steps are not compiled, so their memory is not known; choose another one.")
-    found = lower(state, feed).compile().memory_analysis()
+    found = call.lower(state, feed).compile().memory_analysis()
     return (
         found.argument_size_in_bytes
         + found.output_size_in_bytes
@@ -37,7 +46,7 @@ def needed(call: Callable[..., Any], state: TrainState, feed: PyTree) -> int:
 
 
 def budget() -> tuple[int, str]:
-    """Bytes that one device's part of a step may hold here, and where that is from.
+    """Return the bytes that one device's part of a step may hold here, and the source of that number in words.
 
     Devices that report a limit, as GPUs and TPUs do, have their own memory. On a CPU all devices share what is free.
 
@@ -51,11 +60,12 @@ def budget() -> tuple[int, str]:
     if free is None:
         raise ConfigError("--memory: how much memory is free is not known here; expected a size, such as 8GiB.")
     count = jax.local_device_count()
-    return int(SPARED * free / count), f"{SPARED:.0%} of the free memory" + (f" / {count} devices" * (count > 1))
+    among = f" / {count} devices" if count > 1 else ""
+    return int(SPARED * free / count), f"{SPARED:.0%} of the free memory{among}"
 
 
 def available() -> int | None:
-    """Bytes of memory that this process can take without swapping: the kernel's estimate, or what its group may."""
+    """Return the bytes that this process can take without swapping; None if that is not known."""
     try:
         free = int(re.findall(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())[0]) * 1024
     except (OSError, IndexError):
@@ -69,5 +79,5 @@ def available() -> int | None:
 
 
 def is_exhausted(error: Exception) -> bool:
-    """Whether a device or the host ran out of memory."""
+    """Tell whether a device or the host ran out of memory."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)

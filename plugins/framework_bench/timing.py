@@ -1,4 +1,4 @@
-"""What can be timed of an experiment: its ways to step, the bare step, its data, its evaluation."""
+"""Timings of an experiment: its ways to step, the bare step, its data, its evaluation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 
 import jax
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
 from framework.api import Batch, PyTree, TrainState
-from framework.config.resolve import extended, plain, settings_of
+from framework.config.compose import Config
 from framework.errors import ConfigError
 from framework.experiment import Experiment, build, clocked
 from framework.registry.entry_points import discover
@@ -28,32 +28,34 @@ from framework.training.loop import is_resident
 from framework.training.stepper import IN_FLIGHT, Feed, stepper
 
 ROUNDS = 5
-"""Times that every mode is measured, in turn; the median counts."""
+"""Number of measurements of each mode, taken in turn; the median counts."""
 
 LONGEST = 2**20
-"""Steps that are timed at once, at most: a step that does nothing would be doubled for ever."""
+"""Limit of the steps that are timed at once: for a step that does nothing, doubling would not end."""
 
 Timed = Callable[[int], float]
-"""`timed(count) -> seconds` for so many steps or batches, until their results are there."""
+"""`timed(count) -> seconds` for so many steps or batches, until their results are finished."""
 
 
 @contextmanager
-def opened(config: DictConfig) -> Iterator[tuple[Experiment, dict[str, float]]]:
-    """An experiment, built as for a run but without a run folder, beside the seconds that its parts took.
+def opened(config: Config) -> Iterator[tuple[Experiment, dict[str, float]]]:
+    """Build an experiment as for a run, but without a run folder.
+
+    Yields: the experiment, and seconds by the part that took them.
 
     Raises: FrameworkError, as a run would; ConfigError for several processes.
     """
-    settings = settings_of(plain(extended(config)))
+    settings = config.settings
     if settings.distributed.coordinator is not None:
         raise ConfigError("distributed: one process is measured; leave it out, with distributed.coordinator=null.")
     with console(), persistent_cache(settings.run), switches(settings.debug):
-        experiment, seconds = clocked(lambda: build(config, discover()))
+        experiment, seconds = clocked(lambda: build(OmegaConf.create(config.source), discover()))
         parts = {"data": experiment.data_seconds, "other components, shapes": seconds - experiment.data_seconds}
         yield experiment, parts
 
 
 class Held:
-    """The one state that all modes pass on, since a step takes over the state it is given."""
+    """The one state that all modes pass on: a step consumes the state that it is given."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.state: TrainState = experiment.strategy.init(experiment.init, np.uint32(experiment.settings.seed))
@@ -61,10 +63,10 @@ class Held:
 
 
 def interleaved(modes: Mapping[str, Timed], seconds: float) -> dict[str, float]:
-    """Seconds for one of what each mode counts: the median of rounds in which every mode has its turn.
+    """Return the seconds that each mode takes for one step or batch: the median of rounds in which each has its turn.
 
-    How many are timed at once is found by doubling, until they fill a round's part of `seconds`, the time for each
-    mode. A first call compiles, and a second may compile for the layout of what the first returned: neither counts.
+    The number of steps that are timed at once is doubled until they fill a round's part of `seconds`, the time for each
+    mode. A first call compiles, and a second may compile for the layout of the first one's results: neither counts.
     """
     counts = {}
     for mode, timed in modes.items():
@@ -78,16 +80,16 @@ def interleaved(modes: Mapping[str, Timed], seconds: float) -> dict[str, float]:
 
 
 def steps_per_call(experiment: Experiment, held: Held) -> int:
-    """What `train.steps_per_call` comes to in a run."""
+    """Resolve `train.steps_per_call` as a run does."""
     settings, batches = experiment.settings.train, experiment.batches
     resident = is_resident(batches, settings)
     return choose(settings.steps_per_call, experiment.task.train_step, held.state, batches.spec, resident)
 
 
 def training(experiment: Experiment, held: Held, steps_per_call: int, up: ExitStack) -> Timed:
-    """Calls of so many steps, as the loop makes them between two records: data, dispatch and all, without callbacks.
+    """Time calls of so many steps, as the loop makes them between two records, with data, without callbacks.
 
-    What feeds them ends with the context `up`.
+    The threads that feed them end with the context `up`.
     """
     stops = itertools.count(steps_per_call, steps_per_call)
     resident = is_resident(experiment.batches, experiment.settings.train)
@@ -107,7 +109,7 @@ def training(experiment: Experiment, held: Held, steps_per_call: int, up: ExitSt
 
 
 def bare(experiment: Experiment, held: Held, batch: Batch) -> Timed:
-    """The compiled step called back to back on one batch that lies on the devices."""
+    """Time the compiled step alone, called back to back on one batch that lies on the devices."""
     call = experiment.strategy.train(pack_outputs(experiment.task.train_step), 0)
     batch = on_devices(experiment, batch)
 
@@ -126,7 +128,7 @@ def bare(experiment: Experiment, held: Held, batch: Batch) -> Timed:
 
 
 def data(experiment: Experiment) -> Timed:
-    """Batches from the pipeline to the devices, one after the other."""
+    """Time batches from the pipeline to the devices, one after the other."""
     batches = experiment.batches.train(experiment.settings.seed)
 
     def timed(count: int) -> float:
@@ -139,7 +141,7 @@ def data(experiment: Experiment) -> Timed:
 
 
 def evaluation(experiment: Experiment, held: Held) -> Timed:
-    """Batches of the first evaluation split, measured, over and over."""
+    """Time the evaluation of batches of the first split, over and over."""
     step = experiment.strategy.evaluate(experiment.task.eval_step)
     batches = _endless(lambda: experiment.batches.eval(experiment.batches.splits[0]))
 
@@ -152,7 +154,7 @@ def evaluation(experiment: Experiment, held: Held) -> Timed:
 
 
 def on_devices(experiment: Experiment, batch: Batch) -> PyTree:
-    """A batch as a step wants it, on the devices for certain."""
+    """Put a batch on the devices, in the layout that steps want."""
     return Explicit(experiment.strategy).feed(batch, 0)
 
 

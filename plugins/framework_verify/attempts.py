@@ -1,4 +1,4 @@
-"""The runs of one check, each a process of its own, that is killed and begun again."""
+"""The runs of one check, each a process of its own, which is killed and started again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from framework_verify.witness import Orders
 Asked = Callable[[], Signals | None]
 
 
-class Failure(FrameworkError):  # noqa: N818 - what became of a run, not of this check
+class Failure(FrameworkError):  # noqa: N818 - of a run, not of this check
     """A run that does not come to its end, with its own exit code."""
 
     kind = "run"
@@ -30,13 +30,15 @@ class Failure(FrameworkError):  # noqa: N818 - what became of a run, not of this
 
 
 class Runs(NamedTuple):
-    """How the runs of one check are started.
+    """The way in which the runs of one check are started.
 
     Attributes:
+      work: folder of all runs.
       words: of the command line.
-      settings: by config key, on top of them.
+      config_dir: a folder of configs of one's own.
+      settings: by config key, on top of the words.
       every: updates between two checkpoints.
-      asked: tells the signal that asks to stop, if one came.
+      asked: returns the signal that asks to stop, if one came.
     """
 
     work: Path
@@ -48,9 +50,9 @@ class Runs(NamedTuple):
 
 
 def run(runs: Runs, name: str, fatal: Sequence[int], saved: tuple[int, int] = (0, 0)) -> list[Attempt]:
-    """One run, killed at steps and begun again after each; a run that has ended before is left as it is.
+    """Make one run, killed at steps and started again after each; a run that has ended before is left as it is.
 
-    Raises: Failure if it ends otherwise; InterruptError if a signal asks to stop.
+    Raises: Failure if it ends in another way; InterruptError if a signal asks to stop.
     """
     path = runs.work / f"{name}.jsonl"
     settings = {**runs.settings, "run.dir": str(runs.work / name)}
@@ -67,8 +69,8 @@ def run(runs: Runs, name: str, fatal: Sequence[int], saved: tuple[int, int] = (0
 
 
 def _start(orders: Orders, errors: Path, asked: Asked) -> int:
-    """The exit code of a process that follows the orders."""
-    # The folder one works in is on the path of the new interpreter if it is on that of this one.
+    """Return the exit code of a process that follows the orders."""
+    # The working folder is on the new interpreter's path only if it is on this one's.
     flags = [] if str(Path.cwd()) in sys.path or "" in sys.path else ["-P"]
     command = [sys.executable, *flags, "-m", "framework_verify.witness"]
     with errors.open("wb") as out, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out) as process:

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from framework.commands.arguments import options_of
-from framework.errors import ConfigError
-
-KNOWN = ("--steps", "--kills", "--seed", "--config-dir")
+from framework.command import Command
+from framework.commands.arguments import Arguments
 
 
-def verify_resume(words: list[str]) -> None:
-    """`verify-resume [RUN] [overrides] [--steps 64] [--kills 2] [--seed 0]`: whether a resumed run is the same run.
+def verify_resume() -> Command:
+    """Kill and resume an experiment, and compare it bit by bit with a run left alone."""
+    return Command("verify-resume", "kill and resume it; is it the same run, bit by bit?", run, group="measure")
 
-    Raises: DifferenceError, with exit code 8, if it is not; a table on stdout says where.
+
+def run(words: list[str]) -> None:
+    """Compare an experiment with itself, killed and resumed, and print a report.
+
+    Raises: DifferenceError, with exit code 8, if they differ; a table on stdout says where.
     """
-    words, options = options_of("verify-resume", words, KNOWN)
-    given = {name.lstrip("-"): _count(name, options[name]) for name in KNOWN[:3] if name in options}
+    arguments = Arguments(
+        "verify-resume",
+        "Run an experiment for some steps, run it again and kill it at random steps, resume it after each kill, and "
+        "compare both runs bit by bit. A difference is blamed on the plugin that makes it.",
+        "verify-resume +experiment=mnist --steps 64 --kills 2",
+        "[RUN] [KEY=VALUE ...] [options]",
+    )
+    arguments.add_config()
+    arguments.add_argument("--steps", type=_count, default=64, metavar="N", help="length of the runs, at most (64)")
+    arguments.add_argument("--kills", type=_count, default=2, metavar="N", help="how often to kill and resume (2)")
+    arguments.add_argument("--seed", type=_count, default=0, metavar="N", help="of the steps to kill at (0)")
+    given = arguments.read(words)
     from framework_verify import findings, verify
 
-    report = verify.verify_resume(words, options.get("--config-dir"), **given)
+    report = verify.verify_resume(given.words, given.config_dir, steps=given.steps, kills=given.kills, seed=given.seed)
     sys.stdout.write(findings.text(report) + "\n")
     sys.stdout.flush()
     report.check()
 
 
-def _count(name: str, text: str) -> int:
+def _count(text: str) -> int:
     if not text.isdecimal():
-        raise ConfigError(f"{name}: expected a whole number, found '{text}'.")
+        raise argparse.ArgumentTypeError(f"expected a whole number, found '{text}'")
     return int(text)

@@ -1,4 +1,4 @@
-"""What two run folders hold, compared bit by bit, without what a clock has a part in."""
+"""Comparison of two run folders, bit by bit, without times and speeds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from framework.checkpoints.folder import steps
 from framework_verify.trail import unequal
 
 OUTCOME = ("status", "exit_code", "reason", "step", "metrics", "members")
-"""Of run.json, what a restart must not change; the rest says where and when a run ran."""
+"""Keys of run.json that a restart must not change; the others say where and when a run ran."""
 
 OWN = {"config.yaml", "run.json", "run.log", "lock", "metrics.jsonl"}
-"""Files of a run folder that are compared otherwise, or hold times."""
+"""Files of a run folder that are compared in another way, or hold times."""
 
 OWN_FOLDERS = {"checkpoints", "tb"}
 
 
 class Row(NamedTuple):
-    """A difference: in what, where, and which."""
+    """One difference: the part of the run, the place in it, and both values."""
 
     part: str
     at: str
@@ -30,24 +30,24 @@ class Row(NamedTuple):
 
 
 def differences(left: Path, right: Path) -> list[Row]:
-    """What the folders of two finished runs do not have in common."""
+    """Compare the folders of two finished runs."""
     return [*_log(left, right), *_kept(left, right), *_record(left, right), *_files(left, right)]
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """`metrics.jsonl` without speeds; nothing where no callback writes it."""
+    """Read `metrics.jsonl` without speeds; nothing if there is none."""
     path = folder / "metrics.jsonl"
     text = path.read_text() if path.exists() else ""
     return [_without_clock(json.loads(line)) for line in text.splitlines()]
 
 
 def kept(folder: Path) -> list[int]:
-    """The steps of the checkpoints."""
+    """Return the steps of the checkpoints that are kept."""
     return steps(folder / "checkpoints")
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Digests of the files that are a callback's own, by path within the folder."""
+    """Digest the files that are a callback's own, by path within the folder."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -75,16 +75,19 @@ def _record(left: Path, right: Path) -> Iterator[Row]:
     for record in (mine, theirs):
         record["metrics"] = _without_clock(record.get("metrics") or {})
     for key in OUTCOME:
-        if mine.get(key) != theirs.get(key):
-            values = (mine.get(key), theirs.get(key))
-            tags = unequal(*values) if key == "metrics" else []
-            found = f"{tags[0]}: {values[0].get(tags[0])} and {values[1].get(tags[0])}" if tags else "{} and {}"
-            yield Row("run.json", key, found.format(*values))
+        one, other = mine.get(key), theirs.get(key)
+        if one == other:
+            continue
+        if key == "metrics":
+            tag = unequal(one, other)[0]
+            yield Row("run.json", key, f"{tag}: {one.get(tag)} and {other.get(tag)}")
+        else:
+            yield Row("run.json", key, f"{one} and {other}")
 
 
 def _files(left: Path, right: Path) -> Iterator[Row]:
     for name in unequal(files(left), files(right)):
-        yield Row(name, "end", "of other bytes, or missing")
+        yield Row(name, "end", "other bytes, or missing")
 
 
 def _without_clock(scalars: Mapping[str, Any]) -> dict[str, Any]:

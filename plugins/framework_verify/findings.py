@@ -1,4 +1,4 @@
-"""What `verify-resume` found, as figures, as the rows of a table, and as text."""
+"""The report of `verify-resume`: figures, the rows of a table, and text."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from framework.config.sizes import in_words
 from framework.errors import DifferenceError
+from framework.tables import text_table
 from framework_verify import comparing, verdict
 from framework_verify.comparing import Row
 from framework_verify.trail import Attempt, Parting
@@ -18,14 +19,14 @@ from framework_verify.witness import saved_state
 
 
 class Report(NamedTuple):
-    """What `verify-resume` says.
+    """The result of a comparison of two runs.
 
     Attributes:
-      rows: where the runs are not the same; none if they are.
-      verdict: what parts them, if anything does.
-      figures: what was done and compared, in words.
-      notes: what was not compared, and why.
-      folder: where the runs are kept, if they are not the same.
+      rows: the differences; empty if the runs are the same.
+      verdict: the cause of the differences, or None.
+      figures: one sentence of what was done and compared.
+      notes: parts that were not compared, and why.
+      folder: the runs, kept if they differ.
     """
 
     rows: tuple[Row, ...]
@@ -35,9 +36,9 @@ class Report(NamedTuple):
     folder: Path | None
 
     def check(self) -> None:
-        """Pass where the runs are the same.
+        """Return if the runs are the same.
 
-        Raises: DifferenceError saying where to look.
+        Raises: DifferenceError that says where to look.
         """
         if self.verdict is not None:
             kind, certainty, because, suspects = self.verdict
@@ -46,6 +47,7 @@ class Report(NamedTuple):
 
 
 def figures_of(work: Path, straight: Attempt, killed: Sequence[Attempt]) -> str:
+    """Say what was compared, and found to be the same."""
     last = max(straight.states)
     leaves = straight.states[last]
     folder = work / "straight"
@@ -60,8 +62,18 @@ def figures_of(work: Path, straight: Attempt, killed: Sequence[Attempt]) -> str:
     )
 
 
-def rows_of(work: Path, found: Parting, exact: Parting | None, plugins: verdict.Plugins) -> list[Row]:
-    """What parts within the steps, as rows of the table."""
+def rows_of(
+    work: Path, found: Parting, exact: Parting | None, plugins: verdict.Plugins, is_averaged: bool
+) -> list[Row]:
+    """Tabulate the differences within the steps.
+
+    Args:
+      work: folder of the runs.
+      found: where the runs part, as checkpoints showed.
+      exact: the same, after a look at each step; None if it was not found again.
+      plugins: the plugins of the run.
+      is_averaged: whether parameters are averaged (`ema`), beside the optimizer's state.
+    """
     at, rows = exact or found, []
     if at.arrays:
         rows.append(Row("data", "start", "other training examples in memory"))
@@ -71,7 +83,7 @@ def rows_of(work: Path, found: Parting, exact: Parting | None, plugins: verdict.
     if at.state is not None:
         first = at.leaves[0]
         how = "" if exact is None else _how_far(work, exact)
-        text = f"{len(at.leaves)} leaves, first {first}{how}, kept by {verdict.owner(first, plugins)}"
+        text = f"{len(at.leaves)} leaves, first {first}{how}, kept by {verdict.owner(first, plugins, is_averaged)}"
         rows.append(Row("state", f"step {at.state}", text))
     if at.tags:
         rows.append(Row("log", f"step {at.log if at.state is None else at.state}", ", ".join(at.tags)))
@@ -80,7 +92,7 @@ def rows_of(work: Path, found: Parting, exact: Parting | None, plugins: verdict.
 
 
 def _how_far(work: Path, found: Parting) -> str:
-    """How many elements of the first leaf differ, and how far at most, where both states were kept."""
+    """Say how many elements of the first leaf differ, and by how much at most, if both states were kept."""
     assert found.state is not None
     paths = [
         saved_state(work / "traced-straight.jsonl", 0, found.state),
@@ -96,21 +108,15 @@ def _how_far(work: Path, found: Parting) -> str:
 
 
 def text(report: Report) -> str:
-    """The report as a line, or as a table."""
+    """Write the report as one line if the runs are the same, else as a table."""
     if not report.rows:
         return "\n".join([f"same: {report.figures}", *report.notes])
-    lines = [("in", "at", "the run left alone, and the resumed one"), *report.rows]
     head = "different" + (f": {report.figures}" if report.figures else "")
-    return "\n".join([head, *(line.rstrip() for line in _aligned(lines)), *report.notes])
-
-
-def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows of cells as lines, each column to the left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) for cells in lines]
+    table = text_table([("in", "at", "the run left alone, and the resumed one"), *report.rows])
+    return "\n".join([head, table, *report.notes])
 
 
 def listed(numbers: Sequence[int]) -> str:
-    """Such as "3, 8 and 21"."""
-    words = [*map(str, numbers)]
-    return " and ".join(word for word in (", ".join(words[:-1]), *words[-1:]) if word)
+    """Write numbers as "3, 8 and 21"."""
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,4 +1,4 @@
-"""What a witness saw of a run, read back, and where two runs part."""
+"""The notes that a witness took of a run, and the place where two runs part."""
 
 from __future__ import annotations
 
@@ -10,41 +10,40 @@ from typing import Any, NamedTuple
 
 
 class Attempt(NamedTuple):
-    """One process of a run, from its start to its end or its death. Steps count updates, from 1."""
+    """One process of a run, from its start to its end or its kill. Steps count updates, from 1."""
 
     start: int  # the step it went on from
     arrays: str | None  # digest of the training examples, where they lie in memory
-    batches: dict[int, str]  # digest of what each step is fed, also of those asked for ahead of time
-    splits: dict[str, set[str]]  # digests of the passes over an evaluation split
+    batches: dict[int, str]  # digest of the batch of each step, also of steps that were only prepared
+    splits: dict[str, set[str]]  # a digest for each pass over an evaluation split
     states: dict[int, dict[str, tuple[str, int]]]  # after a step: digest and bytes of each leaf, by path
     logs: dict[int, dict[str, str]]  # scalars by tag, as text
-    stops: list[tuple[int, str, str]]  # step, who ended the run, and why
+    stops: list[tuple[int, str, str]]  # step, the callback that ended the run, and its reason
     kills: list[int]
 
 
 class Batch(NamedTuple):
-    """A step that was fed another batch."""
+    """A step that got another batch."""
 
     step: int
-    twin: int | None  # the step that is fed this one in the reference, if there is one
+    twin: int | None  # the step that gets this batch in the reference, if there is one
 
 
 class Parting(NamedTuple):
-    """Where an attempt first is not what the reference is; what is the same has None, or nothing.
+    """The first differences between an attempt and the reference; None or empty for what is the same.
 
     Attributes:
-      attempt: its number, from 0.
+      attempt: number of the attempt, from 0.
       start: the step it went on from.
-      arrays: whether the training examples in memory are others.
-      batch: the first step that was fed another batch.
-      state: the first step after which the state is another, of those that both looked at.
-      before: the last step before it, of those that both looked at, after which it was the same.
-      leaves: the paths that differ after that step.
+      arrays: whether the training examples in memory differ.
+      batch: the first step that got another batch.
+      state: the first step with another state after it, of the steps at which both looked.
+      before: the last step before `state` with the same state after it.
+      leaves: the paths that differ after step `state`.
       log: the first step that logs other numbers.
-      tags: those numbers at that step, or at the step of `state` if that is there.
-      splits: the evaluation splits of which other batches were seen, or other ones from pass to pass where what is
-        logged differs.
-      ends: who ended the reference early, and who the attempt.
+      tags: the numbers that differ at step `state`, or at `log` if `state` is None.
+      splits: the evaluation splits with other batches; or, if logs differ, with batches that change from pass to pass.
+      ends: the early ends of the reference and of the attempt, if they differ.
     """
 
     attempt: int
@@ -61,12 +60,12 @@ class Parting(NamedTuple):
 
     @property
     def is_within(self) -> bool:
-        """Whether it is in what is computed, not in how the run ended alone."""
+        """Whether the runs differ in what is computed, not only in how they end."""
         return self.arrays or any(each is not None for each in (self.batch, self.state, self.log))
 
 
 def read(path: Path) -> list[Attempt]:
-    """The attempts of a run, in order; the last line may have been torn."""
+    """Read the attempts of a run, in order; the last line may be torn."""
     attempts: list[Attempt] = []
     for entry in _entries(path):
         if "start" in entry:
@@ -89,7 +88,7 @@ def read(path: Path) -> list[Attempt]:
 
 
 def whole(attempts: Sequence[Attempt]) -> Attempt:
-    """A run that was left alone, as one attempt: it may have gone back to a checkpoint by itself."""
+    """Join a run that was left alone into one attempt: it may have gone back to a checkpoint by itself."""
     first, *others = attempts
     for other in others:
         first.batches.update(other.batches)
@@ -102,7 +101,7 @@ def whole(attempts: Sequence[Attempt]) -> Attempt:
 
 
 def parting(reference: Attempt, attempts: Sequence[Attempt]) -> Parting | None:
-    """The first attempt that differs from the reference, and where; None if all are the same."""
+    """Find the first attempt that differs from the reference, and where; None if all are the same."""
     for number, attempt in enumerate(attempts):
         found = _parting(reference, attempt, number, is_last=attempt is attempts[-1])
         if found.is_within or found.splits or found.ends:
@@ -134,7 +133,7 @@ def _parting(reference: Attempt, attempt: Attempt, number: int, is_last: bool) -
 
 
 def unequal(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
-    """The keys that are missing on one side or have other values, in the order of the left one."""
+    """Return the keys that are missing on one side or have other values, in the order of the left one."""
     return [name for name in {**left, **right} if left.get(name) != right.get(name)]
 
 
@@ -145,7 +144,10 @@ def _common(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
 def _first(
     left: Mapping[int, Any], right: Mapping[int, Any], start: int, common: bool = False
 ) -> tuple[int | None, int]:
-    """The first step that both hold and that differs, and the last one before it; `common`: in what both tell of it."""
+    """Return the first step that both hold and that differs, and the last step before it.
+
+    `common` compares only the keys that both have of a step.
+    """
     before = start
     for step in sorted(left.keys() & right.keys()):
         if _common(left[step], right[step]) if common else left[step] != right[step]:

@@ -1,4 +1,4 @@
-"""From where two runs part to what parts them, with no more certainty than that allows."""
+"""The cause of a difference between two runs, from the place where they part, with a certainty."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from framework.registry.entry_points import Plugin
 from framework_verify.trail import Parting
 
 Plugins = Mapping[str, Plugin]
-"""By the config key that names them."""
+"""Plugins by the config key that names them."""
 
 
 class Verdict(NamedTuple):
-    """What is wrong.
+    """The cause of a difference.
 
     Attributes:
-      kind: where to look.
-      certainty: certain, if what was seen leaves no other place; likely, if another one would be strange; open.
-      because: what was seen, as a sentence.
-      suspects: the components to look at, and who registered them.
+      kind: the part of the experiment to look at.
+      certainty: "certain" if no other part can be the cause, "likely" if another would be strange, else "open".
+      because: a sentence of what was seen.
+      suspects: labels of the components to look at, with who registered them.
     """
 
     kind: str
@@ -30,12 +30,18 @@ class Verdict(NamedTuple):
 
 
 def plugins_of(record: Mapping[str, Any]) -> Plugins:
-    """The plugins that a run.json names."""
+    """Return the plugins that a run.json names."""
     return {key: Plugin(**entry, fetch=lambda: None) for key, entry in record["plugins"].items()}
 
 
-def owner(path: str, plugins: Plugins, is_averaged: bool = False) -> str:
-    """Which component keeps a leaf of the state, and who registered it; `is_averaged`: whether the run has `ema`."""
+def owner(path: str, plugins: Plugins, is_averaged: bool) -> str:
+    """Name the component that keeps a leaf of the state, and who registered it.
+
+    Args:
+      path: of the leaf, such as "opt_state/0/mu/W".
+      plugins: the plugins of the run.
+      is_averaged: whether the run has `ema`, whose average lies beside the optimizer's state.
+    """
     section, *parts = path.split("/")
     if section in ("params", "model_state"):
         layers = {plugin.name: plugin.label for key, plugin in plugins.items() if key.startswith("model.")}
@@ -47,8 +53,8 @@ def owner(path: str, plugins: Plugins, is_averaged: bool = False) -> str:
 
 
 def judge(found: Parting, plugins: Plugins) -> Verdict:
-    """What parts two runs, from the first place where they do."""
-    # Data that are others after the state is do not explain it.
+    """Find the cause, from the first place where two runs part."""
+    # Data that differ after the state does cannot explain it.
     if found.arrays or (found.batch and (found.state is None or found.batch.step <= found.state)):
         return _data(found, plugins)
     if found.state is not None:
@@ -77,7 +83,7 @@ def _data(found: Parting, plugins: Plugins) -> Verdict:
 
 
 def _state(found: Parting, plugins: Plugins) -> Verdict:
-    """The batches are the same, and the state was before this step; the loss is that of the step before its update."""
+    """Judge a state that differs, though its batch and the state before it do not; the loss is that of the latter."""
     sections = {path.partition("/")[0] for path in found.leaves}
     same = f"step {found.state} had the same batch and the same state before it"
     if found.state != found.before + 1:
@@ -93,7 +99,7 @@ def _state(found: Parting, plugins: Plugins) -> Verdict:
         return Verdict("the augmentation, the model or the loss", "likely", because, _labels(plugins, FORWARD))
     if sections == {"model_state"}:
         because = f"{same} and the same loss, and left another model state ({found.leaves[0]})"
-        return Verdict("the model's state", "likely", because, (owner(found.leaves[0], plugins),))
+        return Verdict("the model's state", "likely", because, (owner(found.leaves[0], plugins, False),))
     because = f"{same} and the same loss, and made another update of it"
     rate = ", at another learning rate" if "train/learning_rate" in tags else ""
     suspects = _labels(plugins, ["schedule", "optimizer"] if rate else ["optimizer", "schedule"])
@@ -105,7 +111,7 @@ STEP = (*FORWARD, "optimizer", "schedule", "strategy")
 
 
 def _log(found: Parting, plugins: Plugins) -> Verdict:
-    """Every state that both looked at is the same, and what is logged is not."""
+    """Judge what is logged, where every state is the same."""
     if found.splits:
         because = (
             f"the batches to evaluate split {found.splits[0]} are others; `eval` must give the same ones each time"
@@ -120,7 +126,7 @@ def _log(found: Parting, plugins: Plugins) -> Verdict:
 
 
 def _end(found: Parting, plugins: Plugins) -> Verdict:
-    """All that is computed is the same."""
+    """Judge runs that end at different steps, though all that is computed is the same."""
     ended, resumed = found.ends or ([], [])
     told = "; ".join(
         f"{who} was ended at step {ends[-1][0]} by {ends[-1][1]}" if ends else f"{who} was not ended early"
@@ -131,7 +137,7 @@ def _end(found: Parting, plugins: Plugins) -> Verdict:
 
 
 def of_files(names: Sequence[str], plugins: Plugins) -> Verdict:
-    """Files that callbacks left are not the same; who wrote them is not known, but the framework's write none."""
+    """Judge files that differ. Their writer is not known, but callbacks of the framework write none."""
     because = f"all that is computed is the same, but not {', '.join(names)}, of a callback that is not restored"
     callbacks = {key: plugin for key, plugin in plugins.items() if key.startswith("callbacks.")}
     foreign = [plugin.label for plugin in callbacks.values() if plugin.distribution != "framework"]
@@ -139,14 +145,14 @@ def of_files(names: Sequence[str], plugins: Plugins) -> Verdict:
 
 
 def of_folder(part: str, plugins: Plugins) -> Verdict:
-    """Checkpoints that are kept, or the record, are not the same, and all else is."""
+    """Judge kept checkpoints, or a record, that differ, though all else is the same."""
     callbacks = [key for key in plugins if key.startswith("callbacks.")]
     keys = [key for key in callbacks if part == "checkpoints" and plugins[key].name == "checkpoint"] or callbacks
     return Verdict("a callback", "open", f"all that is computed is the same, but not {part}", _labels(plugins, keys))
 
 
 def _labels(plugins: Plugins, keys: Sequence[str]) -> tuple[str, ...]:
-    """The components under config keys, and the entries of the lists there."""
+    """Label the components under config keys, and the entries of the lists there."""
     named = [
         plugin.label for key in keys for name, plugin in plugins.items() if name == key or name.startswith(f"{key}[")
     ]

@@ -1,4 +1,4 @@
-"""Whether a run that is killed and resumed is the run that never was: `python -m framework verify-resume …`."""
+"""Compare a run that is killed and resumed with one left alone: `framework verify-resume …`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from framework.config.compose import composed
-from framework.config.resolve import extended, plain, settings_of, tagged
-from framework.config.settings import Train
+from framework.commands.arguments import config_of
+from framework.config.resolve import tagged
 from framework.errors import ConfigError
 from framework.runs import signals
 from framework_verify import comparing, trail, verdict
@@ -22,27 +21,21 @@ from framework_verify.findings import Report, figures_of, listed, rows_of
 from framework_verify.trail import Attempt, Parting
 from framework_verify.verdict import Verdict
 
-STEPS = 64
-"""Enough for eight checkpoints and some epochs of small data, and over in a second where a step takes some ms."""
-
-KILLS = 2
-"""A restart, and a restart of a restart, which finds what is counted twice. Each costs the start of a process."""
-
 
 def verify_resume(
-    words: Sequence[str], config_dir: str | None = None, steps: int = STEPS, kills: int = KILLS, seed: int = 0
+    words: Sequence[str], config_dir: str | None = None, *, steps: int, kills: int, seed: int = 0
 ) -> Report:
-    """Run an experiment, run it again with kills at random steps and resume it after each, and compare bit by bit.
+    """Run an experiment, run it again with kills at random steps, resume it after each, and compare bit by bit.
 
-    Every run is a process of its own, started from nothing, as after a real kill: what a plugin draws from a global
-    generator or the order of a set differs then.
+    Every run is a process of its own, as after a real kill: what a plugin takes from a global random generator or from
+    the order of a set differs between processes.
 
     Args:
-      words: what one would type, such as `["+experiment=mnist"]`; or a run folder and overrides.
+      words: overrides, such as `["+experiment=mnist"]`; or a run folder and overrides.
       config_dir: a folder of configs of one's own.
-      steps: of the run, at most; `train.steps` if that is less.
-      kills: how many.
-      seed: of the steps at which they come.
+      steps: length of the runs, at most; `train.steps` if that is less.
+      kills: number of kills.
+      seed: of the steps at which to kill.
 
     Raises: ConfigError if this cannot be tried of the experiment; FrameworkError as the run, where it fails by itself.
     """
@@ -60,13 +53,16 @@ def verify_resume(
 
 
 def _settings(words: Sequence[str], config_dir: str | None, steps: int) -> tuple[dict[str, Any], int]:
-    """The run to be tried: short, with checkpoints, evaluations and records enough to lose some of each."""
-    config, _ = composed(list(words), {} if config_dir is None else {"--config-dir": config_dir})
-    read = plain(extended(config))
-    settings = settings_of(read)
-    if settings.distributed.coordinator is not None:
+    """Shorten the run, with enough checkpoints, evaluations and records to lose some of each.
+
+    Returns: settings by config key, and the number of updates between two checkpoints.
+
+    Raises: ConfigError if the run is too short, or of several processes.
+    """
+    config = config_of(list(words), config_dir)
+    if config.settings.distributed.coordinator is not None:
         raise ConfigError("distributed: one process is tried; leave it out, with distributed.coordinator=null.")
-    train: Train = settings.train
+    train = config.settings.train
     steps = min(train.steps or steps, steps)
     if steps < 4:
         raise ConfigError(f"--steps: expected at least 4, found {steps}; there must be something to lose.")
@@ -79,8 +75,8 @@ def _settings(words: Sequence[str], config_dir: str | None, steps: int) -> tuple
         "train.eval_every": train.eval_every and min(train.eval_every, 2 * every - 1),
         "run.resume": "auto",
     }
-    # In a recorded config it is a number, and follows train.checkpoint_every no more.
-    for tag, options in tagged(read.get("callbacks"), "callbacks").items():
+    # A recorded config holds a number here, which does not follow train.checkpoint_every.
+    for tag, options in tagged(config.values.get("callbacks"), "callbacks").items():
         if options["name"] == "checkpoint":
             changed[f"callbacks.{tag}.every"] = every
     return changed, every
@@ -108,9 +104,10 @@ def _verified(runs: Runs, kills: int, seed: int) -> Report:
 
 
 def _explained(runs: Runs, straight: Attempt, steps: list[int], found: Parting | None, rows: list[Row]) -> Report:
-    """Whether a run left alone repeats itself at all; if so, where the resumed one leaves it."""
+    """Find what parts the runs; first whether a run left alone repeats itself at all."""
     again = trail.whole(run(runs, "again", []))
-    plugins = verdict.plugins_of(json.loads((runs.work / "straight" / "run.json").read_text()))
+    record = json.loads((runs.work / "straight" / "run.json").read_text())
+    plugins, is_averaged = verdict.plugins_of(record), record["config"].get("ema") is not None
     other = trail.parting(straight, [again])
     unsteady = {row.part for row in comparing.differences(runs.work / "straight", runs.work / "again")}
     notes = tuple(
@@ -119,14 +116,14 @@ def _explained(runs: Runs, straight: Attempt, steps: list[int], found: Parting |
     rows = [row for row in rows if row.part not in unsteady or other is not None]
     figures = f"killed at steps {listed(steps)}"
     if other is not None:
-        exact = _traced(runs, other, steps[:0]) if other.is_within else None
+        exact = _traced(runs, other, []) if other.is_within else None
         judged = verdict.judge(exact or other, plugins)
         because = f"two runs that were left alone differ, so that it is not the resume: {judged.because}"
-        table = [*rows_of(runs.work, other, exact, plugins), *rows]
+        table = [*rows_of(runs.work, other, exact, plugins, is_averaged), *rows]
         return Report(tuple(table), judged._replace(because=because), figures, (), runs.work)
     if found is not None:
         exact = _traced(runs, found, steps) if found.is_within else None
-        table = (*rows_of(runs.work, found, exact, plugins), *rows)
+        table = (*rows_of(runs.work, found, exact, plugins, is_averaged), *rows)
         return Report(table, verdict.judge(exact or found, plugins), figures, notes, runs.work)
     if not rows:
         return Report((), None, f"{figures}, the run is the same", notes, None)
@@ -136,9 +133,9 @@ def _explained(runs: Runs, straight: Attempt, steps: list[int], found: Parting |
 
 
 def _traced(runs: Runs, found: Parting, steps: list[int]) -> Parting | None:
-    """Both runs once more, looked at after each step; None if they do not part again.
+    """Make both runs once more and look at each step; return None if they do not part again.
 
-    States are kept whole from the last one known to be the same to the first known to be another.
+    States are kept whole, from the last one known to be the same to the first known to differ.
     """
     saved = (found.before, found.state) if found.state is not None else (0, 0)
     runs = runs._replace(settings={**runs.settings, "train.log_every": 1}, every=1)
@@ -147,7 +144,7 @@ def _traced(runs: Runs, found: Parting, steps: list[int]) -> Parting | None:
 
 
 def _fatal_steps(last: int, runs: Runs, kills: int, seed: int) -> list[int]:
-    """Steps at which to kill, after the first checkpoint: before it, a run just begins anew.
+    """Draw steps at which to kill, after the first checkpoint: before it, a run would just begin anew.
 
     Raises: ConfigError if the run keeps no checkpoints, or is too short for so many kills.
     """

@@ -1,7 +1,7 @@
-"""A run that is watched from inside, as a process of its own: what each step is fed, what it makes, and where it dies.
+"""A run in a process of its own that is watched from inside: batches, states, logs, and a kill at a chosen step.
 
-What is seen is appended to a file, line by line; `trail` reads it. The config comes by stdin, so that no secret in it
-is seen in the list of processes.
+Notes are appended to a file, line by line; `trail` reads them. The config comes by stdin, so that no secret in it is
+seen in the list of processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from framework.api import Batch, Callback, DataPipeline, PyTree, Run, StopTraining, Strategy, TrainState
-from framework.checkpoints.checkpoint import leaves_by_path
 from framework.config import origins
 from framework.config.compose import composed
 from framework.config.overrides import is_word
@@ -31,19 +30,20 @@ from framework.experiment import Experiment
 from framework.runs.run import run
 from framework.runs.signals import leave_when_asked
 from framework.training.callbacks import NamedCallback
+from framework.trees import data_by_path
 
 
 class Orders(NamedTuple):
-    """What a process is told."""
+    """Instructions for a process."""
 
     words: Sequence[str]  # of the command line
     config_dir: str | None
     settings: Mapping[str, Any]  # by config key, on top of the words
-    trail: str  # the file of what is seen
-    attempt: int  # how often the run was begun before
+    trail: str  # the file of notes
+    attempt: int  # number of earlier processes of this run
     fatal: int  # the update in which the process dies; 0 for none
     every: int  # updates between two looks at the state
-    saved: tuple[int, int]  # states after the first and up to the second of these steps are kept beside the trail
+    saved: tuple[int, int]  # the states of steps in (first, second] are kept beside the trail
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def follow(orders: Orders) -> None:
-    """Run as told, or go on with the run that was begun.
+    """Run as instructed, or go on with the run that was begun.
 
     Raises: FrameworkError, as a run does.
     """
@@ -75,7 +75,7 @@ def follow(orders: Orders) -> None:
 
 
 class Witness(Callback):
-    """Sees all that goes into and comes out of the steps, and changes none of it."""
+    """Notes all that goes into and comes out of the steps, and changes none of it."""
 
     def __init__(self, orders: Orders) -> None:
         self.orders, self.every = orders, orders.every
@@ -84,7 +84,7 @@ class Witness(Callback):
         self._file = os.open(orders.trail, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def watch(self, experiment: Experiment) -> Experiment:
-        """The experiment with its data, its strategy and its callbacks watched."""
+        """Return the experiment with its data, its strategy and its callbacks watched."""
         data = experiment.batches
         self.arrays = digest(data.arrays) if is_indexed(data) else None  # pyright: ignore[reportAttributeAccessIssue]
         heard = [watcher._replace(callback=Heard(watcher, self.note)) for watcher in experiment.watchers]
@@ -95,11 +95,11 @@ class Witness(Callback):
         )
 
     def note(self, **entry: Any) -> None:
-        """Append a line, in one write, so that a kill leaves whole ones."""
+        """Append a line, in one write, so that a kill leaves whole lines."""
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
     def took(self, updates: int) -> None:
-        """Count what the devices were given, and die at the step where it is to be."""
+        """Count updates that the devices were given, and die at the chosen one."""
         self.at += updates
         if 0 < self.orders.fatal <= self.at:
             self.note(kill=self.at)
@@ -115,7 +115,7 @@ class Witness(Callback):
         self.note(log=step, scalars=told)
 
     def on_state(self, step: int, state: TrainState) -> None:
-        leaves = {path: to_numpy(leaf) for path, leaf in leaves_by_path(state).items()}
+        leaves = {path: np.asarray(jax.device_get(leaf)) for path, leaf in data_by_path(state).items()}
         self.note(state=step, leaves={path: [digest(leaf), leaf.nbytes] for path, leaf in leaves.items()})
         first, last = self.orders.saved
         if first < step <= last:
@@ -125,7 +125,7 @@ class Witness(Callback):
 
 
 class Seen:
-    """A pipeline whose batches leave their digest; of examples in memory it is that of the indices."""
+    """A pipeline that notes a digest of each batch; of examples in memory, a digest of their indices."""
 
     def __init__(self, data: DataPipeline, note: Callable[..., None]) -> None:
         self._data, self._note = data, note
@@ -155,7 +155,7 @@ class Seen:
 
 
 class Mortal:
-    """A strategy whose process dies while the devices compute a certain step."""
+    """A strategy whose process dies while the devices compute a chosen step."""
 
     def __init__(self, strategy: Strategy, witness: Witness) -> None:
         self._strategy, self._witness = strategy, witness
@@ -176,7 +176,7 @@ class Mortal:
 
 
 class Heard(Callback):
-    """A callback whose wish to end the run is noted with its name."""
+    """A callback whose request to end the run is noted with its name."""
 
     def __init__(self, watcher: NamedCallback, note: Callable[..., None]) -> None:
         self._watcher, self._note = watcher, note
@@ -206,12 +206,12 @@ class Heard(Callback):
 
 
 def saved_state(trail: str | Path, attempt: int, step: int) -> Path:
-    """Where the state after a step is kept whole."""
+    """Return the file that keeps the state after a step."""
     return Path(f"{trail}.{attempt}.{step}.npz")
 
 
 def digest(tree: PyTree) -> str:
-    """One sha256 over paths, dtypes, shapes and bytes of a tree of NumPy arrays."""
+    """Digest paths, dtypes, shapes and bytes of a tree of NumPy arrays, by one sha256."""
     total = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(tree):
         total.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape} ".encode())
@@ -219,14 +219,8 @@ def digest(tree: PyTree) -> str:
     return total.hexdigest()
 
 
-def to_numpy(leaf: Any) -> np.ndarray:
-    """A leaf on the host; of a key, its numbers."""
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.device_get(jax.random.key_data(leaf) if is_key else leaf))
-
-
 def comparable(leaf: np.ndarray) -> np.ndarray:
-    """A leaf whose dtype NumPy's files know: float32 holds every bfloat16, and its kin, exactly."""
+    """Convert a leaf to a dtype that NumPy's files know; float32 holds every bfloat16, and its kin, exactly."""
     return leaf if leaf.dtype.kind in "biufc" else leaf.astype(np.float32)
 
 

@@ -10,7 +10,7 @@ import yaml
 pytestmark = pytest.mark.slow
 
 OWNER = "framework-hello 0.1.0"
-ADDED = {"Fourier", "spiral_net", "short_of_margin", "beyond_margin", "spirals", "hello"}
+ADDED = {"Fourier", "spiral_net", "short_of_margin", "beyond_margin", "spirals", "hello", "draw-spirals"}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,39 @@ def test_the_listing_names_its_distribution_and_version(installed, tmp_path):
     listed = installed.run("framework", "plugins", cwd=tmp_path).stdout.splitlines()
     assert {line.split()[0] for line in listed if OWNER in line} == ADDED
     assert not any("BROKEN" in line for line in listed)
+
+
+def test_its_verb_is_listed_runs_and_has_help(installed, tmp_path):
+    overview = installed.run("framework", "help", cwd=tmp_path).stdout.splitlines()
+    (line,) = [line for line in overview if "draw-spirals" in line]
+    assert line.split() == [
+        "draw-spirals",
+        "draw",
+        "the",
+        "two",
+        "spirals",
+        "in",
+        "the",
+        "terminal",
+        f"({OWNER.split()[0]}",
+        "0.1.0)",
+    ]
+    drawn = installed.run("framework", "draw-spirals", "--turns", "2", cwd=tmp_path)
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert set(drawn.stdout) == set("ox \n")
+    shown = installed.run("framework", "draw-spirals", "--help", cwd=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("usage: framework draw-spirals [options]\n")
+    refused = installed.run("framework", "draw-spirals", "--turn", "2", cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("error[config]: draw-spirals: no such option '--turn'. Did you mean '--turns'?")
+
+
+def test_its_experiment_whose_batches_have_no_weights_is_measured(installed, tmp_path):
+    done = installed.run("framework", "bench", "+experiment=hello", "--seconds", "0.05", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "evaluation" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_its_names_can_be_chosen_without_a_file_for_each(installed, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from framework import testing
 from framework.commands.cli import main
-from framework.config.compose import compose_config
+from framework.config.compose import compose
 from framework.config.sizes import bytes_of, in_words
 from framework.errors import ConfigError
 from framework_bench import batch_size, bench
@@ -25,24 +25,55 @@ TINY = [*testing.TINY, "data.examples=96", "train.steps=12"]
         (["strategy=sharded"], 16),
         (["strategy=vmapped", "strategy.members=3"], 48),
         (["strategy=jit", "train.resident_mib=0", "train.steps_per_call=4"], 16),
-        pytest.param(["strategy=eager", "train.steps_per_call=2"], 16, marks=pytest.mark.slow),
+        (["strategy=eager", "train.steps_per_call=2"], 16),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_every_mode_is_measured_under_every_strategy_and_nothing_is_left(tmp_path, monkeypatch, overrides, batch):
     monkeypatch.chdir(tmp_path)
-    report = bench.bench(*compose_config([*TINY, *overrides]), seconds=0.01)
+    report = bench.bench(compose([*TINY, *overrides]), seconds=0.01)
     rows = {row.mode: row for row in report.rows}
-    assert list(rows) == [SINGLE, CHUNKED, BARE, DATA, EVALUATION]
-    for mode in (SINGLE, CHUNKED, BARE, DATA):
+    compiled = "strategy=eager" not in overrides
+    steps = [SINGLE, CHUNKED] if compiled else [SINGLE]
+    assert list(rows) == [*steps, BARE, DATA, EVALUATION]
+    for mode in (*steps, BARE, DATA):
         assert rows[mode].examples_per_second == pytest.approx(batch / rows[mode].ms * 1000)
-    for mode in (SINGLE, CHUNKED):
+    for mode in steps:
         assert rows[mode].of_limit == pytest.approx(rows[BARE].ms / rows[mode].ms)
-    assert report.chosen == (SINGLE if "train.steps_per_call=1" in overrides else CHUNKED)
+    assert report.chosen == (SINGLE if "train.steps_per_call=1" in overrides or not compiled else CHUNKED)
     assert all(seconds >= 0 for seconds in report.start.values())
-    assert ("a compiled step, with its state and batch" in report.memory) == ("strategy=eager" not in overrides)
+    assert ("a compiled step, with its state and batch" in report.memory) == compiled
     assert report.bottleneck in bench.text(report)
     assert not list(tmp_path.iterdir())
+
+
+UNWEIGHTED = """
+import jax
+import numpy as np
+
+
+class Ones:
+    spec = {"inputs": jax.ShapeDtypeStruct((4, 6), np.float32), "targets": jax.ShapeDtypeStruct((4,), np.int32)}
+    steps_per_epoch, splits, source = 1, ("test",), "ones"
+
+    def train(self, seed, start=0):
+        while True:
+            yield {"inputs": np.ones([4, 6], np.float32), "targets": np.ones([4], np.int32)}
+
+    def eval(self, split):
+        yield next(self.train(0))
+
+
+def ones():
+    return Ones()
+"""
+
+
+def test_batches_without_weights_are_measured(install):
+    install("acme", {"framework.data": {"ones": "acme_data:ones"}}, {"acme_data.py": UNWEIGHTED})
+    config = compose(["data=ones", "model=mlp", "model.hidden=[8]", "train.steps=2", "train.steps_per_call=1"])
+    rows = {row.mode: row for row in bench.bench(config, seconds=0.01).rows}
+    assert rows[EVALUATION].examples_per_second == pytest.approx(4 / rows[EVALUATION].ms * 1000)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +82,7 @@ def test_every_mode_is_measured_under_every_strategy_and_nothing_is_left(tmp_pat
         ({SINGLE: 10, CHUNKED: 5, BARE: 9, DATA: 1}, SINGLE, "train.steps_per_call=50 is 2.00 times as fast"),
         ({SINGLE: 5, CHUNKED: 50, BARE: 5, DATA: 1}, CHUNKED, "train.steps_per_call=1 is 10.00 times as fast"),
         ({SINGLE: 10, CHUNKED: 10, BARE: 10, DATA: 1}, CHUNKED, "the compiled step"),
+        ({SINGLE: 10, BARE: 10, DATA: 1}, SINGLE, "the compiled step"),
         ({SINGLE: 10, CHUNKED: 10, BARE: 2, DATA: 9}, CHUNKED, "the data; the pipeline takes 9 ms"),
         ({SINGLE: 10, CHUNKED: 10, BARE: 4, DATA: 1}, SINGLE, "the host, which takes 60% of a step's time"),
     ],
@@ -75,11 +107,15 @@ def test_the_verbs_print_a_table_and_write_json(tmp_path, monkeypatch, capsys):
     ("words", "text"),
     [
         (["bench", "--jsno", "x"], "bench: no such option '--jsno'. Did you mean '--json'?"),
-        (["bench", "--json"], "bench: --json needs a value."),
-        (["bench", "--seconds", "long"], "--seconds: expected a time for each measurement, up to 3600, found 'long'."),
+        (["bench", "--json"], "bench: --json: expected one argument; `framework bench --help` shows how."),
+        (
+            ["bench", "--seconds", "long"],
+            "bench: --seconds: expected seconds, more than 0 and up to 3600, found 'long'",
+        ),
         (["find-batch", "--memory", "much"], "--memory: expected a size such as 2GiB or 500MB, found 'much'."),
         (["find-batch", *TINY, "--memory", "1KiB"], "--memory: not even a batch of 1 fits into 1 KiB (as given);"),
         (["find-batch", *TINY, "strategy=eager"], "strategy: its steps are not compiled,"),
+        (["bench", "--seconds", "0"], "bench: --seconds: expected seconds, more than 0 and up to 3600, found '0';"),
         (["bench", "nowhere"], "nowhere/config.yaml cannot be read"),
     ],
 )
@@ -94,9 +130,9 @@ def test_a_refusal_is_one_line(capsys, words, text):
     "strategy", ["jit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pmap", "sharded", "vmapped"))]
 )
 def test_the_largest_batch_fits_and_the_next_larger_ones_do_not(strategy):
-    config, name = compose_config([*TINY, "data.examples=100000", f"strategy={strategy}"])
+    config = compose([*TINY, "data.examples=100000", f"strategy={strategy}"])
     most = 4 * 2**20
-    found = batch_size.find(config, name, budget=most, seconds=0.01)
+    found = batch_size.find(config, budget=most, seconds=0.01)
     assert found.limited_by == "training examples" or found.rows[-1].bytes > most / 1.2
     assert all(row.bytes <= most for row in found.rows)
     assert found.batch_size == found.rows[-1].batch_size

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
+from framework.commands import verbs
 from framework.commands.cli import main
 
 ACME = '''
@@ -70,6 +73,28 @@ def ones(fail: str = ""):
     return Ones()
 '''
 
+VERBS = """
+from framework.command import Command
+
+def greet():
+    return Command("greet", "greet the world", lambda words: print("hello", *words))
+
+def disagree():
+    return Command("disagree", "end with a code", lambda words: int(words[0]), group="odd")
+
+def crash():
+    return Command("crash", "fail", lambda words: {}[words[0]])
+
+def rename():
+    return Command("another", "a name of its own", print)
+
+def nothing():
+    return None
+
+def train():
+    return Command("train", "take over", print)
+"""
+
 EXPERIMENT = """# @package _global_
 defaults:
   - override /model: wide
@@ -89,13 +114,22 @@ GROUPS = {
     "framework.schedules": {"flat": "acme_m:flat"},
     "framework.data": {"ones": "acme_m:ones"},
     "framework.conf": {"acme": "acme_conf"},
+    "framework.commands": {
+        **{name: f"acme_v:{name}" for name in ("greet", "disagree", "crash", "rename", "nothing", "train")},
+        "lost": "acme_v:lost",
+    },
 }
 
 
 @pytest.fixture
 def call(install, capsys, tmp_path, monkeypatch):
     """Call `main` in an empty folder, beside a distribution of small plugins; gives its exit code and output."""
-    files = {"acme_m.py": ACME, "acme_conf/__init__.py": "", "acme_conf/experiment/acme.yaml": EXPERIMENT}
+    files = {
+        "acme_m.py": ACME,
+        "acme_v.py": VERBS,
+        "acme_conf/__init__.py": "",
+        "acme_conf/experiment/acme.yaml": EXPERIMENT,
+    }
     install("acme", GROUPS, files)
     folder = tmp_path / "here"
     folder.mkdir()
@@ -114,7 +148,27 @@ def call(install, capsys, tmp_path, monkeypatch):
 
 
 REFUSED = [
-    (["trian"], 2, "config", "no such command 'trian'. Did you mean 'train'? Known: "),
+    (["trian"], 2, "config", "framework: no command is named 'trian'. Did you mean 'train'? Known: "),
+    (["help", "trian"], 2, "config", "framework: no command is named 'trian'. Did you mean 'train'? Known: "),
+    (["help", "train", "resume"], 2, "config", "help: unexpected word 'resume'; `framework help --help` shows how."),
+    (["resume"], 2, "config", "resume: expected a run folder, such as `resume runs/"),
+    (["resume", "seed=1"], 2, "config", "resume: expected a run folder, such as `resume runs/"),
+    (["resume", "x", "--forse"], 2, "config", "resume: no such option '--forse'. Did you mean '--force'?"),
+    (["train"], 2, "config", "framework: 2 distributions register the command 'train'; choose 'acme:train' or 'fram"),
+    (
+        ["rename"],
+        3,
+        "plugin",
+        "command 'rename' (acme 1.0, acme_v:rename) breaks its contract: it calls itself",
+    ),
+    (
+        ["nothing"],
+        3,
+        "plugin",
+        "command 'nothing' (acme 1.0, acme_v:nothing) breaks its contract: expected a f",
+    ),
+    (["lost"], 3, "plugin", "command 'lost' (acme 1.0, acme_v:lost) cannot be imported: AttributeError: "),
+    (["crash", "x"], 3, "plugin", "command 'crash' (acme 1.0, acme_v:crash) failed: KeyError: 'x'"),
     (["train.stepz=3"], 2, "config", "train.stepz: section 'train' has no option 'stepz'. Did you mean 'steps'?"),
     (["sede=1"], 2, "config", "sede: no such section. Did you mean 'seed'? Known: "),
     (["+sede=1"], 2, "config", "sede: no such section. Did you mean 'seed'? Known: "),
@@ -153,11 +207,12 @@ REFUSED = [
     (["data.fail=value"], 3, "plugin", "data: data pipeline 'ones' (acme 1.0) cannot be built: ValueError: two lines"),
     (["model=broken"], 3, "plugin", "model 'broken' (acme 1.0, acme_m:nothing) cannot be imported: AttributeError: "),
     (["model=mlp", "model.hidden=3"], 2, "config", "model.hidden: expected tuple[int, ...], found 3 (int)."),
-    (["--hlep"], 2, "config", "unrecognized arguments: --hlep; `--help` shows how to call."),
-    (["--config-dir"], 2, "config", "argument --config-dir/-cd: expected one argument;"),
-    (["--config-dir", "nowhere"], 2, "config", "Additional config directory '"),
-    (["--cfg", "jbo"], 2, "config", "argument --cfg/-c: invalid choice: 'jbo'"),
-    (["--cfg", "job", "-m"], 2, "config", "Only one of --run, --multirun, --cfg"),
+    (["--hlep"], 2, "config", "train: no such option '--hlep'. Did you mean '--help'? Known: --cfg, --config-dir, "),
+    (["--config-dir"], 2, "config", "train: --config-dir/-cd: expected one argument; `framework train --help` shows"),
+    (["--config-dir", "nowhere"], 2, "config", "config_dir: "),
+    (["--cfg", "jbo"], 2, "config", "train: --cfg/-c: invalid choice: 'jbo' (choose from "),
+    (["--cfg", "job", "-m"], 2, "config", "train: --multirun/-m: not allowed with argument --cfg/-c; "),
+    (["--resolve"], 2, "config", "train: --resolve and --package go with --cfg; "),
     (["=3"], 2, "config", "Config group override must be a string or a list."),
     (["plugins", "modles"], 2, "config", "no plugin kind is named 'modles'. Did you mean 'models'? Known: "),
     (["plugins", "models", "wied"], 2, "config", "plugins: no model is named 'wied'. Did you mean 'wide'? Known: "),
@@ -167,7 +222,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "code", "kind", "text"), REFUSED, ids=lambda value: str(value)[:40])
 def test_a_refusal_is_one_line_that_names_the_key_and_the_fix(call, tmp_path, words, code, kind, text):
-    takes_overrides = "=" in words[-1] and words != ["=3"]
+    takes_overrides = "=" in words[0] and words != ["=3"]
     found, out, err = call(*(["+experiment=acme"] if takes_overrides and words != ["experiment=acme"] else []), *words)
     assert found == code
     assert err.startswith(f"error[{kind}]: {text}")
@@ -176,7 +231,9 @@ def test_a_refusal_is_one_line_that_names_the_key_and_the_fix(call, tmp_path, wo
     assert not list((tmp_path / "here").iterdir())
 
 
-@pytest.mark.parametrize("words", [["train.stepz=3"], ["train", "--traceback", "seed=-1"], ["plugins", "modles"]])
+@pytest.mark.parametrize(
+    "words", [["train.stepz=3"], ["framework:train", "--traceback", "seed=-1"], ["plugins", "modles"]]
+)
 def test_a_traceback_comes_only_when_it_is_asked_for(call, words):
     code, _, err = call(*words, "--traceback")
     assert code == 2
@@ -219,7 +276,7 @@ def test_every_run_of_a_sweep_says_how_it_ended(call, tmp_path):
     "words",
     [
         ["--cfg", "job", *OVERRIDES],
-        ["train", "--cfg", "job", *OVERRIDES],
+        ["framework:train", "--cfg", "job", *OVERRIDES],
         [*OVERRIDES, "--cfg", "job"],
         [OVERRIDES[0], "--cfg=job", *OVERRIDES[1:]],
         [OVERRIDES[0], "-c", "job", OVERRIDES[1], "--resolve", OVERRIDES[2]],
@@ -242,6 +299,73 @@ def test_the_plugins_are_listed_also_where_one_is_broken(call):
     assert call("plugins", "model", "wide")[1].startswith("model 'wide', from acme 1.0 (acme_m:wide)\n\nA linear ")
 
 
+def test_a_third_partys_verb_runs_with_its_words_and_exit_code(call):
+    assert call("greet", "you", "--loudly") == (0, "hello you --loudly\n", "")
+    assert call("acme:greet", "you") == (0, "hello you\n", "")
+    assert call("disagree", "8") == (8, "", "")
+    assert call("disagree", "0") == (0, "", "")
+
+
+def test_the_overview_lists_every_verb_with_its_owner_and_the_broken_ones(call):
+    code, out, err = call("help")
+    assert (code, err) == (0, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "greet greet the world (acme 1.0)" in lines
+    assert lines.index("odd:") < lines.index("disagree end with a code (acme 1.0)")
+    assert any(line.startswith("BROKEN command 'lost' (acme 1.0, acme_v:lost) cannot be imported") for line in lines)
+    assert "experiments: acme, char_gpt, mnist" in lines
+    assert call("--help") == call("-h") == call("help")
+
+
+OURS = sorted(plugin.name for plugin, _ in verbs.installed()[0] if plugin.distribution == "framework")
+
+
+def test_the_overview_of_our_own_verbs_fits_one_screen(capsys):
+    main(["help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert set(OURS) <= {line.split()[0] for line in lines if line.startswith("  ")}
+
+
+@pytest.mark.parametrize("verb", OURS)
+def test_every_verb_says_how_it_is_called_and_shows_an_example(capsys, monkeypatch, verb):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = []
+    for words in ([verb, "--help"], [verb, "-h"], ["help", verb], [verb, "x", "--help"]):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert not end.value.code
+        shown.append(capsys.readouterr().out)
+    assert len(set(shown)) == 1
+    assert shown[0].startswith(f"usage: framework {verb} ")
+    assert f"\nexample:\n  framework {verb} " in shown[0]
+    assert max(map(len, shown[0].splitlines())) <= 84
+
+
+def test_a_bare_call_shows_how_to_start_and_trains_nothing(call, tmp_path):
+    code, out, err = call()
+    assert (code, err) == (0, "")
+    assert "framework +experiment=mnist" in out
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_the_version_is_one_line_of_ours(call):
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert call("--version") == (0, f"framework {version('framework')}, jax {version('jax')}, python {python}\n", "")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["bench", "--help"], ["--cfg", "job"], ["plugins", "losses"], ["trian"]])
+def test_a_reader_that_has_enough_ends_the_program_quietly(tmp_path, words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "framework", *words]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path, text=True, check=False)
+    os.close(writing)
+    assert done.returncode in ((2,) if words == ["trian"] else (0, 141))
+    assert done.stderr.count("\n") == (1 if words == ["trian"] else 0)
+
+
 def test_the_words_and_the_environment_are_left_as_they_were(call, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     before = list(sys.argv)
@@ -260,6 +384,7 @@ except SystemExit as stop:
 else:
     code = 0
 heavy = {"jax", "numpy", "optax", "rich", "tensorboard"} & set(sys.modules)
+heavy |= {"hydra", "omegaconf", "yaml"} & set(sys.modules) if "=" not in "".join(sys.argv) else set()
 sys.exit(f"imported {heavy}" if heavy else code)
 """
 
@@ -267,7 +392,10 @@ sys.exit(f"imported {heavy}" if heavy else code)
 @pytest.mark.parametrize(
     ("words", "code", "out", "err"),
     [
-        (["--help"], 0, "model: cnn, logistic_regression, mlp", ""),
+        (["--help"], 0, "experiments: char_gpt, mnist", ""),
+        (["--version"], 0, "framework ", ""),
+        ([], 0, "To start:", ""),
+        (["trian"], 2, "", "error[config]: framework: no command is named 'trian'."),
         (["--cfg", "job", "+experiment=mnist"], 0, "model:\n  name: cnn", ""),
         (["train.stepz=3"], 2, "", "error[config]: train.stepz: section 'train' has no option 'stepz'."),
     ],
@@ -285,4 +413,4 @@ def test_the_module_can_be_run(tmp_path):
     command = [sys.executable, "-m", "framework", "trian"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error[config]: no such command 'trian'. Did you mean 'train'?")
+    assert done.stderr.startswith("error[config]: framework: no command is named 'trian'. Did you mean 'train'?")

@@ -147,7 +147,6 @@ def test_a_damaged_distribution_is_listed_with_its_reason(install):
     [
         (["modles"], ConfigError, "no plugin kind is named 'modles'. Did you mean 'models'? Known: "),
         (["layers", "wode"], ConfigError, "plugins: no layer is named 'wode'. Did you mean 'wide'? Known: "),
-        (["layers", "wide", "more"], ConfigError, "plugins: expected KIND and NAME at most, found 'layers wide more'."),
         (["callbacks", "broken"], PluginError, "callback 'broken' (acme_jax 0.3, acme_m:nothing) cannot be imported: "),
     ],
 )
@@ -156,6 +155,13 @@ def test_what_cannot_be_shown_is_one_line(acme, words, error, text):
         show(words)
     assert str(raised.value).startswith(text)
     assert "\n" not in str(raised.value)
+
+
+def test_in_a_terminal_the_listing_is_wrapped_below_what_it_says(acme):
+    wrapped = show(["callbacks"], width=60)
+    assert max(map(len, wrapped.splitlines())) <= 60
+    joined = " ".join(wrapped.split())
+    assert "watch acme_jax 0.3 Watches. every: int = 3" in joined
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,89 @@
+"""The verb `train`, which is meant wherever overrides come without a verb."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from framework.command import Command
+from framework.commands.arguments import Arguments, config_of
+from framework.config.overrides import is_word
+
+if TYPE_CHECKING:
+    from framework.runs.run import Result
+
+
+def train() -> Command:
+    """Train an experiment."""
+    return Command("train", "train an experiment; before KEY=VALUE it can be left out", run, group="train")
+
+
+def run(words: list[str]) -> int | None:
+    """Train, or run each job of a sweep, or show the config.
+
+    Raises: FrameworkError.
+    """
+    given = _read(words)
+    if flags := _showing(given):
+        from framework.commands.hydra_app import show
+
+        show(given.words, given.config_dir, flags)
+    elif given.multirun:
+        from framework.commands.hydra_app import sweep
+
+        return sweep(given.words, given.config_dir, train_one)
+    else:
+        train_one(given.words, given.config_dir)
+    return None
+
+
+def train_one(words: list[str], config_dir: str | None = None) -> Result:
+    """Compose a config and run it. What is wrong with the config is said before JAX is imported.
+
+    Raises: FrameworkError.
+    """
+    from framework.config import origins
+
+    def where() -> list[origins.Piece]:
+        recorded = bool(words) and is_word(words[0])
+        return origins.recorded(words[0], words[1:]) if recorded else origins.composed(words, config_dir)
+
+    with origins.told(where):
+        config_of(words, config_dir)
+    from framework.runs import python_api
+
+    if words and is_word(words[0]):
+        return python_api.run(words[1:], recorded=words[0])
+    return python_api.run(words, config_dir)
+
+
+def _read(words: list[str]) -> Namespace:
+    arguments = Arguments(
+        "train",
+        "Train an experiment: the default one with the overrides that are given, or the recorded one of a run folder. "
+        "`framework plugins` lists what can be chosen.",
+        "train +experiment=mnist optimizer.learning_rate=0.01 metrics+=perplexity",
+        "[RUN] [KEY=VALUE ...] [options]",
+    )
+    arguments.add_config()
+    instead = arguments.add_mutually_exclusive_group()
+    instead.add_argument("--multirun", "-m", action="store_true", help="run one job after the other, as of seed=1,2,3")
+    instead.add_argument("--cfg", "-c", choices=["job", "hydra", "all"], help="show the composed config: job is ours")
+    choices = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    about = f"show how the config is composed: {', '.join(choices)}"
+    instead.add_argument("--info", "-i", nargs="?", const="all", choices=choices, metavar="WHAT", help=about)
+    about = 'complete words in a shell; eval "$(framework -sc install=bash)" begins'
+    instead.add_argument("--shell-completion", "-sc", action="store_true", help=about)
+    arguments.add_argument("--resolve", action="store_true", help="with --cfg: without interpolations")
+    arguments.add_argument("--package", "-p", metavar="KEY", help="with --cfg: only this section")
+    given = arguments.read(words)
+    if (given.resolve or given.package) and not given.cfg:
+        arguments.error("--resolve and --package go with --cfg")
+    return given
+
+
+def _showing(given: Namespace) -> list[str]:
+    """Return Hydra's flags, where something is to be shown instead of trained."""
+    flags = [f"--{name}={value}" for name in ("cfg", "info", "package") if (value := getattr(given, name))]
+    names = ("resolve", "shell_completion")
+    return flags + [f"--{name.replace('_', '-')}" for name in names if getattr(given, name)]

@@ -1,0 +1,56 @@
+"""Verbs by name: found among the entry points, and imported when they are called or listed."""
+
+from __future__ import annotations
+
+from framework.command import Command
+from framework.errors import FrameworkError, PluginError
+from framework.registry.entry_points import Plugin, discover
+
+
+def call(verb: str, words: list[str]) -> int | None:
+    """Run a verb, or `distribution:verb`, and return its exit code.
+
+    Raises:
+      ConfigError: no distribution registers the verb, or several do.
+      PluginError: the verb cannot be imported, or fails with an error of another kind than the framework's.
+    """
+    plugin = discover().find("commands", verb, "framework")
+    command = command_of(plugin)
+    try:
+        return command.run(words)
+    except (FrameworkError, BrokenPipeError):
+        raise
+    except Exception as error:
+        if plugin.distribution == "framework":  # a mistake of ours, which exit code 1 admits
+            raise
+        raise PluginError(f"{plugin.label} failed: {type(error).__name__}: {error}") from error
+
+
+def installed() -> tuple[list[tuple[Plugin, Command]], list[PluginError]]:
+    """Return every verb that can be imported, sorted by name, and an error for each of the others."""
+    commands: list[tuple[Plugin, Command]] = []
+    broken: list[PluginError] = []
+    for plugin in discover().every("commands"):
+        try:
+            commands.append((plugin, command_of(plugin)))
+        except PluginError as error:
+            broken.append(error)
+    return commands, broken
+
+
+def command_of(plugin: Plugin) -> Command:
+    """Make the command that an entry point names.
+
+    Raises: PluginError if it cannot be made, or is no `Command`.
+    """
+    factory = plugin.load()
+    try:
+        command = factory()
+    except Exception as error:
+        raise PluginError(f"{plugin.label} cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(command, Command):
+        kind = type(command).__name__
+        raise PluginError(f"{plugin.label} breaks its contract: expected a framework.command.Command, found {kind}.")
+    if command.name != plugin.name:
+        raise PluginError(f"{plugin.label} breaks its contract: it calls itself '{command.name}'.")
+    return command
