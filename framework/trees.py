@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from framework.api import PyTree
+from framework.contracts import PyTree
 from framework.errors import StorageError
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.faults.kills import check_checkpoints, check_end
+from tests.faults.noting import register
 from tests.faults.processes import PATIENCE, fork
 from tests.faults.runs import Reference, fingerprint, kept, reference, state_digest, steps_of, tail, words_of
 from tests.faults.sabotage import exit_after_save
@@ -24,7 +25,7 @@ from tests.faults.shim import MAKING, WRITING, Harm, install
 from tests.faults.trials import Draws, Outcome, run_trials
 
 STEPS = 40
-WORDS = (f"train.steps={STEPS}", "callbacks.checkpoint.keep=1", "callbacks.checkpoint.keep_best=1")
+WORDS = (f"train.steps={STEPS}", "strategy=noted", "callbacks.checkpoint.keep=1", "callbacks.checkpoint.keep_best=1")
 """Four saves, and checkpoints that are deleted."""
 
 SAMPLE = 6
@@ -71,6 +72,7 @@ def refusals(tier: int, draws: Draws) -> Outcome:
 def straight() -> Reference:
     """The run that nothing happens to."""
     work = kept("points")
+    register(kept("noting"))
     return reference(work, "reference", words_of(work, *WORDS))
 
 

@@ -185,20 +185,12 @@ def _open(shim: Shim, raw: type[io.FileIO]) -> Callable[..., Any]:
 
 
 def _note_calls(shim: Shim) -> None:
-    """Note each compiled call as it begins, and each compilation, beside the points."""
+    """Note each compiled call as it begins, under the strategy `noted`, and each compilation, beside the points."""
     import jax.monitoring
 
-    from framework.training import callbacks, loop
+    from tests.faults import noting
 
-    class Noted(callbacks.RaisePending):
-        def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
-            def begun(*args: Any) -> Any:
-                shim.note("call")
-                return call(*args)
-
-            return super().calling(begun)
-
-    loop.Settled = Noted
+    noting.note = shim.note
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: shim.note("compile") if name.endswith("backend_compile_duration") else None
     )

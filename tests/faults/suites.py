@@ -27,11 +27,11 @@ class Suite(NamedTuple):
 
 
 SUITES = {
-    "R9": Suite(("framework/test_guard.py",), "goes_on_failing"),
+    "R9": Suite(("framework/tasks/test_nonfinite.py",), "goes_on_failing"),
     "R13": Suite(("plugins/test_data_idx.py", "plugins/test_data_download.py"), "damage or partial"),
-    "C3": Suite(("framework/test_masking.py",), "no_file"),
-    "P1": Suite(("framework/test_registry.py", "framework/test_build.py"), "broken"),
-    "P3": Suite(("framework/test_runs.py", "framework/test_build.py"), "raise or fail"),
+    "C3": Suite(("framework/config/test_secrets.py",), "no_file"),
+    "P1": Suite(("framework/registry/test_entry_points.py", "framework/registry/test_builder.py"), "broken"),
+    "P3": Suite(("framework/runs/test_run.py", "framework/registry/test_builder.py"), "raise or fail"),
 }
 
 CLEAN = {1: 2, 2: 50, 3: 500}
