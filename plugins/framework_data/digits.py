@@ -1,4 +1,4 @@
-"""The small set of real handwritten digits that ships with the package."""
+"""Small set of real handwritten digits that ships with the package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def digits(
     train_limit: int | None = None,
     normalize: bool = True,
 ) -> InMemoryPipeline:
-    """The UCI handwritten digits that ship with the package: 1,797 images, 300 of them for testing.
+    """UCI handwritten digits that ship with the package: 1,797 images, 300 of them for testing.
 
     Inputs are float32 [B, size, size, 1], targets int32 [B] in 0..9. The test split is fixed: 30 examples of each
     digit, evenly spread over the set.
@@ -32,8 +32,8 @@ def digits(
       batch_size: training examples in a step.
       eval_batch_size: examples in an evaluation batch.
       size: height and width to which the 8×8 images are resized; 28 is that of MNIST, 8 keeps them as they are.
-      validation: how many training examples (or their share, below 1) become the split "validation".
-      train_limit: use at most the first so many training examples.
+      validation: number of training examples (or their share, below 1) in the split "validation".
+      train_limit: number of training examples at most, from the first on.
       normalize: shift and scale pixels to mean 0 and standard deviation 1; without it they lie in [0, 1].
 
     Reference: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
@@ -45,7 +45,7 @@ def digits(
 
 
 def load_digits(size: int, normalize: bool) -> tuple[Batch, Batch, str]:
-    """The digits as (training split, test split, source in words).
+    """Load the digits as (training split, test split, source in words).
 
     Raises: ConfigError if size is below 1.
     """
@@ -63,7 +63,7 @@ def load_digits(size: int, normalize: bool) -> tuple[Batch, Batch, str]:
 
 
 def spread_rows(labels: np.ndarray) -> np.ndarray:
-    """The same number of examples of each class, evenly spread over the set and thus over its writers."""
+    """Select as many examples of each class, evenly spread over the set and thus over its writers: int [300]."""
     spread = np.arange(TEST_PER_CLASS)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     return np.sort(np.concatenate([rows[spread * len(rows) // TEST_PER_CLASS] for rows in members]))
@@ -72,13 +72,13 @@ def spread_rows(labels: np.ndarray) -> np.ndarray:
 def resize(images: np.ndarray, size: int) -> np.ndarray:
     """Resize square images [N, S, S] to float32 [N, size, size] by bilinear interpolation.
 
-    Pixels are areas: centres lie at halves, and what lies beyond the outermost centres repeats them.
+    Pixels are areas: centres lie at halves, and positions beyond the outermost centres repeat them.
     """
     weights = _interpolation(images.shape[1], size)
     return weights @ images @ weights.T
 
 
 def _interpolation(old: int, new: int) -> np.ndarray:
-    """Row i holds the weights of the old pixels in new pixel i: float32 [new, old]."""
+    """Weights of the old pixels in each new pixel: float32 [new, old]."""
     centre = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
     return np.maximum(0, 1 - np.abs(centre[:, None] - np.arange(old))).astype(np.float32)

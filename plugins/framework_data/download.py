@@ -1,4 +1,4 @@
-"""Fetching pinned files over HTTP: bounded in time and size, and checked before they get their name."""
+"""Download of pinned files over HTTP: bounded in time and size, and verified before they get their name."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from framework.errors import DataError
 from framework_data.idx import GZIP_SLACK, IdxFile, decode
 
 PATIENCE = 10.0  # seconds to a mirror's answer, and between two reads
-CHUNK = 1 << 16  # bytes; a server that sends less within two patiences is given up, lest it drip for ever
+CHUNK = 1 << 16  # bytes; a server that sends less within two patiences is too slow, and the next mirror is tried
 
 
 class UnavailableError(DataError):
-    """Data that are nowhere on this machine and that no mirror could give."""
+    """Error of data that are nowhere on this machine, and that no mirror could give."""
 
 
 def download(files: Sequence[IdxFile], mirrors: Sequence[str], folder: Path, patience: float = PATIENCE) -> None:
-    """Put the files that a folder lacks into it, gzipped, from the first mirrors that have them intact.
+    """Download the files that a folder lacks, gzipped, from the first mirrors that have them intact.
 
     Args:
-      files: what is wanted, and what it must be.
+      files: wanted files, with their shapes and digests.
       mirrors: URLs to which a file's name and ".gz" are added, in order of preference.
-      folder: made if need be. A file appears in it whole and verified, or not at all.
+      folder: target, made if missing. A file appears in it whole and verified, or not at all.
       patience: seconds without an answer after which the next mirror is tried.
 
     Raises: UnavailableError with the reason of each mirror.
@@ -69,7 +69,7 @@ def fetch(url: str, file: IdxFile, patience: float = PATIENCE) -> bytes:
 
 
 def _open(url: str, patience: float) -> http.client.HTTPResponse:
-    """Open in a thread that can be left behind: name look-ups and long lists of dead addresses obey no time-out."""
+    """Open in a thread that can be abandoned: name look-ups and long lists of dead addresses obey no time-out."""
     answers: queue.SimpleQueue = queue.SimpleQueue()
 
     def work() -> None:
@@ -127,6 +127,6 @@ def _store(data: bytes, path: Path) -> None:
 
 
 def _words(error: Exception) -> str:
-    """What an error says, without the wrapping of urllib."""
+    """Return the message of an error, without the wrapping of urllib."""
     cause = error.reason if isinstance(error, URLError) else error
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__

@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its relatives: read, and checked against what the file must be.
+"""Reader of the IDX format of MNIST and its relatives, with a check of shape, values and digest.
 
 Format: two zero bytes, a type code (8 for unsigned bytes), the rank, then each dimension as a big-endian uint32, then
 the values (http://yann.lecun.com/exdb/mnist/).
@@ -22,13 +22,13 @@ GZIP_SLACK = 1 << 16  # bytes that gzip may add to what it cannot compress
 
 
 class IdxFile(NamedTuple):
-    """What one file must be.
+    """Description of one file.
 
     Attributes:
-      name: without ".gz".
-      shape: of the array.
-      sha256: of the uncompressed file, in hex: it holds for plain, gzipped and recompressed files alike.
-      values: how many values a byte may take: 10 for the labels of ten classes.
+      name: name of the file, without ".gz".
+      shape: shape of the array.
+      sha256: digest of the uncompressed file, in hex; the same for plain, gzipped and recompressed files.
+      values: number of values that a byte may take: 10 for the labels of ten classes.
     """
 
     name: str
@@ -38,16 +38,16 @@ class IdxFile(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the uncompressed file."""
+        """Size of the uncompressed file, in bytes."""
         return 4 + 4 * len(self.shape) + math.prod(self.shape)
 
 
 def read_idx(path: Path, file: IdxFile) -> np.ndarray:
-    """Read a plain or gzipped file; which of them is told from its content.
+    """Read a plain or gzipped file; its content tells which of the two it is.
 
     Returns: uint8 of `file.shape`, read-only.
 
-    Raises: DataError if it cannot be read or is not what it must be, with what was found and what was expected.
+    Raises: DataError if the file cannot be read or differs from its description; it says what was found and expected.
     """
     try:
         if not path.is_file():
@@ -62,7 +62,7 @@ def read_idx(path: Path, file: IdxFile) -> np.ndarray:
 def decode(data: bytes, file: IdxFile) -> np.ndarray:
     """Turn the content of a plain or gzipped file into its array, without a copy.
 
-    Memory is bounded by `file.size`, whatever the content claims to be.
+    Memory is bounded by `file.size`, for any content.
 
     Raises: ValueError "found …, expected …".
     """
@@ -78,13 +78,13 @@ def decode(data: bytes, file: IdxFile) -> np.ndarray:
 
 
 def _inflated(data: bytes, size: int) -> bytes:
-    """What a gzip file holds, and no more than one byte beyond `size`, which shows what is too long.
+    """Decompress a gzip file up to one byte beyond `size`, which shows that it is too long.
 
-    By zlib in one call for each member of the file: the reader of `gzip` goes piece by piece and takes twice as long.
+    It calls zlib once for each member of the file. The reader of `gzip` goes piece by piece, and takes twice as long.
     """
     parts, room = [], size + 1
     try:
-        while data and room > 0:  # between members and after them zeros may stand
+        while data and room > 0:  # zeros may stand between members and after them
             stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # which checks CRC and length
             parts.append(stream.decompress(data, room))
             room -= len(parts[-1])

@@ -1,4 +1,4 @@
-"""Image sets of the MNIST family: looked up on this machine, else downloaded, and verified."""
+"""Image sets of the MNIST family: found on this machine or downloaded, and verified."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from framework_data.idx import IdxFile, read_idx
 
 
 class ImageSet(NamedTuple):
-    """One data set, as four IDX files.
+    """Description of one data set of four IDX files.
 
     Attributes:
-      name: of its folder.
-      title: as its authors write it.
+      name: name of its folder.
+      title: its name, as its authors write it.
       files: training images, training labels, test images, test labels.
       mirrors: URLs to which file names are added.
-      folders: where packages of an operating system put it.
-      mean: of the training pixels, scaled to [0, 1].
-      std: of the same.
+      folders: folders in which packages of an operating system put it.
+      mean: mean of the training pixels, scaled to [0, 1].
+      std: standard deviation of the same.
     """
 
     name: str
@@ -39,14 +39,14 @@ class ImageSet(NamedTuple):
 
 
 class Images(NamedTuple):
-    """A data set that is being read.
+    """Data set that threads are reading.
 
     Attributes:
       train: inputs, uint8 [N, H, W, 1], and targets, int32 [N]; aligned, and filled only once `ready` has returned.
-      test: the same.
-      source: in words.
-      ready: waits until all is read. Raises: DataError if what is there is damaged.
-      scale: a batch with its inputs as float32.
+      test: the same for testing.
+      source: origin of the data, in words.
+      ready: waits until all is read. Raises: DataError if a file is damaged.
+      scale: converts the inputs of a batch to float32.
     """
 
     train: Batch
@@ -57,16 +57,16 @@ class Images(NamedTuple):
 
 
 def load_images(images: ImageSet, root: str | None, normalize: bool) -> Images:
-    """Find a data set, and begin to read and verify it, in threads.
+    """Find a data set, and begin to read and verify it in threads.
 
-    Pixels stay bytes until they are in a batch: they take a quarter of the memory, and of the time to be gathered.
+    Pixels stay bytes until they are in a batch: they take a quarter of the memory, and of the time to gather them.
 
     Args:
-      images: which one.
-      root: the one folder to look in, or None for the usual places and a download.
+      images: description of the data set.
+      root: only folder to look in, or None for the usual folders and a download.
       normalize: shift and scale pixels to mean 0 and standard deviation 1, else to [0, 1].
 
-    Raises: UnavailableError if the set cannot be had, DataError if it is incomplete.
+    Raises: UnavailableError if the data set is not found and cannot be downloaded, DataError if it is incomplete.
     """
     folder = locate(images, root)
     mean, std = (images.mean, images.std) if normalize else (0.0, 1.0)
@@ -79,7 +79,7 @@ def load_images(images: ImageSet, root: str | None, normalize: bool) -> Images:
         return {**batch, "inputs": pixels * np.float32(1 / (255 * std)) - np.float32(mean / std)}
 
     arrays = [_empty(file) for file in images.files]
-    # zlib, sha256 and NumPy let go of the interpreter lock, so that the rest of a run can be built meanwhile.
+    # zlib, sha256 and NumPy release the interpreter lock, so that the rest of a run is built meanwhile.
     pool = ThreadPoolExecutor(len(arrays))
     reading = [pool.submit(read, *each) for each in zip(images.files, arrays, strict=True)]
     pool.shutdown(wait=False)
@@ -98,9 +98,9 @@ def _empty(file: IdxFile) -> np.ndarray:
 
 
 def locate(images: ImageSet, root: str | None) -> Path:
-    """The folder that holds all files of a data set: the first among the places to look in, else the cache, filled.
+    """Find the first folder that holds all files of a data set; else download them into the cache.
 
-    Raises: DataError if a place holds only some of the files, or `root` none; UnavailableError if no mirror has them.
+    Raises: DataError if a folder holds only some of the files, or `root` none; UnavailableError if no mirror has them.
     """
     cache = cache_folder() / images.name
     places = list(_under(root, images) if root is not None else _usual(images, cache))
@@ -122,7 +122,7 @@ def locate(images: ImageSet, root: str | None) -> Path:
 
 
 def find(folder: Path, file: IdxFile) -> Path | None:
-    """The file in a folder, plain or gzipped. A dangling link is found too: it is damage, which reading reports."""
+    """Find a file in a folder, plain or gzipped. A dangling link is found too: reading reports it as damage."""
     for path in (folder / file.name, folder / f"{file.name}.gz"):
         if os.path.lexists(path):
             return path
@@ -130,7 +130,7 @@ def find(folder: Path, file: IdxFile) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where downloads go: framework/ in the user's cache."""
+    """Return the folder for downloads: framework/ in the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "framework"
 
 

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, their content pinned by digest."""
+"""MNIST and Fashion-MNIST, with files pinned by digest."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ def mnist(
 ) -> InMemoryPipeline:
     """MNIST: 70,000 handwritten digits, 60,000 of them for training.
 
-    Inputs are float32 [B, 28, 28, 1], targets int32 [B] in 0..9. Its four files are looked up in mnist/ in the folders
-    of $FRAMEWORK_DATA and in the user's cache, then downloaded into that. Their content is verified.
+    Inputs are float32 [B, 28, 28, 1], targets int32 [B] in 0..9. Its four files are looked up in mnist/, in the folders
+    of $FRAMEWORK_DATA and in the user's cache. Else they are downloaded to the cache. Their content is verified.
 
     Args:
       batch_size: training examples in a step.
       eval_batch_size: examples in an evaluation batch.
-      root: the one folder to look in, which holds the files or a folder mnist/.
-      offline: when MNIST cannot be had, go on with the 1,797 digits that ship with the package, or refuse.
-      validation: how many training examples (or their share, below 1) become the split "validation".
-      train_limit: use at most the first so many training examples.
+      root: only folder to look in, which holds the files or a folder mnist/.
+      offline: without MNIST, go on with the 1,797 digits that ship with the package, or refuse.
+      validation: number of training examples (or their share, below 1) in the split "validation".
+      train_limit: number of training examples at most, from the first on.
       normalize: shift and scale pixels to mean 0 and standard deviation 1; without it they lie in [0, 1].
 
-    Raises: DataError if `root` lacks files, or with offline=error if MNIST cannot be had. Threads read the files; the
-      pipeline's `ready` waits for them, and raises DataError if one is damaged.
+    Raises: DataError if `root` lacks files, or with offline=error if MNIST is not found and cannot be downloaded.
+      Threads read the files; the pipeline's `ready` waits for them, and raises DataError if one is damaged.
 
     Reference: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, Gradient-Based Learning Applied to Document Recognition,
     Proceedings of the IEEE, 1998.
@@ -106,18 +106,20 @@ def fashion_mnist(
 ) -> InMemoryPipeline:
     """Fashion-MNIST: 70,000 pictures of clothes in ten classes, shaped and split like MNIST.
 
-    Its files are looked up as those of `mnist`, in folders named fashion_mnist/, and where Debian's package
-    dataset-fashion-mnist installs them. Nothing takes their place when they cannot be had.
+    Inputs are float32 [B, 28, 28, 1], targets int32 [B] in 0..9. Its files are looked up as those of `mnist`, in
+    folders named fashion_mnist/, and in the folder of Debian's package dataset-fashion-mnist. No other data replace
+    them.
 
     Args:
       batch_size: training examples in a step.
       eval_batch_size: examples in an evaluation batch.
-      root: the one folder to look in, which holds the files or a folder fashion_mnist/.
-      validation: how many training examples (or their share, below 1) become the split "validation".
-      train_limit: use at most the first so many training examples.
+      root: only folder to look in, which holds the files or a folder fashion_mnist/.
+      validation: number of training examples (or their share, below 1) in the split "validation".
+      train_limit: number of training examples at most, from the first on.
       normalize: shift and scale pixels to mean 0 and standard deviation 1; without it they lie in [0, 1].
 
-    Raises: DataError if the data cannot be had; the pipeline's `ready` does if a file is damaged.
+    Raises: DataError if the data are not found and cannot be downloaded; the pipeline's `ready` does if a file is
+      damaged.
 
     Reference: H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST: a Novel Image Dataset, 2017, arXiv:1708.07747.
     """

@@ -1,4 +1,4 @@
-"""A text, character by character, as windows in which every position's target is the character that follows."""
+"""Text, character by character, as windows; the target of each position is the character that follows."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def text(
     validation: float = 0.1,
     vocabulary: int = 128,
 ) -> TextPipeline:
-    """A text for a language model: inputs and targets are int32 [B, block], targets one character ahead.
+    """Text for a language model: inputs and targets are int32 [B, block], targets one character ahead.
 
     A training batch holds windows from random places, drawn from (seed, step). The split "validation" is the end of the
-    text, in windows that lie side by side. Integer 0 stands for any character that is not in the vocabulary; the others
-    are the characters of the training part in the order of their code points. The run's record keeps them as
-    `facts.characters`, so that `framework.load(RUN).facts["characters"][i]` is what the integer i stands for.
+    text, in windows side by side. Integer 0 stands for all characters outside the vocabulary. The others stand for the
+    characters of the training part, in the order of their code points. The run's record keeps them as
+    `facts.characters`: integer i stands for `framework.load(RUN).facts["characters"][i]`.
 
     Args:
-      path: of a UTF-8 file; null takes an excerpt of Shakespeare's plays that ships with the package.
-      block: characters of a window.
+      path: UTF-8 file; null takes an excerpt of Shakespeare's plays that ships with the package.
+      block: characters in a window.
       batch_size: windows in a step.
       eval_batch_size: windows in an evaluation batch.
       validation: share of the text, at its end, that is not trained on.
-      vocabulary: how many integers there are; of a text with more characters the most frequent ones get one. It is what
-        the model must be told, too.
+      vocabulary: number of integers; of a text with more characters, the most frequent ones get one. The model must
+        have the same number.
 
     Raises: ConfigError if a number is out of range; DataError if the file cannot be read or is too short.
     """
@@ -69,20 +69,20 @@ def text(
 
 
 class TextPipeline:
-    """Windows of a text.
+    """Pipeline of windows of a text.
 
     Attributes:
       spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, block].
       steps_per_epoch: batches that hold as many characters as the training part.
       splits: "validation" alone.
-      source: where the text came from, in words.
-      facts: "characters", a text whose character i is what the integer i stands for.
+      source: origin of the text, in words.
+      facts: "characters", a text whose character i is that of integer i.
     """
 
     def __init__(
         self, train: np.ndarray, held: np.ndarray, block: int, sizes: tuple[int, int], characters: str, source: str
     ) -> None:
-        """Take both parts of the text as integers [N], N above block, and the sizes of batches for both."""
+        """Take both parts of the text as integers [N], N above block, and the batch sizes of both."""
         self._batch_size, self._eval_batch_size = sizes
         self._share = ALL
         leaf = jax.ShapeDtypeStruct((self._batch_size, block), np.int32)
@@ -110,14 +110,14 @@ class TextPipeline:
         return padded(_batch(self._held), self._eval_batch_size, self._share)
 
     def restricted(self, share: Share) -> TextPipeline:
-        """The same batches, of which the windows of one process are made."""
+        """Return a pipeline of the same batches that makes only the windows of one process."""
         part = copy.copy(self)
         part._share = share
         return part
 
 
 def read(path: str | None) -> tuple[str, str]:
-    """A text and where it came from; line ends are "\\n", a byte order mark is left out.
+    """Read a text and its origin in words; line ends become "\\n", and a byte order mark is dropped.
 
     Raises: DataError if the file cannot be read, is not UTF-8, or is empty.
     """
@@ -137,9 +137,9 @@ def read(path: str | None) -> tuple[str, str]:
 
 
 def characters_of(content: str, vocabulary: int) -> str:
-    """The unknown character, then those that get an integer, at most `vocabulary` in all.
+    """Return the unknown character, then those that get an integer, at most `vocabulary` in all.
 
-    Where there are more, the rarest have none; of equally frequent ones, the later code points.
+    If there are more, the rarest get none; of equally frequent ones, those with later code points.
     """
     counts = Counter(content)
     counts.pop(UNKNOWN, None)
@@ -148,7 +148,7 @@ def characters_of(content: str, vocabulary: int) -> str:
 
 
 def encode(content: str, characters: str) -> np.ndarray:
-    """Each character's place in `characters`, uint16 [N]; 0 for one that is not among them."""
+    """Map each character to its place in `characters`, uint16 [N]; 0 for a character that is not among them."""
     points = np.frombuffer(content.encode("utf-32-le"), np.uint32)
     known = np.array([ord(character) for character in characters[1:]], np.uint32)  # in ascending order
     places = np.searchsorted(known, points).clip(max=len(known) - 1)
@@ -156,7 +156,7 @@ def encode(content: str, characters: str) -> np.ndarray:
 
 
 def _batch(windows: np.ndarray) -> Batch:
-    """Windows [B, block + 1] as inputs and targets."""
+    """Split windows [B, block + 1] into inputs and targets, int32 [B, block]."""
     windows = windows.astype(np.int32)
     return {
         name: np.ascontiguousarray(part) for name, part in (("inputs", windows[:, :-1]), ("targets", windows[:, 1:]))

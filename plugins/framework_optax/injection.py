@@ -1,4 +1,4 @@
-"""Hyper-parameters as part of the optimizer's state, where they can be logged and swept."""
+"""Hyper-parameters in the optimizer's state, where they can be logged and swept."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ Build = Callable[[Mapping[str, Any]], optax.GradientTransformation]
 def inject(label: str, build: Build, hyperparams: Mapping[str, Any]) -> optax.GradientTransformation:
     """Keep a transformation's hyper-parameters in its state: `state.hyperparams[name]`, as the last update used them.
 
-    The state's dtypes are those of `init` for good and none is weak, so that no loop refuses it and no second call
-    compiles. Parameters and gradients of less than single precision are widened to it within, since 0.999 as a bfloat16
-    is 1; updates come back in the parameters' own dtypes. Libraries lean on implicit promotion: it is allowed within.
+    The dtypes of the state stay those of `init`, and none is weak. So no loop refuses the state, and no second call
+    compiles. Parameters and gradients below single precision are widened to it inside, since 0.999 as a bfloat16 is 1.
+    Updates come back in the dtypes of the parameters. Libraries rely on implicit promotion, so it is allowed inside.
+    Source: `optax.inject_hyperparams`.
 
     Args:
-      label: who this is, for messages.
-      build: makes the transformation; called with every tracing.
-      hyperparams: a number, a traced scalar or a schedule by name.
+      label: name of the optimizer, for messages.
+      build: makes the transformation; called at each tracing.
+      hyperparams: by name, a number, a traced scalar or a schedule.
     """
 
     def inner(**values: Any) -> optax.GradientTransformation:
@@ -41,7 +42,7 @@ def inject(label: str, build: Build, hyperparams: Mapping[str, Any]) -> optax.Gr
         try:
             with jax.numpy_dtype_promotion("standard"):
                 state = injected.init(_widen(params))
-        except ValueError as error:  # how optax refuses an option's value
+        except ValueError as error:  # optax refuses the value of an option so
             raise ConfigError(f"{label}: {error}") from error
         return _cast(state, state)
 
@@ -56,7 +57,7 @@ def inject(label: str, build: Build, hyperparams: Mapping[str, Any]) -> optax.Gr
 
 
 def _widen(tree: PyTree) -> PyTree:
-    """Real and complex arrays in single precision at least."""
+    """Widen real and complex arrays to single precision or more."""
 
     def widen(leaf: Any) -> Any:
         dtype = jnp.result_type(leaf)
@@ -66,7 +67,7 @@ def _widen(tree: PyTree) -> PyTree:
 
 
 def _cast(tree: PyTree, like: PyTree) -> PyTree:
-    """Give each array the dtype of its counterpart, and never a weak one; keys stay as they are."""
+    """Cast each array to the dtype of its counterpart, never to a weak one; keys stay as they are."""
 
     def cast(leaf: Any, other: Any) -> Any:
         dtype = jnp.result_type(other)

@@ -34,7 +34,7 @@ UNFIT = {
     "scale_by_muon": "takes a tree of dimension numbers; muon makes it",
     "optimistic_adam": "is deprecated; optimistic_adam_v2 replaces it",
 }
-"""What of optax is left out, since a train step hands over the mean gradient and no more; and why."""
+"""Functions of optax that are left out, and why: a train step hands over the mean gradient and no more."""
 
 FIXED = {("scale_by_sm3", "b2")}
 """Numbers that optax compares in Python, so that they can be neither traced nor scheduled."""
@@ -78,7 +78,7 @@ def catalogue() -> dict[str, Callable[..., optax.GradientTransformation]]:
 
 @functools.cache  # it looks at some 600 parameters
 def search() -> dict[str, Found]:
-    """What optax and optax.contrib offer; where both do, optax's."""
+    """Find the transformations of optax and optax.contrib; optax's own wins."""
     functions = vars(optax.contrib) | vars(optax)
     found = {}
     for name, function in sorted(functions.items()):

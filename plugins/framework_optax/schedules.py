@@ -20,7 +20,7 @@ CONTAINERS = {
     "schedules": Sequence[Schedule],
     "boundaries": Sequence[int],
 }
-"""What a config holds for optax's arguments that are containers."""
+"""Types in a config of optax's arguments that are containers."""
 
 
 def catalogue() -> dict[str, Callable[..., Schedule]]:

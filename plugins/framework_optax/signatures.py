@@ -1,4 +1,4 @@
-"""Optax's own signatures, told in the types that a config can hold."""
+"""Signatures of optax, in the types that a config can hold."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 def parameters_of(function: Callable[..., Any], annotations: Mapping[str, Any] | None = None) -> Parameters | None:
-    """A function's parameters with simple annotations; optional ones that no config can express are left out.
+    """Return a function's parameters with simple annotations, without optional ones that no config can express.
 
     Args:
-      function: one of optax's.
-      annotations: by parameter, what is to stand in for optax's own.
+      function: a function of optax.
+      annotations: annotations by parameter, in place of optax's own.
 
     Returns: None if the function cannot be called without a parameter that no config can express.
     """
@@ -39,7 +39,7 @@ def parameters_of(function: Callable[..., Any], annotations: Mapping[str, Any] |
 
 
 def simplify(parameter: inspect.Parameter) -> inspect.Parameter | None:
-    """The parameter with a simple annotation and default, or None where its values are functions, trees or keys."""
+    """Give a parameter a simple annotation and default; None if its values are functions, trees or keys."""
     name, default = parameter.name, parameter.default
     required = default is parameter.empty
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name == "seed":
@@ -58,22 +58,22 @@ def simplify(parameter: inspect.Parameter) -> inspect.Parameter | None:
 
 
 def is_mask(name: str) -> bool:
-    """Whether optax wants a tree of booleans here, or a function that makes one."""
+    """Tell if optax takes a tree of booleans here, or a function that makes one."""
     return name.endswith("mask")
 
 
 def is_dtype(name: str) -> bool:
-    """Whether optax wants a dtype here."""
+    """Tell if optax takes a dtype here."""
     return "dtype" in name
 
 
 def is_number(annotation: Any) -> bool:
-    """Whether values are real numbers that may be traced: what belongs into the optimizer's state."""
+    """Tell if values are real numbers that may be traced, and so belong into the optimizer's state."""
     return float in members(annotation)
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone."""
+    """Return the members of a union, or the annotation alone."""
     if typing.get_origin(annotation) not in (Union, types.UnionType):
         return (annotation,)
     return tuple(inner for member in typing.get_args(annotation) for inner in members(member))
@@ -82,7 +82,7 @@ def members(annotation: Any) -> tuple[Any, ...]:
 def documented(
     make: Callable[..., Any], name: str, source: Callable[..., Any], parameters: Parameters
 ) -> Callable[..., Any]:
-    """Give `make(**options)` a name, the docstring of the function it stands for, and these parameters."""
+    """Give `make(**options)` a name, the docstring of its source, and these parameters."""
     make.__name__ = make.__qualname__ = name
     make.__doc__ = inspect.getdoc(source)
     order = sorted(parameters.values(), key=lambda parameter: parameter.kind)
@@ -92,7 +92,7 @@ def documented(
 
 
 def complete(label: str, parameters: Parameters, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill options up with defaults and check them.
+    """Check options, and fill in the defaults.
 
     Raises: ConfigError for an unknown, missing or mistyped option.
     """
@@ -111,7 +111,7 @@ def complete(label: str, parameters: Parameters, given: Mapping[str, Any]) -> di
 
 
 def _plain(parameter: inspect.Parameter) -> Any:
-    """The annotation itself, if it is made of plain types only."""
+    """Return the annotation itself, if it is made of plain types only."""
     parts = members(parameter.annotation)
     simple = all(part in PLAIN or typing.get_origin(part) in (tuple, Literal) for part in parts)
     nested = [inner for part in parts if typing.get_origin(part) is tuple for inner in typing.get_args(part)]
@@ -119,7 +119,7 @@ def _plain(parameter: inspect.Parameter) -> Any:
 
 
 def _tuple(parameter: inspect.Parameter) -> Any:
-    """A tuple's type by its default: optax writes several unions of tuples of array-likes."""
+    """Return the type of a tuple by its default, since optax annotates such unions of array-likes in several ways."""
     if not isinstance(parameter.default, tuple):
         return None
     floats = all(isinstance(item, float) for item in parameter.default)
@@ -127,9 +127,9 @@ def _tuple(parameter: inspect.Parameter) -> Any:
 
 
 def _number(parameter: inspect.Parameter) -> Any:
-    """`int` where the default is one; else float, with None and a schedule where optax takes them.
+    """Return `int` if the default is one; else float, with None and a schedule if optax takes them.
 
-    Any learning rate takes a schedule, since hyper-parameters are injected anew at every update.
+    Every learning rate takes a schedule, since hyper-parameters are injected at every update.
     """
     parts = members(parameter.annotation)
     is_tree = any(typing.get_origin(part) in (Iterable, Mapping) for part in parts)

@@ -1,4 +1,4 @@
-"""The optimizers of jax.example_libraries by name: "example_adam" is its adam, as an optax transformation."""
+"""Optimizers of `jax.example_libraries` by name: "example_adam" is its adam, as an optax transformation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from framework_optax.injection import inject
 from framework_optax.signatures import Parameters, complete, documented
 
 UNFIT = ("sm3",)
-"""It keeps shapes as numbers among its arrays, so that a compiled step cannot reshape by them."""
+"""Left out: it keeps shapes as numbers among its arrays, and a compiled step cannot reshape by those."""
 
 
 def catalogue() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Factories by name, with the library's arguments, but for `step_size`, which is called learning_rate here."""
+    """Return factories by name, with the library's arguments; its `step_size` is called `learning_rate` here."""
     return {
         f"example_{name}": _factory(name, function)
         for name, function in vars(optimizers).items()
@@ -46,7 +46,7 @@ def _factory(name: str, function: Callable[..., Any]) -> Callable[..., optax.Gra
 
 
 def _parameters(function: Callable[..., Any]) -> Parameters:
-    """The library annotates next to nothing, but all of its arguments are numbers."""
+    """Annotate the parameters as numbers, which all of them are; the library has few annotations."""
     first, *others = inspect.signature(function).parameters.values()
     numbers = [first.replace(name="learning_rate", annotation=float | Schedule)]
     numbers += [parameter.replace(annotation=float) for parameter in others]

@@ -1,4 +1,4 @@
-"""The activation functions of jax.nn as layers, found rather than listed."""
+"""Layers of the activation functions of `jax.nn`, found by their signatures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Activation = Callable[..., Array]
 
 
 def activations() -> dict[str, Activation]:
-    """The functions of `jax.nn` that need one array and keep its rank, by name: relu, gelu, glu, softmax, …
+    """Return the functions of `jax.nn` that need one array and keep its rank, by name: relu, gelu, glu, softmax, …
 
     `gelu` is our own: the same values, with a derivative that is quick on a CPU.
     """
@@ -26,9 +26,9 @@ def activations() -> dict[str, Activation]:
 
 
 def activation_layer(name: str) -> Model:
-    """An activation by the name it has in `jax.nn`, such as "relu".
+    """Make a layer of the activation with this name in `jax.nn`, such as "relu".
 
-    Raises: ConfigError if there is none of that name.
+    Raises: ConfigError if `jax.nn` has no activation of that name.
     """
     known = activations()
     if name not in known:
@@ -37,7 +37,7 @@ def activation_layer(name: str) -> Model:
 
 
 def lift(function: Activation, name: str) -> Model:
-    """Make a function of one array [B, ...] a layer without parameters."""
+    """Make a layer without parameters from a function of one array [B, ...]."""
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, tuple[()]]:
         one = jax.ShapeDtypeStruct((1, *in_shape[1:]), jnp.float32)
@@ -51,13 +51,13 @@ def lift(function: Activation, name: str) -> Model:
 
 
 def options_of(function: Activation) -> list[inspect.Parameter]:
-    """What may be chosen besides the array: flags, numbers and the axis."""
+    """Return the parameters besides the array that a config can set: flags, numbers and the axis."""
     kept = [p for p in inspect.signature(function).parameters.values() if isinstance(p.default, bool | int | float)]
     return [inspect.Parameter(p.name, p.POSITIONAL_OR_KEYWORD, default=p.default, annotation=_type_of(p)) for p in kept]
 
 
 def camel_case(name: str) -> str:
-    """ "leaky_relu" to "LeakyRelu", as stax writes layers."""
+    """Turn "leaky_relu" into "LeakyRelu", as stax writes layers."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
 
 

@@ -1,4 +1,4 @@
-"""Attention within a sequence, and what makes a transformer of it: positions and residual connections."""
+"""Layers of a transformer: self-attention, positions and residual connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from framework_stax.smooth import single, softmax
 
 
 class Attention(NamedTuple):
-    """The parameters of an attention layer."""
+    """Parameters of an attention layer."""
 
     qkv: Linear  # W [F, 3 F]: queries, keys and values side by side, each of all heads
     out: Linear  # W [F, F]
@@ -33,17 +33,17 @@ def SelfAttention(
     W_init: Initializer = "glorot_normal",  # noqa: N803
     out_init: Initializer = "glorot_normal",
 ) -> Model:
-    """Multi-head attention of a sequence [B, T, F] to itself.
+    """Multi-head attention of a sequence to itself: [B, T, F] to [B, T, F].
 
-    Queries, keys and values come from one matrix product. Scores and their softmax are float32 at least, whatever the
-    inputs; on a CPU the softmax has its derivative written by hand, see `framework_stax.smooth`. Memory grows with T².
-    Vaswani et al. 2017, arXiv:1706.03762.
+    Queries, keys and values come from one matrix product. Scores and their softmax are float32 or wider for all
+    inputs. On a CPU the derivative of the softmax is written by hand (`framework_stax.smooth`). Memory grows with T².
+    Source: Vaswani et al. 2017, arXiv:1706.03762.
 
     Args:
-      heads: parts of the F features that attend by themselves.
-      causal: whether a position sees only itself and those before it.
+      heads: number of parts of the F features, each with an attention of its own.
+      causal: hide later positions from each position.
       dropout: share of the attention weights that is dropped in training.
-      bias: whether both linear maps have one.
+      bias: add a bias in both linear maps.
       W_init: initial weights [F, F] of queries, keys and values, a name of `jax.nn.initializers`.
       out_init: initial weights [F, F] of the outputs, likewise.
 
@@ -78,7 +78,7 @@ def SelfAttention(
 
 
 def Positions(context: int, stddev: float = 0.02) -> Model:
-    """Adds a learned vector to each position of [B, T, F].
+    """Add a learned vector to each position: [B, T, F] to [B, T, F].
 
     Args:
       context: the longest T.
@@ -103,10 +103,12 @@ def Positions(context: int, stddev: float = 0.02) -> Model:
 
 
 def Residual(layer: Model) -> Model:
-    """A layer, or a stack, whose outputs are added to its inputs. He et al. 2015, arXiv:1512.03385.
+    """Add the outputs of a layer, or of a stack, to its inputs.
+
+    Source: He et al. 2015, arXiv:1512.03385.
 
     Args:
-      layer: by name, such as `{Residual: {serial: [LayerNorm, {SelfAttention: 4}]}}`; it keeps the shape.
+      layer: a layer that keeps the shape, by name: `{Residual: {serial: [LayerNorm, {SelfAttention: 4}]}}`.
 
     Raises: ConfigError if the layer changes the shape of its inputs.
     """
@@ -132,6 +134,6 @@ def _affine(params: Linear, inputs: Array) -> Array:
 
 
 def _causal(length: int, dtype: Any) -> Array:
-    """What is added to scores [..., query, key]: 0 where the key is not after the query, else about -infinity."""
+    """Mask [T, T], to be added to scores [..., query, key]: 0 for keys up to the query, else about -infinity."""
     query, key = (lax.broadcasted_iota(jnp.int32, (length, length), axis) for axis in (0, 1))
     return jnp.where(key <= query, jnp.zeros([], dtype), jnp.asarray(jnp.finfo(dtype).min / 2, dtype))

@@ -1,4 +1,4 @@
-"""Every stock layer of `jax.example_libraries.stax`, and every activation of `jax.nn`, under a name for YAML."""
+"""Catalogue of the stock layers of `jax.example_libraries.stax` and the activations of `jax.nn`, by name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STOCK_TYPES: Mapping[str, Any] = {
     "rate": float,
     "mode": Literal["train", "test"],
 }
-"""What stock factories take, by parameter name, for they do not say it themselves."""
+"""Types of the stock factories' parameters, by name, since stax does not annotate them."""
 
 CAUTIONS: Mapping[str, str] = {
     "BatchNorm": "It keeps no running averages: evaluation too depends on its batch.",
@@ -43,10 +43,10 @@ CAUTIONS: Mapping[str, str] = {
 
 
 def layers() -> dict[str, Factory]:
-    """All layers that are found rather than written here.
+    """Find all layers of stax and all activations of `jax.nn`.
 
-    Returns: factories. "stax.Conv" is a layer as stock stax has it; "Conv" is the same, left out where this package has
-      its own; "Gelu" is an activation of `jax.nn`, with its options.
+    Returns: factories by name. "stax.Conv" is the stock layer. "Conv" is the same, left out if this package has its
+      own. "Gelu" is an activation of `jax.nn`, with its options.
     """
     stock = {name: _stock(name, value) for name, value in vars(stax).items() if name[0].isupper()}
     prefixed = {f"stax.{name}": factory for name, factory in stock.items()}
@@ -56,7 +56,7 @@ def layers() -> dict[str, Factory]:
 
 
 def _stock(name: str, value: Any) -> Factory:
-    """The factory of a stock layer; a constant, such as Relu, gets one without options."""
+    """Return the factory of a stock layer; a constant, such as Relu, gets one without options."""
     if not callable(value):
         return _factory(name, f"Stock layer stax.{name}; it takes no options.", [], lambda: value)
     made_by = value.func if isinstance(value, functools.partial) else value
@@ -75,7 +75,7 @@ def _activation(name: str, function: Callable[..., Any]) -> Factory:
 
 
 def _factory(name: str, doc: str, parameters: Sequence[inspect.Parameter], build: Callable[..., Any]) -> Factory:
-    """A factory with the signature, name and docstring that a listing shows."""
+    """Make a factory with the signature, name and docstring that a listing shows."""
     signature = inspect.Signature(list(parameters), return_annotation=Model)
 
     def factory(*args: Any, **options: Any) -> Model:
@@ -91,14 +91,14 @@ def _factory(name: str, doc: str, parameters: Sequence[inspect.Parameter], build
 
 
 def _parameter(stock: inspect.Parameter) -> inspect.Parameter:
-    """A stock parameter with its type. Initializers are given by name; null leaves the stock one."""
+    """Annotate a stock parameter. Initializers are given by name; null keeps the stock one."""
     if _is_init(stock.name):
         return stock.replace(annotation=Initializer | None, default=None)
     return stock.replace(annotation=STOCK_TYPES.get(stock.name, stock.annotation))
 
 
 def _value(name: str, value: Any) -> Any:
-    """What stock layers expect: tuples, for lists break them, and initializers as functions."""
+    """Convert an option for a stock layer: lists to tuples, and names of initializers to functions."""
     if _is_init(name):
         return initializer(value)
     return tuple(_value("", each) for each in value) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""A convolution whose gradients are fast on CPUs, in single calls and inside compiled loops."""
+"""Convolution with gradients that are fast on CPUs, in single calls and inside compiled loops."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from framework_stax.tiles import by_tiles
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 TILE_BYTES = 2**22
-"""About how much is laid out at a time; less makes loops of small products, and more makes single calls slower, which
-take their memory from the system each time."""
+"""Approximate size of the patches that are laid out at a time. Less makes loops of small products. More makes single
+calls slower, which take their memory from the system each time."""
 
 Pair = tuple[int, int]
 
 
 def convolve(inputs: Array, kernel: Array, strides: Sequence[int], padding: str) -> Array:
-    """A convolution of images, as `lax.conv_general_dilated` computes it, with gradients of its own on CPUs.
+    """Convolve images, as `lax.conv_general_dilated` does, with gradients of our own on CPUs.
 
-    XLA's CPU backend has a fast kernel for the plain layout, NHWC and HWIO, which the gradients that JAX derives do not
-    have; inside a compiled loop those are 10 to 20 times slower. What is differentiated here, value and both gradients,
-    is products of matrices, tile by tile of the batch, so that the patches of a tile stay in the cache; `serial` runs
-    what follows a convolution in the same tiles. In chunks, the step of a CNN of 3×3 kernels, 32 and 64 wide, takes
-    less than four tenths of the time that it takes with stock layers:
-    `python -m benchmarks w2 --contenders jit-stax,jit-layers,framework`. Narrow networks of large kernels, as LeNet,
-    gain nothing by it.
+    XLA's CPU backend has a fast kernel for the layout NHWC and HWIO only. The gradients that JAX derives have other
+    layouts, and are 10 to 20 times slower inside a compiled loop. So a differentiated convolution, its value and both
+    gradients, is computed here as products of matrices. It goes tile by tile through the batch, so that the patches of
+    a tile stay in the cache; `serial` runs the layers after a convolution in the same tiles. In chunks, the step of a
+    CNN of 3×3 kernels, 32 and 64 wide, takes less than four tenths of the time that it takes with stock layers:
+    `python -m benchmarks w2 --contenders jit-stax,jit-layers,framework`. Narrow networks of large kernels, such as
+    LeNet, gain nothing.
 
-    Only what has a tangent is written differently, in the form whose transpose is the fast one. So derivatives of every
-    kind and order, `vmap`, `pmap`, `jax.checkpoint` work as for any function. Elsewhere than on CPUs the plain form is
-    differentiated, which compilers there handle well; both give the same on every platform.
+    Only terms with a tangent are written differently, in the form whose transpose is the fast one. So derivatives of
+    every kind and order, `vmap`, `pmap` and `jax.checkpoint` work as for any function. GPUs and TPUs use the plain
+    form. Both forms give the same values on every platform.
 
     Args:
       inputs: [B, H, W, in].
@@ -61,16 +61,16 @@ _convolve = jax.custom_jvp(_plain, nondiff_argnums=(2, 3))
 @functools.partial(_convolve.defjvp, symbolic_zeros=True)
 def _tangent(strides: Pair, padding: str, primals: Any, tangents: Any) -> tuple[Array, Any]:
     inputs, kernel = primals
-    # What has no tangent, as data have none, costs no gradient.
+    # Data have no tangent, and then no gradient is computed for them.
     known = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
     terms = [pair for pair, there in zip([(tangents[0], kernel), (inputs, tangents[1])], known, strict=True) if there]
     return _by_patches([primals], strides, padding), _by_patches(terms, strides, padding)
 
 
 def _by_patches(terms: Sequence[tuple[Array, Array]], strides: Pair, padding: str) -> Array:
-    """The sum of convolutions as products of patches with kernels; tiles of the batch one after the other.
+    """Sum convolutions, each a product of patches with a kernel, tile after tile of the batch.
 
-    Sums are float32 at least. Patches are made again for the transpose (`jax.checkpoint`): they are many times as
+    Sums are float32 or wider. Patches are made again for the transpose (`jax.checkpoint`), since they are many times as
     large as the inputs.
 
     Args:

@@ -1,4 +1,4 @@
-"""One layer of a stack: its name, its key, and its share of the blame."""
+"""One layer of a stack: its name, its random key, and its name in errors."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from framework.api import Array, Model, PyTree, Shape, layer_name
 from framework.errors import ConfigError
 
 MISFITS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ZeroDivisionError, ConfigError)
-"""What layers raise on inputs that do not fit. Not among them: FloatingPointError, which `jax_debug_nans` raises."""
+"""Errors that layers raise on inputs that do not fit. FloatingPointError is left out: `jax_debug_nans` raises it."""
 
 
 class LayerError(ConfigError):
-    """A layer that cannot take its inputs.
+    """Error of a layer that cannot take its inputs.
 
     Attributes:
       path: position and name of the layer, and of the stacks around it, such as "1_serial/0_Conv".
       shape: of the layer's inputs.
-      cause: what it said, in one line.
+      cause: the message of the layer, in one line.
     """
 
     path: str = ""
@@ -32,7 +32,7 @@ class LayerError(ConfigError):
 
 
 class Entry(NamedTuple):
-    """A layer at its place."""
+    """One layer at its position in a stack."""
 
     position: int
     name: str  # such as "0_Conv"
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     def init(self, key: Array, shape: Shape) -> tuple[Shape, PyTree, PyTree]:
         """Make the layer, with a key of its own folded from the stack's.
 
-        Raises: LayerError if the layer cannot take this shape, or leaves nothing of it.
+        Raises: LayerError if the layer cannot take this shape, or has empty outputs for it.
         """
         shape = _plain(shape)
         with _blame(self.name, shape):
@@ -64,7 +64,7 @@ class Entry(NamedTuple):
 
 
 def name_of(layer: Any) -> str:
-    """The name of a layer's factory, such as "Conv"; of a stock constant, such as "Relu"; or else "Layer".
+    """Return the name of a layer's factory, such as "Conv", or of a stock constant, such as "Relu"; else "Layer".
 
     Args:
       layer: a `Model` or a stax pair.
@@ -80,7 +80,7 @@ def name_of(layer: Any) -> str:
 
 
 def _plain(shape: Shape) -> Shape:
-    """A shape, or a pytree of shapes, in Python's integers and with -1 for the batch.
+    """Convert a shape, or a pytree of shapes, to Python's integers with -1 for the batch.
 
     Stock layers mix in NumPy's integers, and stock pools turn a batch of -1 into 0.
     """
@@ -98,7 +98,7 @@ def _is_shape(node: Any) -> bool:
 
 @contextmanager
 def _blame(name: str, shape: Shape) -> Iterator[None]:
-    """Say which layer an error comes from, and which inputs it had."""
+    """Add the layer and its inputs to the error that it raises."""
     try:
         yield
     except LayerError as error:

@@ -12,13 +12,13 @@ from framework.api import Array
 from framework.errors import ConfigError, nearest
 
 Initializer = str | Callable[..., Any]
-"""The name of an initializer of `jax.nn.initializers`, with its default options, or `init(key, shape) -> array`."""
+"""Name of an initializer of `jax.nn.initializers`, with its default options, or `init(key, shape) -> array`."""
 
 
 def initializer(chosen: Initializer) -> Callable[..., Array]:
     """Find an initializer by name; a function passes as it is.
 
-    Raises: ConfigError if `jax.nn.initializers` has none of that name, or one that needs arguments.
+    Raises: ConfigError if `jax.nn.initializers` has none of that name, or only one that needs arguments.
     """
     if callable(chosen):
         return chosen
@@ -29,13 +29,13 @@ def initializer(chosen: Initializer) -> Callable[..., Array]:
 
 
 def _names() -> list[str]:
-    """The initializers that need no arguments."""
+    """Names of the initializers that need no arguments."""
     functions = {name: value for name, value in vars(initializers).items() if inspect.isfunction(value)}
     return [name for name, value in functions.items() if name[0] != "_" and (_is_direct(value) or _is_optional(value))]
 
 
 def _is_direct(function: Callable[..., object]) -> bool:
-    """Whether it is an initializer itself, as `zeros`, and not the maker of one, as `he_normal`."""
+    """Tell an initializer, such as `zeros`, from the maker of one, such as `he_normal`."""
     return next(iter(inspect.signature(function).parameters), "") == "key"
 
 

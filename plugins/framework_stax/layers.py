@@ -1,4 +1,4 @@
-"""Layers that stax lacks, or has with a trap: images are [B, H, W, C], kernels [H, W, in, out]."""
+"""Layers that stax lacks, or has with a trap. Images are [B, H, W, C], kernels [H, W, in, out]."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Padding = Literal["VALID", "SAME"]
 
 
 class Linear(NamedTuple):
-    """The parameters of a linear map, in the order that stock stax layers have them."""
+    """Parameters of a linear map, in the order of stock stax layers."""
 
-    W: Array
-    b: Any  # () for one that is not there
+    W: Array  # [in, out], or a kernel [H, W, in, out]
+    b: Any  # [out], or () without a bias
 
 
 class Affine(NamedTuple):
-    """Shift and scale after a normalization, in the order that stock stax has them; `()` for one that is not there."""
+    """Shift and scale after a normalization, in the order of stock stax."""
 
-    beta: Any
-    gamma: Any
+    beta: Any  # [F], or () without a shift
+    gamma: Any  # [F], or () without a scale
 
 
 def Dense(
@@ -40,13 +40,13 @@ def Dense(
     b_init: Initializer = "zeros",
     bias: bool = True,
 ) -> Model:
-    """A linear map of the last axis.
+    """Linear map of the last axis: [..., in_dim] to [..., out_dim].
 
     Args:
-      out_dim: features of the outputs: [..., in_dim] to [..., out_dim].
+      out_dim: features of the outputs.
       W_init: initial weights [in_dim, out_dim], a name of `jax.nn.initializers`.
       b_init: initial bias [out_dim], likewise.
-      bias: whether there is one.
+      bias: add a bias.
     """
     make_W, make_b = initializer(W_init), initializer(b_init)
 
@@ -64,11 +64,11 @@ def Dense(
 
 
 def linear(inputs: Array, weights: Array) -> Array:
-    """The product of the last axis with a matrix: [..., in] and [in, out] to [..., out].
+    """Multiply the last axis with a matrix: [..., in] and [in, out] to [..., out].
 
-    All other axes are one in the product. Otherwise the weights' gradient, which sums over those axes, has a transposed
-    copy of the inputs or of the outputs' gradient made for it by XLA's CPU backend; in a small transformer these copies
-    take as long as all products together: `python -m benchmarks.pieces linear`.
+    All other axes are merged for the product. Otherwise XLA's CPU backend makes a transposed copy of the inputs, or of
+    the outputs' gradient, for the gradient of the weights, which sums over those axes. In a small transformer these
+    copies take as long as all products together: `python -m benchmarks.pieces linear`.
     """
     if inputs.ndim <= 2:
         return jnp.dot(inputs, weights)
@@ -84,7 +84,9 @@ def Conv(
     W_init: Initializer = "glorot_normal",  # noqa: N803
     b_init: Initializer = "zeros",
 ) -> Model:
-    """A convolution over images [B, H, W, C], with bias; `convolution.convolve` says what makes it fast.
+    """Convolution with a bias: [B, H, W, C] to [B, rows, columns, out_chan].
+
+    On CPUs it is faster than the stock layer: see `framework_stax.convolution.convolve`.
 
     Args:
       out_chan: channels of the outputs.
@@ -112,7 +114,7 @@ def Conv(
 def MaxPool(
     window_shape: tuple[int, ...] = (2, 2), strides: tuple[int, ...] | None = None, padding: Padding = "VALID"
 ) -> Model:
-    """The maximum of each window of [B, *spatial, C], side by side unless strides are given.
+    """Maximum of each window: [B, *spatial, C] to [B, *windows, C]. Windows lie side by side by default.
 
     Put Relu after it, not before: that is the same function on fewer values.
 
@@ -135,7 +137,9 @@ def MaxPool(
 def AvgPool(
     window_shape: tuple[int, ...] = (2, 2), strides: tuple[int, ...] | None = None, padding: Padding = "VALID"
 ) -> Model:
-    """The mean of each window of [B, *spatial, C], side by side unless strides are given; padding does not count.
+    """Mean of each window: [B, *spatial, C] to [B, *windows, C]. Windows lie side by side by default.
+
+    Padding does not count.
 
     Args:
       window_shape: extent along each spatial axis.
@@ -156,16 +160,17 @@ def AvgPool(
 
 
 def Dropout(rate: float) -> Model:
-    """In training, sets a share of the values to 0 and scales the others up; in evaluation, does nothing.
+    """Set a share of the values to 0 in training, and scale the others up; do nothing in evaluation.
 
-    Srivastava et al. 2014, with the scaling moved from evaluation to training. (Stock stax keeps the share `rate`.)
+    Stock stax keeps the share `rate`; this layer drops it. Source: Srivastava et al. 2014, "Dropout", with the scaling
+    moved from evaluation to training.
 
     Args:
       rate: the share that is dropped, in [0, 1).
 
     Raises: ConfigError if the rate is not in [0, 1), or if no key is given in training.
     """
-    known = isinstance(rate, int | float)  # one that is traced can be neither checked nor compared
+    known = isinstance(rate, int | float)  # a traced rate can be neither checked nor compared
     if known and not 0 <= rate < 1:
         raise ConfigError(f"Dropout expects a rate in [0, 1), the share that is dropped, found {rate}.")
 
@@ -189,17 +194,17 @@ def BatchNorm(
     center: bool = True,
     scale: bool = True,
 ) -> Model:
-    """Batch normalization: by the batch's moments in training, by their running averages in evaluation.
+    """Batch normalization: by the moments of the batch in training, by their running averages in evaluation.
 
-    Where a strategy maps over parts of the batch (an axis named "batch"), the moments are those of the whole batch, so
-    outputs, gradients and running averages are those of one device. Ioffe and Szegedy 2015, arXiv:1502.03167.
+    If a strategy maps over parts of the batch (an axis named "batch"), the moments are those of the whole batch. So
+    outputs, gradients and running averages are those of one device. Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
 
     Args:
-      axis: the axes that moments are taken over, the batch's 0 among them; null takes all but the last.
+      axis: axes over which moments are taken, the batch's 0 among them; null takes all except the last.
       momentum: share of the running averages that stays at each step.
-      epsilon: added to the variance.
-      center: whether to add a learned beta, at first 0.
-      scale: whether to multiply by a learned gamma, at first 1.
+      epsilon: number added to the variance.
+      center: add a learned beta, at first 0.
+      scale: multiply by a learned gamma, at first 1.
 
     Raises: ConfigError if momentum is not in [0, 1), epsilon not positive, or an axis not one of the inputs'.
     """
@@ -216,7 +221,7 @@ def BatchNorm(
         axes = axes_of(len(in_shape))
         features = tuple(size for i, size in enumerate(in_shape) if i not in axes)
         affine = Affine(jnp.zeros(features) if center else (), jnp.ones(features) if scale else ())
-        # Arrays of their own: a step that is given its state to overwrite takes no buffer twice.
+        # Two arrays: a step that overwrites its state takes no buffer twice.
         return in_shape, affine, Moments(jnp.zeros(features), jnp.ones(features))
 
     def apply(

@@ -1,4 +1,4 @@
-"""Models for classification, and stacks given as a list of layers. All return logits [B, classes]."""
+"""Models for classification, and stacks given as a list of layers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from framework_stax.layers import Conv, Dense, Dropout, MaxPool
 
 
 def mlp(hidden: tuple[int, ...] = (512,), classes: int = 10, activation: str = "relu", dropout: float = 0.0) -> Model:
-    """A multilayer perceptron on flattened inputs.
+    """Multilayer perceptron on flattened inputs: [B, ...] to logits [B, classes].
 
     Args:
       hidden: width of each hidden layer.
       classes: number of logits.
-      activation: after each hidden layer; a name of `jax.nn`.
+      activation: function after each hidden layer, a name of `jax.nn`.
       dropout: share of each hidden layer's values that is dropped in training.
     """
-    # Dropout stands there also at rate 0, so that parameters have the same paths at every rate.
+    # Dropout stays at rate 0, so that parameters have the same paths at every rate.
     blocks = [[Dense(width), activation_layer(activation), Dropout(dropout)] for width in hidden]
     return stack.serial(stax.Flatten, *(layer for block in blocks for layer in block), Dense(classes))
 
@@ -30,14 +30,14 @@ def mlp(hidden: tuple[int, ...] = (512,), classes: int = 10, activation: str = "
 def cnn(
     channels: tuple[int, ...] = (16, 32), kernel: int = 5, hidden: int = 128, classes: int = 10, dropout: float = 0.0
 ) -> Model:
-    """A convolutional network in the manner of LeNet, on images [B, H, W, C].
+    """Convolutional network like LeNet: images [B, H, W, C] to logits [B, classes].
 
-    For each number of channels a convolution, a 2×2 maximum pool and a relu; then two dense layers. Relu after the pool
-    is the same function as before it, on a quarter of the values. LeCun et al. 1998, "Gradient-based learning applied
-    to document recognition".
+    Each number of channels makes a convolution, a 2×2 maximum pool and a relu. Two dense layers follow. Relu after the
+    pool is the same function as before it, on a quarter of the values. Source: LeCun et al. 1998, "Gradient-based
+    learning applied to document recognition".
 
     Args:
-      channels: outputs of each convolution.
+      channels: output channels of each convolution.
       kernel: height and width of the kernels, which stay inside the image.
       hidden: width of the hidden dense layer.
       classes: number of logits.
@@ -49,7 +49,7 @@ def cnn(
 
 
 def logistic_regression(classes: int = 10) -> Model:
-    """A linear map of flattened inputs to logits.
+    """Linear map of flattened inputs: [B, ...] to logits [B, classes].
 
     Args:
       classes: number of logits.
@@ -58,10 +58,10 @@ def logistic_regression(classes: int = 10) -> Model:
 
 
 def serial(layers: Sequence[Model]) -> Model:
-    """A stack of layers by name, one after the other.
+    """Stack of layers by name, one after the other.
 
     Args:
-      layers: a list such as `[{Conv: {out_chan: 16, filter_shape: [5, 5]}}, Relu, Flatten, {Dense: 10}]`.
+      layers: list such as `[{Conv: {out_chan: 16, filter_shape: [5, 5]}}, Relu, Flatten, {Dense: 10}]`.
 
     Raises: ConfigError if the list is empty.
     """

@@ -1,4 +1,4 @@
-"""Mean and variance over a batch, also over one that is cut in parts."""
+"""Mean and variance over a batch, also if it is cut into parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jax import lax
 
 from framework.api import Array
 
-BATCH_AXIS = "batch"  # what strategies call the axis that they map over parts of a batch
+BATCH_AXIS = "batch"  # name of the axis that strategies map over parts of a batch
 
 
 class Moments(NamedTuple):
@@ -20,11 +20,11 @@ class Moments(NamedTuple):
 
 
 def batch_moments(values: Array, axes: tuple[int, ...]) -> Moments:
-    """Take the moments over some axes, and over all parts of the batch where the axis "batch" is mapped.
+    """Compute the moments over some axes, and over all parts of the batch if the axis "batch" is mapped.
 
     Args:
-      values: any shape; the parts of a batch are of equal size.
-      axes: the axes that are reduced.
+      values: array of any shape; parts of a batch have equal size.
+      axes: axes to reduce.
     """
     mean = _over_parts(values.mean(axes))
     deviations = values - jnp.expand_dims(mean, axes)

@@ -1,4 +1,4 @@
-"""Normalization of each example by itself."""
+"""Normalization of each example on its own."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from framework_stax.smooth import single, standardize
 
 
 def LayerNorm(epsilon: float = 1e-5, center: bool = True, scale: bool = True) -> Model:
-    """Layer normalization: the last axis is shifted and scaled to mean 0 and variance 1, then by learned numbers.
+    """Layer normalization: shift and scale the last axis of [..., F] to mean 0 and variance 1, then by learned numbers.
 
-    Moments of bfloat16 and float16 inputs are taken in float32. On a CPU its derivative is written by hand, see
-    `framework_stax.smooth`. Ba, Kiros and Hinton 2016, arXiv:1607.06450.
+    Moments of bfloat16 and float16 inputs are computed in float32. On a CPU the derivative is written by hand
+    (`framework_stax.smooth`). Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450.
 
     Args:
-      epsilon: added to the variance.
-      center: whether to add a learned beta, at first 0.
-      scale: whether to multiply by a learned gamma, at first 1.
+      epsilon: number added to the variance.
+      center: add a learned beta, at first 0.
+      scale: multiply by a learned gamma, at first 1.
 
     Raises: ConfigError if epsilon is not positive.
     """

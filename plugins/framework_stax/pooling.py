@@ -1,4 +1,4 @@
-"""The maximum of windows side by side, whose gradient is one pass."""
+"""Maximum of windows, with a gradient that takes one pass over windows side by side."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from framework_stax.windows import count_windows, reduce_windows
 Ints = tuple[int, ...]
 
 LARGEST = 16
-"""Values in a window at most, for each is an operand of its own; larger windows are reduced axis by axis."""
+"""Largest number of values in a window, since each is an operand; larger windows are reduced axis by axis."""
 
 
 def max_windows(inputs: Array, window: Ints, strides: Ints, padding: str) -> Array:
-    """The maximum of each window.
+    """Compute the maximum of each window.
 
-    Small windows that lie side by side keep which of their values was the largest, in a byte, and give it the gradient
-    in one pass; the inputs themselves need not be kept. Where values tie, the first has all of the gradient, as in
-    stock stax; where windows overlap, are large or padded, those that tie share it. Beside `lax.reduce_window`, whose
-    gradient is a select-and-scatter, this takes about a third off the step of a small CNN on a CPU;
+    Small windows side by side store the position of their largest value in a byte, and give it the gradient in one
+    pass; the inputs need not be kept. If values tie, the first gets all of the gradient, as in stock stax. If windows
+    overlap, are large or padded, tied values share it. The gradient of `lax.reduce_window` is a select-and-scatter;
+    without it the step of a small CNN takes about a third less time on a CPU.
     `python -m benchmarks w2 --contenders jit-stax,jit-layers` shows it together with the convolution. A relu costs
-    least after the pool, where it is the same function on fewer values, and the compiler makes one pass of both.
+    least after the pool: it is the same function on fewer values, and the compiler makes one pass of both.
 
     Args:
       inputs: [B, *spatial, C].
@@ -40,7 +40,7 @@ def max_windows(inputs: Array, window: Ints, strides: Ints, padding: str) -> Arr
 
     Returns: [B, *windows, C].
     """
-    count_windows(inputs.shape, window, strides, padding, "a pool")  # refuses what does not fit
+    count_windows(inputs.shape, window, strides, padding, "a pool")  # refuses windows that do not fit
     unpadded = padding == "VALID" or not any(map(operator.mod, inputs.shape[1:-1], window))
     if window == strides and unpadded and math.prod(window) <= LARGEST:
         return _side_by_side(inputs, window)
@@ -67,7 +67,7 @@ def _tangent(window: Ints, primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=2)  # keeps the winners, and no masks or zeros
 def _of_winners(winner: Array, values: Array, window: Ints) -> Array:
-    """Of each window, the value at the winner's place."""
+    """Select from each window the value at the winner's place."""
     inner = tuple(range(2, 2 * len(window) + 1, 2))
     places = jnp.arange(math.prod(window), dtype=jnp.int8).reshape(_blocked((1,) * len(window), window, 1, 1))
     chosen = jnp.expand_dims(winner, inner) == places
@@ -75,14 +75,14 @@ def _of_winners(winner: Array, values: Array, window: Ints) -> Array:
 
 
 def _corners(inputs: Array, window: Ints) -> list[Array]:
-    """The first value of each window, the second, and so on: arrays [B, *windows, C]."""
+    """Return the first value of each window, the second, and so on, as arrays [B, *windows, C]."""
     blocks = _blocks(inputs, window)
     places = itertools.product(*map(range, window))
     return [blocks[(slice(None), *itertools.chain(*((slice(None), i) for i in place)))] for place in places]
 
 
 def _blocks(inputs: Array, window: Ints) -> Array:
-    """[B, *spatial, C] to [B, windows, extent, windows, extent, …, C], without what fills no window."""
+    """Reshape [B, *spatial, C] to [B, windows, extent, windows, extent, …, C], without values in no window."""
     batch, *spatial, channels = inputs.shape
     counts = [size // extent for size, extent in zip(spatial, window, strict=True)]
     inside = [slice(0, count * extent) for count, extent in zip(counts, window, strict=True)]

@@ -15,7 +15,7 @@ from framework.errors import ConfigError
 
 
 class LSTMParams(NamedTuple):
-    """Gates in the order input, forget, cell, output."""
+    """Parameters of an LSTM; gates in the order input, forget, cell, output."""
 
     W: Array  # [F, 4 H]
     U: Array  # [H, 4 H]
@@ -23,7 +23,7 @@ class LSTMParams(NamedTuple):
 
 
 class GRUParams(NamedTuple):
-    """Gates in the order reset, update, candidate."""
+    """Parameters of a GRU; gates in the order reset, update, candidate."""
 
     W: Array  # [F, 3 H]
     U: Array  # [H, 3 H]
@@ -32,21 +32,21 @@ class GRUParams(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One row for each token."""
+    """Table with one row for each token."""
 
     W: Array  # [vocab, dim]
 
 
 def LSTM(hidden: int, return_sequences: bool = True, reverse: bool = False, forget_bias: float = 1.0) -> Model:
-    """A long short-term memory over [B, T, F], from a zero state.
+    """Long short-term memory from a zero state: [B, T, F] to [B, T, H], or to [B, H].
 
-    With forget gates, and no peepholes: Gers et al. 2000. Recurrent weights start orthogonal for each gate, so that the
-    state neither grows nor fades at first.
+    It has forget gates and no peepholes. Recurrent weights start orthogonal for each gate, so that the state neither
+    grows nor fades at first. Source: Gers et al. 2000, "Learning to forget".
 
     Args:
       hidden: size H of the state.
-      return_sequences: whether to return the state after each step, [B, T, H], or after the last, [B, H].
-      reverse: whether to run from the last step to the first; outputs keep the order of the inputs.
+      return_sequences: return the state after each step, [B, T, H]; else after the last, [B, H].
+      reverse: run from the last step to the first; outputs keep the order of the inputs.
       forget_bias: initial bias of the forget gates; 1 keeps memory at first (Jozefowicz et al. 2015).
 
     Raises: ConfigError if the inputs are not [B, T, F].
@@ -73,14 +73,15 @@ def LSTM(hidden: int, return_sequences: bool = True, reverse: bool = False, forg
 
 
 def GRU(hidden: int, return_sequences: bool = True, reverse: bool = False) -> Model:
-    """A gated recurrent unit over [B, T, F], from a zero state.
+    """Gated recurrent unit from a zero state: [B, T, F] to [B, T, H], or to [B, H].
 
-    Cho et al. 2014, arXiv:1406.1078, with the reset gate after the recurrent product, as in cuDNN: one product a step.
+    The reset gate comes after the recurrent product, as in cuDNN, so that a step needs one product. Source: Cho et al.
+    2014, arXiv:1406.1078.
 
     Args:
       hidden: size H of the state.
-      return_sequences: whether to return the state after each step, [B, T, H], or after the last, [B, H].
-      reverse: whether to run from the last step to the first; outputs keep the order of the inputs.
+      return_sequences: return the state after each step, [B, T, H]; else after the last, [B, H].
+      reverse: run from the last step to the first; outputs keep the order of the inputs.
 
     Raises: ConfigError if the inputs are not [B, T, F].
     """
@@ -105,9 +106,9 @@ def GRU(hidden: int, return_sequences: bool = True, reverse: bool = False) -> Mo
 
 
 def Embedding(vocab: int, dim: int, stddev: float = 0.02) -> Model:
-    """Integers in [0, vocab) to learned vectors: [...] to [..., dim].
+    """Map integers in [0, vocab) to learned vectors: [...] to [..., dim].
 
-    An integer beyond the vocabulary gives NaN, so that it is found and not hidden.
+    An integer beyond the vocabulary gives NaN, so that the mistake is found.
 
     Args:
       vocab: number of rows.
@@ -129,7 +130,7 @@ def Embedding(vocab: int, dim: int, stddev: float = 0.02) -> Model:
 
 
 def _weights(key: Array, in_shape: Shape, hidden: int, gates: int) -> tuple[Array, Array]:
-    """Input weights [F, gates H] and recurrent weights [H, gates H], drawn for each gate by itself."""
+    """Draw input weights [F, gates H] and recurrent weights [H, gates H], each gate with a key of its own."""
     if len(in_shape) != 3:
         raise ConfigError(f"a recurrent layer expects inputs [B, T, F], found shape {in_shape}.")
     W_key, U_key = jax.random.split(key)

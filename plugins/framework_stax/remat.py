@@ -8,14 +8,14 @@ from framework.api import Array, Model, PyTree
 
 
 def Remat(layer: Model) -> Model:
-    """A layer, or a stack, whose inner values are computed again for its gradient instead of being kept.
+    """Compute the inner values of a layer, or of a stack, again for its gradient instead of keeping them.
 
-    In training only the layer's inputs stay in memory until the backward pass, for the price of a second forward pass.
-    Outputs, gradients, noise and the paths of parameters are those of the layer itself, so that a model can be loaded
-    with and without. See `jax.checkpoint`; Chen et al. 2016, arXiv:1604.06174.
+    In training only the inputs of the layer stay in memory until the backward pass. The price is a second forward pass.
+    Outputs, gradients, noise and paths of parameters are those of the layer itself, so that a model can be loaded with
+    and without it. Source: `jax.checkpoint`; Chen et al. 2016, arXiv:1604.06174.
 
     Args:
-      layer: one layer by name, such as `{Remat: {Dense: 512}}` or `{Remat: {serial: [{Dense: 512}, Relu]}}`.
+      layer: layer by name, such as `{Remat: {Dense: 512}}` or `{Remat: {serial: [{Dense: 512}, Relu]}}`.
     """
 
     def apply(
@@ -26,4 +26,4 @@ def Remat(layer: Model) -> Model:
 
         return (jax.checkpoint(inner) if train else inner)(params, state, inputs, key)
 
-    return Model(layer.init, apply)  # its init tells the layer's name
+    return Model(layer.init, apply)  # keeps the init, which carries the layer's name

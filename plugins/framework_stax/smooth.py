@@ -1,11 +1,11 @@
-"""GELU, standardization and softmax whose derivatives are written by hand, for CPUs.
+"""GELU, standardization and softmax with derivatives written by hand, for CPUs.
 
-XLA's CPU backend computes what a derivative needs a second time, in slow fused loops, or in several passes. Here each
-function's derivative is a rule (`jax.custom_jvp`) that takes what the value was made of, and optimization barriers keep
-those as they are. Rules are linear in the tangent, so forward-mode, reverse-mode and their compositions all work. On
-GPUs and TPUs, whose compilers fuse well, the functions are the plain ones; which, is known when a program is traced.
+XLA's CPU backend computes the inputs of a derivative a second time, in slow fused loops, or in several passes. Here the
+derivative of each function is a rule (`jax.custom_jvp`) that reuses the parts of the value. Optimization barriers keep
+those parts. Rules are linear in the tangent, so forward mode, reverse mode and their compositions all work. Compilers
+for GPUs and TPUs fuse well, so the functions are the plain ones there. The choice is made when a program is traced.
 
-What each buys is measured by `python -m benchmarks.pieces`.
+`python -m benchmarks.pieces` measures the gain of each.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from framework.api import Array
 def gelu(x: Array, approximate: bool = True) -> Array:
     """Gaussian error linear unit activation function
 
-    x Φ(x), where Φ is the distribution function of the normal distribution: the values of `jax.nn.gelu`, whose options
-    it has. On a CPU its slope Φ(x) + x Φ'(x) is computed beside the value. Hendrycks and Gimpel 2016, arXiv:1606.08415.
+    x Φ(x), where Φ is the distribution function of the normal distribution: values and options are those of
+    `jax.nn.gelu`. On a CPU the slope Φ(x) + x Φ'(x) is computed beside the value. Source: Hendrycks and Gimpel 2016,
+    arXiv:1606.08415.
 
     Args:
-      x: any shape, floating-point.
-      approximate: whether to take the tanh formula for Φ, as `jax.nn.gelu` does by default, or the exact one by erf.
+      x: array of any shape, floating-point.
+      approximate: take the tanh formula for Φ, the default of `jax.nn.gelu`; else the exact one by erf.
     """
     if not _on_cpu():
         return jax.nn.gelu(x, approximate=approximate)
@@ -36,17 +37,17 @@ def gelu(x: Array, approximate: bool = True) -> Array:
 
 
 def standardize(x: Array, epsilon: float) -> Array:
-    """Each row, along the last axis, shifted to mean 0 and scaled to variance 1.
+    """Shift each row of the last axis to mean 0, and scale it to variance 1.
 
     Args:
       x: [..., F], float32 or wider.
-      epsilon: added to the variance.
+      epsilon: number added to the variance.
     """
     return _standardize(x, epsilon) if _on_cpu() else _rows(x, epsilon)[0]
 
 
 def softmax(x: Array) -> Array:
-    """The values of `jax.nn.softmax` along the last axis; its derivative needs them alone.
+    """Softmax along the last axis: the values of `jax.nn.softmax`, with a derivative that needs only them.
 
     Args:
       x: [..., K], with at least one finite value in each row.
@@ -112,19 +113,19 @@ def _standardize_jvp(epsilon: float, primals: tuple[Array], tangents: tuple[Arra
 
 
 def _rows(x: Array, epsilon: float) -> tuple[Array, Array]:
-    """Standardized rows [..., F], and what they were multiplied by [..., 1]."""
+    """Return standardized rows [..., F], and the factors of the rows [..., 1]."""
     deviations = x - x.mean(-1, keepdims=True)
     scale = lax.rsqrt((deviations * deviations).mean(-1, keepdims=True) + _like(epsilon, x))
     return deviations * scale, scale
 
 
 def single(dtype: Any) -> Any:
-    """The dtype in which sums over values of a dtype are taken: float32, and float64 for itself."""
+    """Return the dtype for sums over values of a dtype: float64 for float64, else float32."""
     return dtype if dtype == jnp.float64 else jnp.float32
 
 
 def _like(number: Any, x: Array) -> Array:
-    """A number in the dtype of an array; a traced one too."""
+    """Convert a number, traced or not, to the dtype of an array."""
     return jnp.asarray(number, x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Stacks of layers, as in stax, whose parameters know the names of the layers that they belong to."""
+"""Stacks of layers, as in stax, with parameters that carry the names of their layers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from framework_stax.tiles import EXAMPLES, by_tiles, is_examplewise, lifted, pay
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stack(Sequence[Any]):
-    """What belongs to the layers of a stack: a sequence with a name for each entry, and a pytree.
+    """Parameters or states of the layers of a stack: a sequence with a name for each entry, and a pytree.
 
     Attributes:
-      names: one for each entry, such as "0_Conv"; paths begin with them, so a leaf is found as "0_Conv/W".
+      names: one for each entry, such as "0_Conv". Paths begin with them: the path of a leaf is "0_Conv/W".
       entries: the parameters, or the state, of each layer.
     """
 
@@ -34,7 +34,7 @@ class Stack(Sequence[Any]):
         return len(self.entries)
 
     def __getitem__(self, index: Any) -> Any:
-        """The entry at a position, or of a name; the entries of a slice."""
+        """Return the entry at a position or with a name, or the entries of a slice."""
         return self.entries[self.names.index(index) if isinstance(index, str) else index]
 
 
@@ -50,14 +50,14 @@ def serial(*layers: Any, names: Sequence[str] | None = None) -> Model:
     """Compose layers one after the other.
 
     Args:
-      *layers: each a `Model` or a stax pair `(init_fun, apply_fun)`. A `Model` that is given several times stands for
-        layers of a kind, with parameters of their own: they are traced, differentiated and lowered once.
+      *layers: each a `Model` or a stax pair `(init_fun, apply_fun)`. The same `Model` several times stands for layers
+        of one kind, each with its own parameters. They are traced, differentiated and lowered once.
       names: one for each layer; by default those of the functions that made them.
 
     Returns: a `Model` whose parameters and state are each a `Stack`. Every layer has a key of its own. A layer that
-      cannot take its inputs raises a ConfigError that names it, its position and the shape.
+      cannot take its inputs raises a ConfigError with its name, its position and the shape.
 
-    Raises: ConfigError if the names are not one for each layer.
+    Raises: ConfigError if there is not one name for each layer.
     """
     chain = _enter(layers, names)
     groups = _groups(chain)
@@ -92,7 +92,7 @@ def parallel(*layers: Any, names: Sequence[str] | None = None) -> Model:
 
     Returns: a `Model`, as `serial` does.
 
-    Raises: ConfigError if the names are not one for each layer.
+    Raises: ConfigError if there is not one name for each layer.
     """
     branches = _enter(layers, names)
 
@@ -113,19 +113,19 @@ def parallel(*layers: Any, names: Sequence[str] | None = None) -> Model:
 
 
 def named_serial(layers: Sequence[Model]) -> Model:
-    """Layers one after the other.
+    """Stack of layers, one after the other.
 
     Args:
-      layers: a list of layers by name, such as `[{Conv: [16, [5, 5]]}, Relu]`.
+      layers: list of layers by name, such as `[{Conv: [16, [5, 5]]}, Relu]`.
     """
     return serial(*layers)
 
 
 def named_parallel(layers: Sequence[Model]) -> Model:
-    """Layers side by side, each with its own of the inputs: between `FanOut` and `FanInSum` or `FanInConcat`.
+    """Layers side by side, each with an input of its own: between `FanOut` and `FanInSum` or `FanInConcat`.
 
     Args:
-      layers: a list of layers by name.
+      layers: list of layers by name.
     """
     return parallel(*layers)
 
@@ -136,14 +136,14 @@ def _enter(layers: Sequence[Any], names: Sequence[str] | None) -> list[Entry]:
     if len(chosen) != len(models):
         raise ConfigError(f"a stack of {len(models)} layers was given {len(chosen)} names; give one for each layer.")
     times = Counter(map(id, models))
-    kinds = [model for model in models if times[id(model)] > 1 and not is_examplewise(model)]  # those run in tiles
+    kinds = [model for model in models if times[id(model)] > 1 and not is_examplewise(model)]  # these run in tiles
     shared = {id(model): _applied_once(model) for model in kinds}
     models = [shared.get(id(model), model) for model in models]
     return [Entry(i, f"{i}_{name}", model) for i, (name, model) in enumerate(zip(chosen, models, strict=True))]
 
 
 def _groups(chain: Sequence[Entry]) -> list[list[Entry]]:
-    """Layers that are run together: a convolution and those after it that treat each example by itself, or one."""
+    """Group layers that run together: a convolution with the examplewise layers after it, or one layer alone."""
     groups: list[list[Entry]] = []
     tiled = False
     for layer in chain:
@@ -159,7 +159,7 @@ def _groups(chain: Sequence[Entry]) -> list[list[Entry]]:
 def _apply(
     group: Sequence[Entry], params: PyTree, state: PyTree, inputs: PyTree, key: Array | None, train: bool
 ) -> tuple[PyTree, list[PyTree]]:
-    """Apply the layers of a group, a tile of the batch after the other where that pays."""
+    """Apply the layers of a group, tile after tile of the batch if that is faster."""
     if len(group) == 1:
         outputs, after = group[0].apply(params, state, inputs, key, train)
         return outputs, [after]
@@ -174,15 +174,16 @@ def _apply(
 
 
 def _applied_once(model: Model) -> Model:
-    """The model with an apply whose trace, derivative and lowering JAX keeps; XLA inlines the calls."""
+    """Wrap apply so that JAX keeps its trace, derivative and lowering; XLA inlines the calls."""
     return Model(model.init, jax.jit(model.apply, static_argnames="train"))
 
 
 def _init_alike(layers: Sequence[Entry], key: Array, shape: Shape) -> tuple[Shape, list[tuple[PyTree, PyTree]]]:
-    """Make layers of a kind, one after the other in a stack: as one batch if they keep the shape, since that is a
-    program of a fraction of the size. The numbers are the same.
+    """Make consecutive layers of one kind, as one batch if they keep the shape.
 
-    Returns: the shape of the last one's outputs; parameters and state of each.
+    The program of a batch is a fraction of the size, and the numbers are the same.
+
+    Returns: the shape of the last layer's outputs; parameters and state of each layer.
     """
     first, *others = layers
     if not others:
@@ -197,7 +198,7 @@ def _init_alike(layers: Sequence[Entry], key: Array, shape: Shape) -> tuple[Shap
 
     made = jax.vmap(make)(jnp.array([layer.position for layer in layers], jnp.uint32))
     if tuple(shapes[0]) == tuple(shape):
-        made = jax.lax.optimization_barrier(made)  # else XLA makes each slice anew, as if there were no batch
+        made = jax.lax.optimization_barrier(made)  # else XLA makes each slice again, without the batch
         return shape, [jax.tree.map(lambda leaf, i=i: leaf[i], made) for i in range(len(layers))]
     after, made_first = _init_alike([first], key, shape)
     last, made_others = _init_alike(others, key, after)
@@ -209,7 +210,7 @@ def _stack(layers: Sequence[Entry], entries: Iterable[Any]) -> Stack:
 
 
 def _one_each(inputs: Any, branches: Sequence[Entry]) -> Sequence[Any]:
-    """Inputs, or their shapes, that are one for each branch; a single shape is a sequence too, of integers."""
+    """Check that there is one input, or shape, for each branch; a single shape is a sequence of integers."""
     single = not isinstance(inputs, list | tuple) or any(isinstance(each, int | np.integer) for each in inputs)
     if single or len(inputs) != len(branches):
         found = "one array" if single else f"{len(inputs)} inputs"

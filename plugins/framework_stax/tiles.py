@@ -1,4 +1,4 @@
-"""Layers that treat each example by itself, run a few examples at a time."""
+"""Tiles: examplewise layers, run on a few examples at a time."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from jax.example_libraries import stax
 from framework.api import Array, Model, as_model
 
 EXAMPLES = 8
-"""In a tile of a stack: what lies between a convolution and a pool of usual images then stays in the cache."""
+"""Examples in a tile of a stack. With usual images, the values between a convolution and a pool stay in the cache."""
 
 ELEMENTWISE = (stax.Elu, stax.Exp, stax.Gelu, stax.Identity, stax.LeakyRelu, stax.Relu, stax.Selu, stax.Sigmoid)
 ELEMENTWISE += (stax.Softplus, stax.Tanh)
-"""Stock layers that can say nothing of themselves."""
+"""Stock layers that are examplewise; they carry no mark."""
 
 
 def examplewise(model: Model) -> Model:
-    """Mark a layer that treats each example by itself, on arrays [B, …], and takes neither a key nor a state."""
+    """Mark a layer as examplewise: it treats each example of [B, …] alone, and takes neither key nor state."""
     model.apply.examplewise = True  # pyright: ignore[reportFunctionMemberAccess]
     return model
 
 
 def is_examplewise(model: Model) -> bool:
-    """Whether a layer was marked so."""
+    """Tell if a layer is marked as examplewise."""
     return getattr(model.apply, "examplewise", False)
 
 
 def lifted(layer: Any) -> Model:
-    """A layer as a `Model`; stock activations are marked as `examplewise`."""
+    """Lift a layer to a `Model`; mark stock activations as `examplewise`."""
     stock = any(layer is known for known in ELEMENTWISE)
     return examplewise(as_model(layer)) if stock else as_model(layer)
 
 
 def by_tiles(function: Callable[..., Array], inputs: tuple[Array, ...], size: int) -> Array:
-    """Apply a function of examples to `size` of them after the other, in one compiled loop.
+    """Apply an examplewise function tile after tile, in one compiled loop.
 
     Args:
-      function: of arrays [b, …], one for each input, to an array [b, …].
+      function: maps arrays [b, …], one for each input, to an array [b, …].
       inputs: arrays [B, …].
-      size: the examples of a tile, at least 1; the last tile may have fewer.
+      size: examples in a tile, at least 1; the last tile may have fewer.
 
-    Returns: what `function(*inputs)` gives.
+    Returns: the array [B, …] of `function(*inputs)`.
     """
     batch = len(inputs[0])
     if batch <= size:
@@ -60,5 +60,5 @@ def by_tiles(function: Callable[..., Array], inputs: tuple[Array, ...], size: in
 
 
 def pays() -> bool:
-    """Whether tiles do: on CPUs, unless NaNs are looked for, whose operation a compiled loop would hide."""
+    """Tell if tiles are faster: on CPUs, except with `jax_debug_nans`, since a loop hides the operation."""
     return jax.default_backend() == "cpu" and not jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]

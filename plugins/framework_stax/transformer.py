@@ -1,4 +1,4 @@
-"""A transformer as a language model: integers [B, T] to the logits of what follows each, [B, T, vocabulary]."""
+"""Transformer as a language model: integers [B, T] to logits of the next integer, [B, T, vocabulary]."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STDDEV = 0.02  # of initial weights, as in GPT-2
 
 
 class Tied(NamedTuple):
-    """The parameters of a model whose first and last layer are one table."""
+    """Parameters of a model with one table for its first and last layer."""
 
     embedding: Any
     body: Any
@@ -38,21 +38,22 @@ def transformer(
     dropout: float = 0.0,
     tied: bool = True,
 ) -> Model:
-    """A decoder-only transformer in the manner of GPT-2, on integers [B, T]; logits are [B, T, vocabulary].
+    """Decoder-only transformer like GPT-2: integers [B, T] to logits [B, T, vocabulary].
 
-    Learned positions, normalization before each part and after the last, exact GELU, hidden layers four times as wide,
-    no biases; weights start with a standard deviation of 0.02, less by sqrt(2 layers) where they lead back into the
-    residual stream. Radford et al. 2019, "Language models are unsupervised multitask learners".
+    It has learned positions, a normalization before each part and after the last, exact GELU, hidden layers four times
+    as wide, and no biases. Weights start with a standard deviation of 0.02; those that lead back into the residual
+    stream have it divided by sqrt(2 layers). Source: Radford et al. 2019, "Language models are unsupervised multitask
+    learners".
 
     Args:
-      vocabulary: how many integers there are, from 0; an input beyond gives NaN.
-      context: the longest T.
-      layers: pairs of an attention and a perceptron.
-      heads: parts of the width that attend by themselves.
+      vocabulary: number of integers, from 0; an input beyond gives NaN.
+      context: longest T.
+      layers: number of pairs of an attention and a perceptron.
+      heads: number of parts of the width, each with an attention of its own.
       width: features of a position.
-      dropout: share that is dropped in training: of embeddings, attention weights, and what each part adds.
-      tied: whether logits are products with the embedding table (Press and Wolf 2017, arXiv:1608.05859), which halves
-        what a small model spends on its vocabulary, or have weights of their own.
+      dropout: share that is dropped in training, of embeddings, attention weights, and the outputs of each part.
+      tied: take the embedding table as the weights of the logits (Press and Wolf 2017, arXiv:1608.05859), which halves
+        the parameters that a small model spends on its vocabulary; else give them weights of their own.
 
     Raises: ConfigError if a size is below 1, heads do not divide the width, or dropout is not in [0, 1).
     """
@@ -75,7 +76,7 @@ def transformer(
 
 
 def tied_by(embedding: Model, body: Model) -> Model:
-    """Embed, apply the body, and score every row of the embedding's table: [...] to [..., vocabulary]."""
+    """Embed, apply the body, and multiply with the embedding's table: [...] to [..., vocabulary]."""
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, Tied, PyTree]:
         table_key, body_key = jax.random.split(key)
@@ -94,7 +95,7 @@ def tied_by(embedding: Model, body: Model) -> Model:
 
 
 def _block(width: int, heads: int, dropout: float, stddev: float) -> Model:
-    """What each layer adds to the residual stream: first by attention, then position by position."""
+    """One layer of the residual stream: attention, then a perceptron for each position."""
     attention = SelfAttention(heads, True, dropout, bias=False, W_init=normal(STDDEV), out_init=normal(stddev))
     exact = lift(functools.partial(gelu, approximate=False), "Gelu")
     wider, narrower = Dense(4 * width, normal(STDDEV), bias=False), Dense(width, normal(stddev), bias=False)

@@ -1,4 +1,4 @@
-"""Sliding windows over the spatial axes of [B, *spatial, C] arrays: their number, and a reduction over each."""
+"""Sliding windows over the spatial axes of [B, *spatial, C]: their number, and a reduction over each."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def count_windows(
     """Count the positions of a window along each spatial axis of a shape [B, *spatial, C].
 
     Args:
-      in_shape: the shape that the window slides over.
-      window: the window's extent along each spatial axis.
-      strides: the steps between two windows, one for each spatial axis.
+      in_shape: shape over which the window slides.
+      window: extent of the window along each spatial axis.
+      strides: steps between two windows, one for each spatial axis.
       padding: "VALID" for windows that lie inside, "SAME" for ceil(size / stride) of them.
-      what: the layer, for the error.
+      what: name of the layer, for the error.
 
     Raises: ConfigError if the ranks do not fit, a number is not positive, or no window fits inside.
     """
@@ -51,16 +51,16 @@ def reduce_windows(
 ) -> Array:
     """Reduce each window to one value, axis by axis, as an operation between strided slices.
 
-    `lax.reduce_window` computes the same; but the gradient of its maximum, a select-and-scatter, takes more than half
-    of a small CNN's step on CPU, while slices are differentiated by padding. Where values of a window tie for the
-    maximum, they share the gradient here, and one of them has all of it there.
+    `lax.reduce_window` computes the same. But the gradient of its maximum, a select-and-scatter, takes more than half
+    of a small CNN's step on a CPU, while slices are differentiated by padding. If values of a window tie for the
+    maximum, they share the gradient here; with `lax.reduce_window` one of them gets all of it.
 
     Args:
       inputs: [B, *spatial, C].
-      operation: associative and commutative, such as `lax.max` or `lax.add`.
-      identity: the operation's neutral element, which fills the padding.
-      window: the window's extent along each spatial axis.
-      strides: the steps between two windows, one for each spatial axis.
+      operation: an associative and commutative one, such as `lax.max` or `lax.add`.
+      identity: neutral element of the operation, which fills the padding.
+      window: extent of the window along each spatial axis.
+      strides: steps between two windows, one for each spatial axis.
       padding: "VALID" or "SAME".
 
     Returns: [B, *windows, C].
