@@ -1,4 +1,4 @@
-"""What others' libraries return, lifted to the framework's contracts."""
+"""Adapters that lift objects of other libraries, and plain objects, to the framework's contracts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any, cast
 import jax
 import optax
 
-from framework.contracts import Array, Loss, Metric, Model, PyTree, Shape
+from framework.arrays import with_sharding
+from framework.contracts import Array, Batch, Loss, Metric, Model, PyTree, Shape, TrainState
+from framework.data import DataPipeline, PipelineWrapper, Share
+from framework.strategy import Members, Strategy, StrategyWrapper
 
 
 def as_model(built: object, name: str | None = None) -> Model:
@@ -88,3 +91,71 @@ def as_metric(built: Any) -> Metric:
     if not callable(built):
         raise TypeError(f"expected a function (outputs, batch) -> [B] or a Metric, found {type(built).__name__}")
     return Metric(cast(Loss, built), lambda total, count: float(total / count))
+
+
+def as_pipeline(built: Any) -> DataPipeline:
+    """Lift a plain object with the attributes and methods of a `DataPipeline`; a `DataPipeline` passes as it is.
+
+    Optional members that the object lacks get the defaults of `DataPipeline`. With both `arrays` and `rows` it is in
+    memory.
+
+    Raises: TypeError naming what it lacks.
+    """
+    if isinstance(built, DataPipeline):
+        return built
+    _check_members(built, ("spec", "steps_per_epoch", "splits", "source", "train", "eval"))
+    return _PlainPipeline(built)
+
+
+class _PlainPipeline(PipelineWrapper):
+    def __init__(self, built: Any) -> None:
+        self.data = built
+        self.memory = built if hasattr(built, "arrays") and hasattr(built, "rows") else None
+        self.spec, self.steps_per_epoch, self.splits = built.spec, built.steps_per_epoch, built.splits
+        self.source, self.facts = built.source, getattr(built, "facts", {})
+
+    def prepare(self, batch: Batch) -> Batch:
+        return self.data.prepare(batch) if hasattr(self.data, "prepare") else batch  # pyright: ignore[reportAttributeAccessIssue]
+
+    def ready(self) -> None:
+        if hasattr(self.data, "ready"):
+            self.data.ready()
+
+    def restricted(self, share: Share) -> DataPipeline:
+        whole = self.data
+        return as_pipeline(whole.restricted(share)) if hasattr(whole, "restricted") else super().restricted(share)
+
+
+def as_strategy(built: Any) -> Strategy:
+    """Lift a plain object with the attributes and methods of a `Strategy`; a `Strategy` passes as it is.
+
+    Optional members that the object lacks get the defaults of `Strategy`. The `placement(shapes)` of a plain object
+    returns a tree of shardings.
+
+    Raises: TypeError naming what it lacks.
+    """
+    if isinstance(built, Strategy):
+        return built
+    _check_members(built, ("devices", "init", "train", "evaluate", "feed"))
+    return _PlainStrategy(built)
+
+
+class _PlainStrategy(StrategyWrapper):
+    @property
+    def members(self) -> Members | None:
+        return getattr(self.strategy, "members", None)
+
+    @property
+    def share(self) -> Share | None:
+        return getattr(self.strategy, "share", None)
+
+    def placement(self, shapes: TrainState) -> TrainState:
+        if not hasattr(self.strategy, "placement"):
+            return shapes
+        return jax.tree.map(with_sharding, shapes, self.strategy.placement(shapes))
+
+
+def _check_members(built: Any, names: tuple[str, ...]) -> None:
+    missing = [name for name in names if not hasattr(built, name)]
+    if missing:
+        raise TypeError(f"{type(built).__name__} lacks {', '.join(missing)}")

@@ -1,14 +1,17 @@
-"""What a plugin may import of the core: the contracts, and what lifts others' objects to them."""
+"""The part of the core that plugins import: the contracts, and the adapters that lift other objects to them."""
 
 from __future__ import annotations
 
 from framework.adapters import as_metric as as_metric
 from framework.adapters import as_model as as_model
 from framework.adapters import as_optimizer as as_optimizer
+from framework.adapters import as_pipeline as as_pipeline
+from framework.adapters import as_strategy as as_strategy
 from framework.adapters import layer_name as layer_name
 from framework.arrays import aligned as aligned
 from framework.arrays import as_aligned as as_aligned
 from framework.arrays import quick_jit as quick_jit
+from framework.arrays import with_sharding as with_sharding
 from framework.command import Command as Command
 from framework.contracts import Array as Array
 from framework.contracts import Batch as Batch
@@ -28,6 +31,9 @@ from framework.contracts import Task as Task
 from framework.contracts import TrainState as TrainState
 from framework.contracts import Transform as Transform
 from framework.data import DataPipeline as DataPipeline
+from framework.data import InMemory as InMemory
+from framework.data import PipelineWrapper as PipelineWrapper
 from framework.data import Share as Share
 from framework.strategy import Members as Members
 from framework.strategy import Strategy as Strategy
+from framework.strategy import StrategyWrapper as StrategyWrapper

@@ -1,4 +1,4 @@
-"""From the host's memory to that of devices, which on a CPU may be the same."""
+"""Arrays: memory that host and devices share, transfers, shardings and quick compilation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ large arrays that NumPy makes never have such an address."""
 
 
 def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """An uninitialized C-contiguous array that `jax.device_put` and compiled calls on a CPU need not copy.
+    """Make an uninitialized C-contiguous array that `jax.device_put` and compiled calls on a CPU need not copy.
 
-    Do not write to it quick_jit it was handed over.
+    Do not write to it once it was handed over.
     """
     dtype = np.dtype(dtype)
     if dtype.hasobject:  # no bytes to lay out; JAX refuses it in its own words
@@ -29,7 +29,7 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
 
 
 def placed(tree: Any) -> Any:
-    """The tree with what the host holds on the default device; what lies on devices stays as it is.
+    """Copy what the host holds to the default device; what lies on devices stays as it is.
 
     `jax.device_put` alone refuses arrays of which other processes hold a part.
     """
@@ -37,7 +37,7 @@ def placed(tree: Any) -> Any:
 
 
 def as_aligned(array: np.ndarray) -> np.ndarray:
-    """The array itself if it is C-contiguous and aligned, else a copy that is."""
+    """Return the array itself if it is C-contiguous and aligned, else a copy that is."""
     array = np.asarray(array)
     if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
         return array
@@ -54,11 +54,16 @@ On 2 cores, for 16 members of 784×64 and 64×10 normal weights: compiled in 0.4
 
 
 def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`jax.jit` of a function that is called quick_jit.
+    """Compile a function that is called once, in less time than `jax.jit` takes.
 
-    What it returns is the same, bit for bit. Devices other than CPUs compile it as any other.
+    Its results are the same, bit for bit. Only for CPUs is it compiled in another way.
 
     Args:
       options: as `jax.jit` takes them, such as `out_shardings`.
     """
     return jax.jit(function, compiler_options=QUICKLY if jax.default_backend() == "cpu" else None, **options)
+
+
+def with_sharding(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    """Return the shape of an array with the sharding in which the array is kept."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

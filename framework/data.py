@@ -1,10 +1,12 @@
-"""Data: the pipeline's contract, and the parts of a batch that one process makes."""
+"""Data: the contract of a pipeline, a wrapper of one, and the part of a batch that one process makes."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,68 +15,198 @@ from framework.contracts import Batch
 from framework.errors import ConfigError
 
 
-class DataPipeline(Protocol):
-    """Batches of NumPy arrays. Batch k is a pure function of (seed, k), so there is nothing to save or restore.
+class DataPipeline(ABC):
+    """Batches of NumPy arrays. Batch k is a pure function of (seed, k), so that there is no position to save.
 
-    A pipeline may have more: `facts`, a mapping for JSON of what one must know to use a trained model, which goes into
-    the run's record and is `framework.load(RUN).facts`; `ready()`, called once the rest is built, which waits for what
-    a thread of its factory still reads; what `stepping.Indexed` says, for examples in memory; and for several processes
-    `restricted(share: Share) -> DataPipeline`, of the same batches, of which `train` and `eval` make only the examples
-    at `share.rows(size)`, size being that of the whole batch. All else stays that of whole batches, `spec` too.
+    A subclass sets the attributes and defines `train` and `eval`. All else has a default.
 
     Attributes:
       spec: a training batch with `jax.ShapeDtypeStruct` leaves [B, ...].
       steps_per_epoch: training batches in one pass over the training split.
       splits: names that `eval` takes, the one for evaluation during training first.
       source: where the data came from, in words, for the run record.
+      facts: what the user of a trained model must know, such as an alphabet, as a mapping that JSON can hold. It is
+        kept in the run record and is `framework.load(RUN).facts`.
     """
 
-    @property
-    def spec(self) -> Batch: ...
-    @property
-    def steps_per_epoch(self) -> int: ...
-    @property
-    def splits(self) -> tuple[str, ...]: ...
-    @property
-    def source(self) -> str: ...
+    spec: Batch
+    steps_per_epoch: int
+    splits: tuple[str, ...]
+    source: str
+    facts: Mapping[str, Any] = MappingProxyType({})
+
+    @abstractmethod
+    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Yield batches start, start + 1, … without end."""
+
+    @abstractmethod
+    def eval(self, split: str) -> Iterator[Batch]:
+        """Yield every example of a split once; the last batch is padded with examples of weight 0."""
+
+    def ready(self) -> None:  # noqa: B027 - by default there is nothing to wait for
+        """Wait for what a thread of the factory still reads. It is called once, after the other components are built.
+
+        Raises: DataError if what was read is wrong.
+        """
+
+    def restricted(self, share: Share) -> DataPipeline:
+        """Return the same batches, of which `train` and `eval` yield the examples at `share.rows(B)` only.
+
+        B is the size of the whole batch, and `spec` stays that of whole batches. By default a whole batch is made, and
+        cut. Override it if a part can be made alone.
+        """
+        return LocalBatches(self, share)
+
+    def in_memory(self) -> InMemory | None:
+        """Return the pipeline itself if its training examples lie in memory, else None."""
+        return None
+
+
+class InMemory(DataPipeline):
+    """A pipeline whose training examples lie in memory. They can be kept on the devices and gathered there by index.
+
+    A subclass defines `rows` in place of `train`.
+
+    Attributes:
+      arrays: all training examples, NumPy arrays [N, ...].
+    """
+
+    arrays: Batch
+
+    @abstractmethod
+    def rows(self, seed: int, step: int) -> np.ndarray:
+        """Return the indices of a batch in `arrays`, int32 [B]."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Turn examples as they lie in `arrays`, such as bytes, into a batch as `spec` has it; by default, as it is.
+
+        A pure function of NumPy's and of JAX's arrays: it becomes part of the compiled step.
+        """
+        return batch
+
+    def gathered(self, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the examples of batches start, start + 1, … as they lie in `arrays`."""
+        leaves, structure = jax.tree.flatten(self.arrays)
+        for step in itertools.count(start):
+            rows = self.rows(seed, step)
+            # Aligned arrays would spare a compiled call its copy; the step then took 4 % more of the processor's time.
+            yield jax.tree.unflatten(structure, [leaf.take(rows, axis=0) for leaf in leaves])
 
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
         """Yield batches start, start + 1, … without end."""
-        ...
+        return map(self.prepare, self.gathered(seed, start))
+
+    def in_memory(self) -> InMemory | None:
+        """Return the pipeline itself."""
+        return self
+
+
+class PipelineWrapper(InMemory):
+    """A pipeline that forwards to another one. A subclass overrides what it changes.
+
+    It is in memory if the wrapped pipeline is: then the core calls `rows` for training batches, else `train`.
+
+    Attributes:
+      data: the wrapped pipeline.
+      memory: the same if its examples lie in memory, else None.
+    """
+
+    def __init__(self, data: DataPipeline) -> None:
+        self.data, self.memory = data, data.in_memory()
+        self.spec, self.steps_per_epoch, self.splits = data.spec, data.steps_per_epoch, data.splits
+        self.source, self.facts = data.source, data.facts
+
+    @property
+    def arrays(self) -> Batch:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """All training examples [N, ...]."""
+        return self._examples.arrays
+
+    def rows(self, seed: int, step: int) -> np.ndarray:
+        """Return the indices of a batch."""
+        return self._examples.rows(seed, step)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Turn examples as they lie in `arrays` into a batch."""
+        return self._examples.prepare(batch)
+
+    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the wrapped pipeline's batches."""
+        return self.data.train(seed, start)
 
     def eval(self, split: str) -> Iterator[Batch]:
-        """Yield every example of a split once; the last batch is padded with examples of weight 0."""
-        ...
+        """Yield the wrapped pipeline's batches of a split."""
+        return self.data.eval(split)
+
+    def ready(self) -> None:
+        """Wait for the wrapped pipeline."""
+        self.data.ready()
+
+    def in_memory(self) -> InMemory | None:
+        """Return the wrapper if the wrapped pipeline is in memory, else None."""
+        return None if self.memory is None else self
+
+    @property
+    def _examples(self) -> InMemory:
+        if self.memory is None:
+            raise TypeError(f"the examples of {type(self.data).__name__} do not lie in memory")
+        return self.memory
 
 
 class Share(NamedTuple):
-    """What one process makes of every batch: the examples that its own devices take.
+    """The part of every batch that one process makes: the examples that its own devices take.
 
     A batch of B examples is cut into `of` equal parts, in order. Processes may have parts in common, where several
     devices take the same examples.
 
     Attributes:
-      parts: which of them, ascending from 0.
-      of: how many there are.
+      parts: numbers of this process's parts, ascending, from 0.
+      of: number of parts of a batch.
     """
 
     parts: Sequence[int]
     of: int
 
     def rows(self, size: int) -> np.ndarray:
-        """The places in a batch of `size` examples, int32, ascending.
+        """Return the positions of the examples in a batch of `size`, int32, ascending.
 
-        Raises: ConfigError if it cannot be cut into equal parts.
+        Raises: ConfigError if the batch cannot be cut into equal parts.
         """
         each = _divided(size, self.of)
         return np.concatenate([np.arange(part * each, (part + 1) * each, dtype=np.int32) for part in self.parts])
 
     def each(self, held: int) -> int:
-        """How many examples a part has, where this process has `held` of a batch.
+        """Return the number of examples in one part, if this process has `held` of a batch.
 
         Raises: ConfigError if its parts are not equal.
         """
         return _divided(held, len(self.parts))
+
+
+class LocalBatches(PipelineWrapper):
+    """The examples of every batch that one process makes. Those in memory are gathered alone; else a batch is cut."""
+
+    def __init__(self, data: DataPipeline, share: Share) -> None:
+        super().__init__(data)
+        self.share = share
+
+    def rows(self, seed: int, step: int) -> np.ndarray:
+        """Return the indices of this process's examples, int32 [B of this process]."""
+        rows = super().rows(seed, step)
+        return rows[self.share.rows(len(rows))]
+
+    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Yield this process's part of batches start, start + 1, …"""
+        if self.memory is not None:
+            return InMemory.train(self, seed, start)
+        return map(self._cut, self.data.train(seed, start))
+
+    def eval(self, split: str) -> Iterator[Batch]:
+        """Yield this process's part of the batches of a split."""
+        return map(self._cut, self.data.eval(split))
+
+    def _cut(self, batch: Batch) -> Batch:
+        rows = self.share.rows(len(jax.tree.leaves(batch)[0]))
+        return jax.tree.map(lambda leaf: leaf[rows], batch)
 
 
 def _divided(size: int, count: int) -> int:
@@ -84,75 +216,3 @@ def _divided(size: int, count: int) -> int:
             f"data.batch_size={-(-size // count) * count}, or eval_batch_size where it is one of an evaluation."
         )
     return size // count
-
-
-def restricted(data: DataPipeline, share: Share) -> DataPipeline:
-    """The same batches, of which one process makes its share: by the pipeline's own `restricted`, if it has one.
-
-    Where it has none, but its examples lie in memory, those of a training batch are gathered by index. Else batches are
-    made whole and cut.
-    """
-    if hasattr(data, "restricted"):
-        return data.restricted(share)  # pyright: ignore[reportAttributeAccessIssue]
-    return _CutRows(data, share) if hasattr(data, "arrays") and hasattr(data, "rows") else _Cut(data, share)
-
-
-class _Cut:
-    """Batches that were made whole."""
-
-    def __init__(self, data: Any, share: Share) -> None:
-        self.spec, self.steps_per_epoch = data.spec, data.steps_per_epoch
-        self.splits, self.source = data.splits, data.source
-        self._data, self._share = data, share
-
-    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Yield batches start, start + 1, … without end."""
-        return map(self._cut, self._data.train(seed, start))
-
-    def eval(self, split: str) -> Iterator[Batch]:
-        """Yield the batches of a split."""
-        return map(self._cut, self._data.eval(split))
-
-    def _cut(self, batch: Batch) -> Batch:
-        rows = self._share.rows(len(jax.tree.leaves(batch)[0]))
-        return jax.tree.map(lambda leaf: leaf[rows], batch)
-
-
-class _CutRows(_Cut):
-    """The same for examples that lie in memory."""
-
-    def __init__(self, data: Any, share: Share) -> None:
-        super().__init__(data, share)
-        self.arrays, self.prepare = data.arrays, getattr(data, "prepare", lambda batch: batch)
-
-    def rows(self, seed: int, step: int) -> np.ndarray:
-        """Its examples of a training batch."""
-        rows = self._data.rows(seed, step)
-        return rows[self._share.rows(len(rows))]
-
-    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Yield batches start, start + 1, … without end."""
-        for step in itertools.count(start):
-            rows = self.rows(seed, step)
-            yield self.prepare(jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.arrays))
-
-
-class InMemory(Protocol):
-    """What a pipeline may offer beside `train` if its examples lie in memory: all of them, and a batch's indices.
-
-    Where they lie in another form than that of a batch, such as bytes for floats, it offers `prepare(batch)` too, a
-    pure function of NumPy's and JAX's arrays: it becomes part of the step.
-
-    Attributes:
-      arrays: the training examples, leaves [N, ...].
-      rows: of a batch, int32 [B].
-    """
-
-    arrays: Batch
-
-    def rows(self, seed: int, step: int) -> np.ndarray: ...
-
-
-def is_indexed(data: DataPipeline) -> bool:
-    """Whether a pipeline's examples lie in memory, to be gathered by index."""
-    return hasattr(data, "arrays") and hasattr(data, "rows")

@@ -11,12 +11,22 @@ import jax
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from framework.api import DataPipeline, Members, Model, Parameter, Strategy, Task, TrainState
+from framework.api import (
+    Callback,
+    DataPipeline,
+    Members,
+    Model,
+    Parameter,
+    Strategy,
+    Task,
+    TrainState,
+    as_pipeline,
+    as_strategy,
+)
 from framework.config.resolve import Settings, extended, flat, plain, settings_of, tagged
-from framework.data import restricted
 from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
-from framework.ensembles.task import Make, own_orders, population
+from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError
 from framework.registry.builder import Builder
 from framework.registry.entry_points import Plugin, Registry
@@ -25,8 +35,14 @@ from framework.tasks.nonfinite import guarded
 from framework.tasks.precision import in_precision, loss_scaled
 from framework.tasks.supervised import supervised
 from framework.tasks.tracing import SEED, check_shapes, traced_once
-from framework.training.callbacks import NamedCallback
 from framework.trees import leaves_by_path
+
+
+class NamedCallback(NamedTuple):
+    """A callback with the label that messages name it by."""
+
+    label: str  # such as "callback 'tensorboard' (framework 0.1.0)"
+    callback: Callback
 
 
 class Experiment(NamedTuple):
@@ -42,7 +58,7 @@ class Experiment(NamedTuple):
     batches: DataPipeline  # what a step is fed: the data, a process's share, or those of all members side by side
     strategy: Strategy
     members: Members | None
-    watchers: tuple[NamedCallback, ...]
+    callbacks: tuple[NamedCallback, ...]
     total_steps: int
     shapes: TrainState  # of jax.ShapeDtypeStruct
     parameters: tuple[Parameter, ...]
@@ -56,12 +72,7 @@ class Experiment(NamedTuple):
     @property
     def places(self) -> TrainState:
         """The shapes, with a sharding for each leaf where the strategy says one: what a saved state is read into."""
-        placement = getattr(self.strategy, "placement", None)
-        if placement is None:
-            return self.shapes
-        like = jax.ShapeDtypeStruct
-        pairs = self.shapes, placement(self.shapes)
-        return jax.tree.map(lambda leaf, place: like(leaf.shape, leaf.dtype, sharding=place), *pairs)
+        return self.strategy.placement(self.shapes)
 
 
 def build(config: DictConfig, registry: Registry) -> Experiment:
@@ -83,12 +94,13 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
     model, task = _build_task(builder, _of_first(config, members), settings)
     _check_batches(strategy, data, resolved["data"], settings.train.accumulate)
     task, init = traced_once(task, data)
-    shapes, batches = check_shapes(task, init, data, model), _batches(data, strategy)
+    shapes = check_shapes(task, init, data, model)
+    batches = data if processes.count() == 1 or strategy.share is None else data.restricted(strategy.share)
     parameters = _parameters(shapes)
     if members is not None:
         make = _maker(config, settings, registry, members)
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
-    watchers = tuple(_watcher(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
+    callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
     return Experiment(
         config=resolved if members is None else recordable(config, values_of(members, 0)),
@@ -101,7 +113,7 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
         batches=batches,
         strategy=strategy,
         members=members,
-        watchers=watchers,
+        callbacks=callbacks,
         total_steps=total,
         shapes=shapes,
         parameters=parameters,
@@ -111,7 +123,9 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
 
 def _build_data(builder: Builder, config: Mapping[str, Any]) -> DataPipeline:
     """The pipeline; what `data.transform` lists runs in the step, not here."""
-    return builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
+    return as_pipeline(
+        builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
+    )
 
 
 def clocked(make: Callable[[], Any]) -> tuple[Any, float]:
@@ -156,7 +170,7 @@ def _of_all(
     results = dict.fromkeys(means, operator.truediv) | dict(task.results)
     check_traceable(make, values_of(members, 0), data.spec)
     task, init = traced_once(population(make, members, results), data)
-    batches = own_orders(data, members.values["seed"]) if members.order == "own" else data
+    batches = OwnOrders(data, members.values["seed"]) if members.order == "own" else data
     return task, init, jax.eval_shape(init, SEED), batches
 
 
@@ -169,7 +183,7 @@ def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
     return loss_scaled(optimizer) if config.get("precision") == "float16" else optimizer
 
 
-def _watcher(builder: Builder, tag: str, options: Mapping[str, Any]) -> NamedCallback:
+def _callback(builder: Builder, tag: str, options: Mapping[str, Any]) -> NamedCallback:
     callback = builder.named("callbacks", options, f"callbacks.{tag}")
     return NamedCallback(f"callback '{tag}' ({builder.used[f'callbacks.{tag}'].owner})", callback)
 
@@ -185,10 +199,10 @@ def _recordable(config: DictConfig) -> DictConfig:
 
 def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, Any]) -> Strategy:
     """The strategy. Where there are several processes it must know of them, and all must do the same."""
-    strategy: Strategy = builder.named("strategies", config["strategy"], "strategy")
+    strategy = as_strategy(builder.named("strategies", config["strategy"], "strategy"))
     if processes.count() == 1:
         return strategy
-    if not hasattr(strategy, "share"):
+    if strategy.share is None:
         raise ConfigError(
             f"strategy: '{config['strategy']['name']}' runs in one process, and there are {processes.count()}; "
             "take strategy=sharded, or pmap."
@@ -197,10 +211,6 @@ def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, A
     versions = {"data": data.source, "JAX": jax.__version__, "devices": jax.local_device_count()}
     coordination.check_alike({**facts, **versions})
     return strategy
-
-
-def _batches(data: DataPipeline, strategy: Any) -> DataPipeline:
-    return data if processes.count() == 1 else restricted(data, strategy.share)
 
 
 def _of_first(config: DictConfig, members: Members | None) -> dict[str, Any]:

@@ -1,54 +1,24 @@
-"""A strategy around another: it passes all on, and who subclasses it changes what they are there for."""
+"""Strategies: the contract of what compiles a task and places its data, and a wrapper of one."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from framework.contracts import Batch, PyTree, TrainState
-
-
-@dataclass(frozen=True)
-class StrategyWrapper:
-    """A strategy as it is, but for what a subclass overrides."""
-
-    strategy: Strategy
-
-    @property
-    def devices(self) -> int:
-        """As of the strategy."""
-        return self.strategy.devices
-
-    def init(self, init: Callable[[Any], Any], given: Any) -> Any:
-        """As of the strategy."""
-        return self.strategy.init(init, given)
-
-    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-        """What the strategy compiles, as `calling` has it."""
-        return self.calling(self.strategy.train(step, axes))
-
-    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """What the strategy compiles, as `calling` has it."""
-        return self.calling(self.strategy.evaluate(step))
-
-    def feed(self, feed: PyTree, axes: Any) -> PyTree:
-        """As of the strategy."""
-        return self.strategy.feed(feed, axes)
-
-    def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """What the loop calls for a function that the strategy compiled: the same, where no subclass says otherwise."""
-        return call
+from framework.data import Share
 
 
 class Members(NamedTuple):
     """Runs that differ in some numbers only, trained as one.
 
     Attributes:
-      size: how many.
+      size: number of runs.
       values: for each config key that differs, "seed" or such as "optimizer.learning_rate", one number for each member.
         Where "seed" is missing, all have the seed of the run; where nothing differs, their seeds count up from it.
-      order: whether a member's data come in the order of its own seed, or all see those of the run's.
+      order: "own" if a member's data come in the order of its own seed, "shared" if all see those of the run's.
     """
 
     size: int
@@ -56,39 +26,97 @@ class Members(NamedTuple):
     order: Literal["own", "shared"]
 
 
-class Strategy(Protocol):
-    """How the pure functions of a task become compiled ones, and where batches go.
-
-    A strategy may have, beside what stands below:
-      members: `Members`. The task that it then compiles is that of all members: every leaf of the state has the members
-        as its first axis, and if their orders are their own, so has every leaf of a training batch.
-      placement: `placement(shapes) -> shardings`, where it cuts the state: a saved one is read into them leaf by leaf.
-      share: `Share`, where it can run in several processes: which parts of a batch the devices of this process take.
-        Its `feed` then gets those, one after the other; the means of its steps are the same in all processes.
+class Strategy(ABC):
+    """The way in which the pure functions of a task become compiled ones, and batches go to devices.
 
     Attributes:
-      devices: into how many equal parts a batch is cut.
+      devices: number of equal parts into which a batch is cut; 1 by default.
+      members: the runs that are trained as one, or None for a single run. With members, the task is that of all of
+        them: every leaf of the state has the members as its first axis, and if their orders are their own, so has every
+        leaf of a training batch.
+      share: the parts of a batch that the devices of this process take, or None if the strategy runs in one process
+        only. `feed` is given those parts; the means of the steps must be the same in all processes.
     """
 
-    @property
-    def devices(self) -> int: ...
+    devices: int = 1
+    members: Members | None = None
+    share: Share | None = None
 
+    @abstractmethod
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
-        """Make the state as `init(given)`, from a key or from a saved state, placed where the steps want it."""
-        ...
+        """Make the state as `init(given)`, from a seed or from a saved state, placed where the steps want it."""
 
+    @abstractmethod
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[[TrainState, PyTree], tuple[TrainState, PyTree]]:
-        """Compile `step(state, feed, axis)`; the state that goes in is given up to the one that comes out.
+        """Compile `step(state, feed, axis)`, which may overwrite the state that goes in.
 
-        `axes` says for each leaf of the feed, or for a whole part of it, which axis counts examples and may be cut over
-        devices: 0 for a batch; None for what every device needs whole.
+        Args:
+          axes: for each leaf of the feed, or for a whole part of it, the axis that counts examples and may be cut over
+            devices, such as 0 for a batch; None for what every device needs whole.
         """
-        ...
 
+    @abstractmethod
     def evaluate(self, step: Callable[..., Any]) -> Callable[[TrainState, Batch], Mapping[str, Any]]:
         """Compile `step(state, batch, axis)`; the state stays valid."""
-        ...
 
+    @abstractmethod
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
         """Take NumPy arrays to the devices, in the layout that the steps want; `axes` as for `train`."""
-        ...
+
+    def placement(self, shapes: TrainState) -> TrainState:
+        """Return the shapes of a state with a sharding for each leaf that is cut: a saved state is read into them.
+
+        Args:
+          shapes: a state with `jax.ShapeDtypeStruct` leaves. By default it is returned as it is.
+        """
+        return shapes
+
+
+@dataclass(frozen=True)
+class StrategyWrapper(Strategy):
+    """A strategy that forwards to another one. A subclass overrides what it changes.
+
+    Attributes:
+      strategy: the wrapped strategy.
+    """
+
+    strategy: Strategy
+
+    @property
+    def devices(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Number of equal parts into which a batch is cut."""
+        return self.strategy.devices
+
+    @property
+    def members(self) -> Members | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The runs that are trained as one."""
+        return self.strategy.members
+
+    @property
+    def share(self) -> Share | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The parts of a batch that this process takes."""
+        return self.strategy.share
+
+    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
+        """Make the state."""
+        return self.strategy.init(init, given)
+
+    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
+        """Compile a train step, and pass it through `calling`."""
+        return self.calling(self.strategy.train(step, axes))
+
+    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile an eval step, and pass it through `calling`."""
+        return self.calling(self.strategy.evaluate(step))
+
+    def feed(self, feed: PyTree, axes: Any) -> PyTree:
+        """Take arrays to the devices."""
+        return self.strategy.feed(feed, axes)
+
+    def placement(self, shapes: TrainState) -> TrainState:
+        """Return the shapes with shardings."""
+        return self.strategy.placement(shapes)
+
+    def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function that is called in place of a compiled one; by default the compiled one itself."""
+        return call

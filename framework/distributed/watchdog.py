@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from signal import Signals
 from typing import Any
 
+from framework.contracts import TrainState
 from framework.distributed import processes
 from framework.errors import FrameworkError
 from framework.strategy import StrategyWrapper
@@ -187,16 +188,16 @@ class Watchdog:
 
 @dataclass(frozen=True)
 class Watched(StrategyWrapper):
-    """A strategy whose calls the watchdog sees."""
+    """A strategy whose calls the watchdog sees begin and end."""
 
     watchdog: Watchdog
 
-    def init(self, init: Callable[[Any], Any], given: Any) -> Any:
-        """As of the strategy, which may take as long as a compiled function's first call."""
+    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
+        """Make the state, which may take as long as a compiled function's first call."""
         return self.watchdog.watched(self.strategy.init)(init, given)
 
     def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The call, which the watchdog sees begin and end."""
+        """Return the call with a note of its beginning and its end."""
         return self.watchdog.watched(call)
 
 

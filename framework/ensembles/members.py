@@ -29,8 +29,7 @@ def members_of(strategy: Strategy, seed: int) -> Members | None:
 
     Raises: ConfigError for a key that cannot differ, or a seed out of range.
     """
-    members: Members | None = getattr(strategy, "members", None)
-    if members is None:
+    if (members := strategy.members) is None:
         return None
     for key in members.values:
         if key != "seed" and not key.startswith(SECTIONS):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, DataPipeline, Members, PyTree, Task, TrainState
+from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState
 from framework.tasks.metrics import WeightedMean
 from framework.tasks.nonfinite import spoils
 from framework.tasks.rng import root_key
@@ -121,33 +121,22 @@ def _by_suffix(result: float | Mapping[str, float]) -> Mapping[str, float]:
     return result if isinstance(result, Mapping) else {"": result}
 
 
-def own_orders(data: DataPipeline, seeds: Sequence[float]) -> DataPipeline:
-    """Training batches of every member side by side, each in the order of its seed; evaluation batches as they are."""
-    return _OwnRows(data, seeds) if hasattr(data, "arrays") and hasattr(data, "rows") else _OwnOrders(data, seeds)
+class OwnOrders(PipelineWrapper):
+    """The training batches of all members side by side, each in the order of its member's seed.
 
+    Leaves are [members, B, ...], and indices of examples in memory [members, B]. Evaluation batches stay as they are.
+    """
 
-class _OwnOrders:
-    """Batches with leaves [members, B, ...]."""
-
-    def __init__(self, data: Any, seeds: Sequence[float]) -> None:
+    def __init__(self, data: DataPipeline, seeds: Sequence[float]) -> None:
+        super().__init__(data)
         self.spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(seeds), *leaf.shape), leaf.dtype), data.spec)
-        self.steps_per_epoch, self.splits, self.source = data.steps_per_epoch, data.splits, data.source
-        self.eval = data.eval
-        self._data, self._seeds = data, seeds
+        self.seeds = [int(seed) for seed in seeds]
+
+    def rows(self, seed: int, step: int) -> np.ndarray:
+        """Return the indices of each member's batch; the members' seeds count, not the one of the run."""
+        return np.stack([self._examples.rows(own, step) for own in self.seeds])
 
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
         """Yield batches start, start + 1, …; the members' seeds count, not the one of the run."""
-        for batches in zip(*(self._data.train(int(own), start) for own in self._seeds), strict=True):
+        for batches in zip(*(self.data.train(own, start) for own in self.seeds), strict=True):
             yield jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-
-
-class _OwnRows(_OwnOrders):
-    """The same for examples that lie in memory: tables of indices [members, B]."""
-
-    def __init__(self, data: Any, seeds: Sequence[float]) -> None:
-        super().__init__(data, seeds)
-        self.arrays, self.prepare = data.arrays, getattr(data, "prepare", lambda batch: batch)
-
-    def rows(self, seed: int, step: int) -> np.ndarray:
-        """The examples of each member's batch."""
-        return np.stack([self._data.rows(int(own), step) for own in self._seeds])

@@ -6,22 +6,22 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from signal import Signals
 from typing import Any
 
 import jax
 import numpy as np
 
-from framework.api import Run, Strategy, Summary, TrainState
+from framework.api import Run, Summary, TrainState
 from framework.contracts import updates
 from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
 from framework.experiment import Experiment
 from framework.runs import logs, resume, signals
 from framework.tasks import nonfinite
-from framework.training import loop
 from framework.training.callbacks import notify
 from framework.training.debug import Explicit, switches
+from framework.training.loop import Loop, Progress
+from framework.training.stepper import StopRequests
 
 Fitted = tuple[TrainState, dict[str, float], str]
 """The final state, the last value of every tag, and the reason of an early end."""
@@ -51,11 +51,15 @@ def train(
         signals.stop_requests() as stopping,
         watching(settings.run.watchdog, stopping, on_loss) as watchdog,
     ):
-        work = _work(experiment, stopping) if watchdog is None else _together(_work(experiment, stopping), watchdog)
+        requests = StopRequests(lambda step: stopping(), lambda: stopping() is not None)
+        if settings.debug.transfers:
+            experiment = experiment._replace(strategy=Explicit(experiment.strategy))
+        if watchdog is not None:
+            experiment, requests = _together(experiment, watchdog), StopRequests(watchdog.stopping)
         while True:
             run = facts(state)
             try:
-                return _fit(work, run, entry, partial(_initial_state, experiment, work.strategy, state, barred), write)
+                return _fit(experiment, requests, run, entry, partial(_initial_state, experiment, state, barred), write)
             except nonfinite.Rollback as fault:
                 barred = nonfinite.one_more(barred, fault)
                 state = resume.newest_state(run.directory, experiment.places)
@@ -64,77 +68,59 @@ def train(
 
 
 def _fit(
-    work: loop.Work, run: Run, entry: dict[str, Any], initial: Callable[[], TrainState], write: Callable[..., None]
+    experiment: Experiment,
+    requests: StopRequests,
+    run: Run,
+    entry: dict[str, Any],
+    initial: Callable[[], TrainState],
+    write: Callable[..., None],
 ) -> Fitted:
     """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
     owed = entry.get("owed") or {}
     is_owed = owed.get("step") == run.start_step
-    journal = loop.Progress(run.start_step, owed["metrics"] if is_owed else None, is_owed)
+    progress = Progress(run.start_step, owed["metrics"] if is_owed else None, is_owed)
+    loop = Loop(experiment, progress, requests)
     began, status = time.perf_counter(), "failed"
     with ExitStack() as up:
-        for watcher in work.watchers:
-            notify([watcher], "on_start", run)
+        for each in experiment.callbacks:
+            notify([each], "on_start", run)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
-            up.callback(lambda watcher=watcher: notify([watcher], "on_end", _summary(journal, status, began)))
+            up.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))
         state = initial()
         if entry.get("ending") is None:
-            state, reason = loop.fit(work, state, journal)
+            state, reason = loop.fit(state)
             # Who is killed while the last state is saved has ended all the same, and shall not train on.
-            entry["ending"] = {"reason": reason, "step": updates(state), "metrics": journal.scalars}
-            entry["owed"] = {"step": updates(state), "metrics": journal.scalars} if journal.owed else None
+            entry["ending"] = {"reason": reason, "step": updates(state), "metrics": progress.scalars}
+            entry["owed"] = {"step": updates(state), "metrics": progress.scalars} if progress.pending_eval else None
             write(status="ending")
         else:
-            reason, journal.scalars = entry["ending"]["reason"], dict(entry["ending"]["metrics"])
+            reason, progress.scalars = entry["ending"]["reason"], dict(entry["ending"]["metrics"])
         # A signal during the last evaluation leaves the ending in the record, so that this alone is made up.
-        if cut := loop.finish(work, state, journal, is_over=reason not in signals.NAMES):
+        if cut := loop.finish(state, is_over=reason not in signals.NAMES):
             reason = cut
         else:
             del entry["ending"]
         status = "stopped" if reason else "done"
-    return state, journal.scalars, reason
+    return state, progress.scalars, reason
 
 
-def _summary(journal: loop.Progress, status: str, began: float) -> Summary:
-    return Summary(journal.step, journal.scalars, status, time.perf_counter() - began)
+def _summary(progress: Progress, status: str, began: float) -> Summary:
+    return Summary(progress.step, progress.scalars, status, time.perf_counter() - began)
 
 
-def _initial_state(
-    experiment: Experiment, strategy: Strategy, saved: TrainState | None, barred: tuple[int, ...]
-) -> TrainState:
+def _initial_state(experiment: Experiment, saved: TrainState | None, barred: tuple[int, ...]) -> TrainState:
     # Making constants is a transfer: it is the loop that debug=transfers watches.
     with jax.transfer_guard("allow"):
         if saved is not None:
-            return strategy.init(lambda state: nonfinite.barring(state, barred), saved)
+            return experiment.strategy.init(lambda state: nonfinite.barring(state, barred), saved)
         seed = np.uint32(experiment.settings.seed)
-        return strategy.init(lambda seed: nonfinite.barring(experiment.init(seed), barred), seed)
+        return experiment.strategy.init(lambda seed: nonfinite.barring(experiment.init(seed), barred), seed)
 
 
-def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loop.Work:
-    settings = experiment.settings
-    train = settings.train
-    if train.steps_per_call == "auto" and (settings.debug.nans or settings.debug.infs or settings.debug.eager):
-        train = train._replace(steps_per_call=1)  # a compiled loop would hide which operation it was
-    return loop.Work(
-        experiment.task,
-        Explicit(experiment.strategy) if settings.debug.transfers else experiment.strategy,
-        experiment.batches,
-        experiment.watchers,
-        train,
-        experiment.total_steps,
-        experiment.batch_size,
-        settings.seed,
-        settings.nan_policy,
-        lambda updates: stopping(),
-        lambda: stopping() is not None,
-    )
-
-
-def _together(work: loop.Work, watchdog: Watchdog) -> loop.Work:
-    """The same for one of several processes: the first runs most callbacks, and all stop at one step."""
-    watchers = [
-        watcher if watcher.callback.everywhere else watcher._replace(callback=coordination.ByFirst(watcher.callback))
-        for watcher in work.watchers
+def _together(experiment: Experiment, watchdog: Watchdog) -> Experiment:
+    """The same for one of several processes: the watchdog sees each call, and the first process runs most callbacks."""
+    callbacks = [
+        each if each.callback.everywhere else each._replace(callback=coordination.ByFirst(each.callback))
+        for each in experiment.callbacks
     ]
-    return work._replace(
-        strategy=Watched(work.strategy, watchdog), watchers=watchers, stopping=watchdog.stopping, given_up=bool
-    )
+    return experiment._replace(strategy=Watched(experiment.strategy, watchdog), callbacks=tuple(callbacks))

@@ -147,4 +147,4 @@ def summarise(metrics: Mapping[str, float], directory: Path, reason: str, rows: 
 
 def data_facts(experiment: Experiment) -> dict[str, Any]:
     """What a pipeline says of its data that a model needs to be used, such as an alphabet."""
-    return dict(getattr(experiment.data, "facts", {}))
+    return dict(experiment.data.facts)

@@ -1,31 +1,23 @@
-"""Callbacks as they are called: one hook of each, and errors that say whose they are."""
+"""Calls of callbacks: one hook of each, with errors that name the callback."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
-from framework.api import Callback, StopTraining
+from framework.api import StopTraining
 from framework.errors import FrameworkError, PluginError, StorageError
-from framework.strategy import StrategyWrapper
+from framework.experiment import NamedCallback
 
 
-class NamedCallback(NamedTuple):
-    """A callback and who it is, for messages."""
-
-    label: str  # such as "callback 'tensorboard' (framework 0.1.0)"
-    callback: Callback
-
-
-def notify(watchers: Iterable[NamedCallback], hook: str, *args: Any) -> None:
+def notify(callbacks: Iterable[NamedCallback], hook: str, *args: Any) -> None:
     """Call one hook of every callback.
 
     Raises: PluginError or StorageError naming the callback that failed; the framework's own errors pass; StopTraining
       once all were called, so that every logger has the record that ended the run.
     """
     request = None
-    for label, callback in watchers:
+    for label, callback in callbacks:
         try:
             getattr(callback, hook)(*args)
         except StopTraining as stop:
@@ -40,17 +32,9 @@ def notify(watchers: Iterable[NamedCallback], hook: str, *args: Any) -> None:
         raise request
 
 
-@dataclass(frozen=True)
-class RaisePending(StrategyWrapper):
-    """A strategy before each of whose compiled calls every callback may raise what failed in a thread of its own."""
+def raise_pending(callbacks: Iterable[NamedCallback]) -> None:
+    """Let each callback raise what failed in a thread of its own. It is called before each compiled call.
 
-    watchers: Iterable[NamedCallback]
-
-    def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The call, with `settle` before it."""
-
-        def settled(*args: Any) -> Any:
-            notify(self.watchers, "settle", False)
-            return call(*args)
-
-        return settled
+    So a run whose checkpoint cannot be written ends at the next step, and loses no more work.
+    """
+    notify(callbacks, "settle", False)

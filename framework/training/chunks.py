@@ -1,4 +1,4 @@
-"""Several steps as one compiled call, and whether that pays."""
+"""Several steps as one compiled call, and the choice of their number."""
 
 from __future__ import annotations
 
@@ -11,48 +11,56 @@ import jax.extend.core
 import jax.numpy as jnp
 
 from framework.contracts import Array, Batch, TrainState
+from framework.experiment import Experiment
 
 LOGGER = logging.getLogger("framework")
 
 AUTO_CHUNK = 50
-"""Steps in a call when it is left to us: dispatch is then some thousandths of even the smallest step."""
+"""Steps in a call by default: dispatch is then some thousandths of even the smallest step."""
 
 STACK_BYTES = 2**27
-"""Batches that are stacked for one call take no more than this when its length is left to us, unless one batch does."""
+"""Bytes that the batches stacked for one call take at most by default, unless a single batch takes more."""
 
 Means = Any
 Step = Callable[..., tuple[TrainState, Means]]
 
 
-def choose(wanted: int | str, step: Step, state: TrainState, spec: Batch, resident: bool) -> int:
-    """What `train.steps_per_call` comes to; "auto" goes by the program alone, so that a resumed run decides alike.
+def is_resident(experiment: Experiment) -> bool:
+    """Tell whether the training examples are kept on the devices: they lie in memory, and are not too large."""
+    if (memory := experiment.batches.in_memory()) is None:
+        return False
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(memory.arrays))
+    return size <= experiment.settings.train.resident_mib * 2**20
+
+
+def steps_per_call(experiment: Experiment, state: TrainState) -> int:
+    """Resolve `train.steps_per_call`; "auto" goes by the config and the program alone, so that a resumed run agrees.
 
     XLA's CPU backend runs a convolution inside a loop body 10 to 20 times slower unless it has the plain NHWC/HWIO
     layout. Gradients that JAX derives have another one, so a step that holds such a convolution is called singly there.
-
-    Args:
-      spec: of a batch.
-      resident: whether the examples lie on the device, so that a call needs no batches but only their indices.
     """
-    if isinstance(wanted, int):
-        return wanted
-    if jax.default_backend() == "cpu" and _slow_in_loops(jax.make_jaxpr(step)(state, spec).jaxpr):
+    settings, spec = experiment.settings, experiment.batches.spec
+    if settings.train.steps_per_call != "auto":
+        return settings.train.steps_per_call
+    if settings.debug.nans or settings.debug.infs or settings.debug.eager:
+        return 1  # a compiled loop would hide the operation that is looked for
+    if jax.default_backend() == "cpu" and _slow_in_loops(jax.make_jaxpr(experiment.task.train_step)(state, spec).jaxpr):
         LOGGER.info("steps_per_call: 1, since a convolution's gradient is slow inside compiled loops on a CPU")
         return 1
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(spec))
-    chosen = AUTO_CHUNK if resident else min(AUTO_CHUNK, max(1, STACK_BYTES // size))
+    chosen = AUTO_CHUNK if is_resident(experiment) else min(AUTO_CHUNK, max(1, STACK_BYTES // size))
     LOGGER.info(f"steps_per_call: {chosen}")
     return chosen
 
 
 def chunked(step: Step, capacity: int) -> Callable[..., tuple[TrainState, Means]]:
-    """Up to `capacity` steps as one function `chunk(state, feed, axis) -> (state, means)`.
+    """Run up to `capacity` steps in one function `chunk(state, feed, axis) -> (state, means)`.
 
     The number of steps is a traced value, so one program serves all; how a run is cut into chunks changes no bit of it.
 
     Args:
       step: `step(state, batch, axis) -> (state, means)`.
-      capacity: length of the buffers for the means; those beyond `feed["count"]` stay 0.
+      capacity: length of the buffers for the metrics; entries beyond `feed["count"]` stay 0.
 
     Returns: a function of a feed with "count" and either "batches" [capacity, B, …] or "arrays" [N, …] and "rows"
       [capacity, B].
@@ -79,7 +87,7 @@ def _batch(feed: Mapping[str, Any], index: Array | int) -> Batch:
 
 
 def _slow_in_loops(jaxpr: Any) -> bool:
-    """Whether a convolution anywhere in a program has another layout than NHWC in and out, and HWIO kernels."""
+    """Tell whether a convolution in a program has another layout than NHWC in and out, and HWIO kernels."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated" and not _is_plain(equation.params):
             return True

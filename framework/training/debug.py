@@ -1,4 +1,4 @@
-"""JAX's own debugging switches, as one context."""
+"""JAX's debugging switches, as one context."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from framework.strategy import StrategyWrapper
 
 
 class Explicit(StrategyWrapper):
-    """A strategy whose feed is a visible transfer, which `jax_transfer_guard` lets pass."""
+    """A strategy whose feed is an explicit transfer, which `jax_transfer_guard` lets pass."""
 
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
-        """What the strategy feeds, on the devices for certain."""
+        """Take arrays to the devices, those too that the compiled call would take itself."""
         return placed(self.strategy.feed(feed, axes))
 
 
 @contextmanager
 def switches(debug: Debug) -> Iterator[None]:
-    """Turn on what `debug` names, and only inside the context.
+    """Turn on the switches of `debug` inside the context.
+
+    `jax_debug_nans` and `jax_debug_infs` run a step that made a NaN again, op by op, to name the operation; JAX keeps
+    donated inputs alive for it.
 
     Raises: NumericalError for what `debug=nans` and `debug=infs` find.
-
-    `jax_debug_nans` and `jax_debug_infs` re-run a step that made a NaN op by op, to name the operation; JAX keeps
-    donated inputs alive for it.
     """
     contexts = [
         (debug.nans, lambda: jax.debug_nans(True)),

@@ -1,4 +1,4 @@
-"""An iterator that is read ahead of time, by a thread."""
+"""A generator that a thread runs ahead of its reader."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 DEPTH = 2
-"""Items that are made and not yet taken. One would do if both sides were steady; more only cost memory."""
+"""Items that are made and not yet taken. One is enough if both sides are steady; more only cost memory."""
 
-GLANCE = 0.1
-"""Seconds between two looks at whether the wait for an item is to end."""
+POLL = 0.1
+"""Seconds between two looks at whether the wait for an item is cancelled."""
 
-PATIENCE = 5.0
-"""Seconds to wait for an item that is being made when nobody wants it any more."""
+JOIN_TIMEOUT = 5.0
+"""Seconds to wait for an item that is being made after cancellation."""
+
+
+def never() -> bool:
+    """Return False: nothing cancels the wait."""
+    return False
 
 
 @contextmanager
-def ahead(items: Generator[T], depth: int = DEPTH, stopping: Callable[[], bool] = bool) -> Iterator[Iterator[T]]:
-    """Run a generator in a thread, at most `depth` items ahead of who takes them.
+def ahead(items: Generator[T], depth: int = DEPTH, cancelled: Callable[[], bool] = never) -> Iterator[Iterator[T]]:
+    """Run a generator in a thread, at most `depth` items ahead of its reader.
 
-    Items come in order, and an exception comes where its item would have stood. When the context is left, the thread
-    finishes the item it is at and closes the generator; one that never finishes it ends with the process. Who waits for
-    an item finds the end of them when `stopping` says so.
+    Items come in order, and an exception comes in the place of its item. When the context is left, the thread finishes
+    the item it is at and closes the generator; if it never finishes it, the thread ends with the process.
+
+    Args:
+      cancelled: asked while the reader waits for an item; if it returns True, the items end there.
     """
     made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     free, leaving = threading.Semaphore(depth), threading.Event()
@@ -35,7 +42,7 @@ def ahead(items: Generator[T], depth: int = DEPTH, stopping: Callable[[], bool] 
         try:
             while free.acquire() and not leaving.is_set():
                 made.put((next(items), None))
-        except BaseException as error:  # the reader's to raise, whatever it is
+        except BaseException as error:  # of any kind: the reader raises it
             made.put((None, error))
         finally:
             items.close()
@@ -43,13 +50,13 @@ def ahead(items: Generator[T], depth: int = DEPTH, stopping: Callable[[], bool] 
     def take() -> Iterator[T]:
         while True:
             try:
-                item, error = made.get(timeout=GLANCE)
+                item, error = made.get(timeout=POLL)
             except Empty:
-                if stopping():
+                if cancelled():
                     return
                 continue
             if isinstance(error, StopIteration):
-                made.put((None, error))  # for who asks again
+                made.put((None, error))  # for a reader that asks again
                 return
             if error is not None:
                 raise error
@@ -63,4 +70,4 @@ def ahead(items: Generator[T], depth: int = DEPTH, stopping: Callable[[], bool] 
     finally:
         leaving.set()
         free.release()
-        thread.join(PATIENCE)
+        thread.join(JOIN_TIMEOUT)

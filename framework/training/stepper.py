@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple, Protocol, cast
+from signal import Signals
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from framework.api import Batch, DataPipeline, PyTree, Strategy, TrainState
+from framework.api import Batch, InMemory, PyTree, TrainState
 from framework.arrays import aligned, placed
-from framework.data import InMemory, is_indexed
 from framework.errors import FrameworkError, PluginError
+from framework.experiment import Experiment
 from framework.tasks.metrics import Packed, pack_outputs, unwrap_keys, wrap_keys
-from framework.training.chunks import Step, chunked
-from framework.training.prefetch import ahead
+from framework.training.callbacks import raise_pending
+from framework.training.chunks import Step, chunked, is_resident
+from framework.training.prefetch import ahead, never
 
 IN_FLIGHT = 16
 """Steps dispatched and not yet finished. Without a limit, jax 0.10 deadlocks with several CPU devices, and batches
@@ -26,88 +27,94 @@ STRIDE = IN_FLIGHT // 2
 """Single steps between two waits."""
 
 Parts = list[tuple[Packed, int]]
+"""For each compiled call, its metrics and the number of steps that they stack; 0 for a single step, not stacked."""
+
+
+class StopRequests(NamedTuple):
+    """The requests to end a run early.
+
+    Attributes:
+      after: `after(step)` returns the signal that ends the run after so many updates, or None. Of several processes all
+        get the same answer.
+      cancelled: tells whether to stop waiting for data. Several processes end at a common step, so that none of them
+        can stop waiting alone.
+    """
+
+    after: Callable[[int], Signals | None]
+    cancelled: Callable[[], bool] = never
+
+
+NO_REQUESTS = StopRequests(lambda step: None)
+"""For steps that nothing ends early."""
 
 
 class Advance(Protocol):
-    """Runs the steps from start to stop.
-
-    Returns the state and, in order, pairs of means and how many steps they stack; 0 stands for one step, not stacked.
-    """
+    """Run the steps from start to stop, and return the state and the metrics of each call, in order."""
 
     def __call__(self, state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]: ...
 
 
-class Feed(NamedTuple):
-    """Where batches come from and go to.
-
-    Attributes:
-      start: the first batch.
-      stops: the steps at which `advance` will be told to stop, in order; what it is given is made ahead of time.
-      resident: whether the examples are kept on the devices, and gathered there by index.
-      given_up: whether nobody wants to wait for a batch any longer.
-    """
-
-    strategy: Strategy
-    data: DataPipeline
-    seed: int
-    start: int
-    stops: Iterable[int]
-    resident: bool
-    given_up: Callable[[], bool] = bool
-
-
 @contextmanager
-def stepper(feed: Feed, step: Step, steps_per_call: int, stopping: Callable[[int], bool]) -> Iterator[Advance]:
-    """Single steps for `steps_per_call` 1, else chunks of up to so many; `stopping(updates)` is asked after each.
+def stepper(
+    experiment: Experiment,
+    per_call: int,
+    stops: Iterable[int],
+    start: int = 0,
+    requests: StopRequests = NO_REQUESTS,
+) -> Iterator[Advance]:
+    """Compile the train step and feed it, inside the context.
 
-    Batches are taken, stacked and copied by a thread, while the devices compute. Two kinds are not, since handing them
-    over would take as long as making them: tables of indices, and single batches gathered in memory.
+    A thread takes batches, stacks and copies them while the devices compute. Two kinds of feeds need no thread, since
+    handing them over takes as long as making them: tables of indices, and single batches gathered in memory.
+
+    Args:
+      per_call: 1 for single steps, else the largest number of steps in one compiled call.
+      stops: the steps at which `advance` will be told to stop, in order; feeds are made for them ahead of time.
+      start: updates made so far.
+      requests: asked after each call; a signal ends `advance`.
     """
-    chunks, step = steps_per_call > 1, pack_outputs(_preparing(step, feed.data))
-    calls = (span for start, stop in _windows(feed) for span in _calls(start, stop, steps_per_call))
-    if chunks:
-        make, axes = (_resident, RESIDENT_AXES) if feed.resident else (_stacked, STACKED_AXES)
-        call = feed.strategy.train(chunked(step, steps_per_call), axes)
-        feeds, quick = make(feed, calls, steps_per_call), feed.resident
+    memory, resident = experiment.batches.in_memory(), is_resident(experiment)
+    step = pack_outputs(_prepared(experiment.task.train_step, memory))
+    calls = (span for window in _windows(start, stops) for span in _calls(*window, per_call))
+    if per_call == 1:
+        call = experiment.strategy.train(step, 0)
+        # `zip` asks `calls` first, so that no batch beyond the last call is made.
+        batches = (batch for _, batch in zip(calls, _batches(experiment, start), strict=False))
+        feeds, is_quick = (experiment.strategy.feed(batch, 0) for batch in batches), memory is not None
+    elif resident and memory is not None:
+        call = experiment.strategy.train(chunked(step, per_call), RESIDENT_AXES)
+        feeds, is_quick = _tables(experiment, memory, calls, per_call), True
     else:
-        call = feed.strategy.train(step, 0)
-        batches = (batch for _, batch in zip(calls, _batches(feed), strict=False))  # no batch beyond the last call
-        feeds, quick = (feed.strategy.feed(batch, 0) for batch in batches), is_indexed(feed.data)
+        call = experiment.strategy.train(chunked(step, per_call), STACKED_AXES)
+        feeds, is_quick = _stacks(experiment, calls, per_call, start), False
 
     on_devices = (placed(each) for each in feeds)
-    with nullcontext(feeds) if quick else ahead(on_devices, stopping=feed.given_up) as ready:
+    with nullcontext(feeds) if is_quick else ahead(on_devices, cancelled=requests.cancelled) as ready:
 
         def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
             done: Parts = []
             state = unwrap_keys(state)
-            for first, end in _calls(start, stop, steps_per_call):
-                if (item := next(ready, None)) is None:
-                    break  # asked to stop while there was nothing to do
-                state, means = call(state, item)
-                done.append((means, end - first if chunks else 0))
+            for first, end in _calls(start, stop, per_call):
+                if (feed := next(ready, None)) is None:
+                    break  # the wait for data was cancelled
+                raise_pending(experiment.callbacks)
+                state, metrics = call(state, feed)
+                done.append((metrics, 0 if per_call == 1 else end - first))
                 _throttle(done)
-                if stopping(end):
+                if requests.after(end) is not None:
                     break
             return wrap_keys(state), done
 
         yield advance
 
 
-def _preparing(step: Step, data: DataPipeline) -> Step:
-    """The step of a batch as it lies in memory."""
-    if not (is_indexed(data) and hasattr(data, "prepare")):
-        return step
-    prepare: Callable[[Batch], Batch] = data.prepare  # pyright: ignore[reportAttributeAccessIssue]
-    return lambda state, batch, axis=None: step(state, prepare(batch), axis)
-
-
 def count_steps(parts: Parts) -> int:
-    """How many steps were run."""
+    """Count the steps that were run."""
     return sum(max(count, 1) for _, count in parts)
 
 
 def count_finished(parts: Parts) -> int:
-    """How many of them are finished for certain when `advance` returns."""
+    """Count those of them that are certainly finished when `advance` returns."""
     if not parts or parts[-1][1]:
         return count_steps(parts[:-1])
     waits = len(parts) // STRIDE
@@ -115,33 +122,40 @@ def count_finished(parts: Parts) -> int:
 
 
 def _throttle(done: Parts) -> None:
-    """Wait for the chunk before the last one; of single steps, wait seldom, since each time wakes this thread up."""
+    """Wait for the chunk before the last one; of single steps, wait seldom, since each wait wakes this thread up."""
     stride, ago = (1, 2) if done[-1][1] else (STRIDE, STRIDE)
     if len(done) % stride == 0 and len(done) >= ago:
         jax.block_until_ready(done[-ago][0].values)
 
 
-def _windows(feed: Feed) -> Iterator[tuple[int, int]]:
-    start = feed.start
-    for stop in feed.stops:
+def _prepared(step: Step, memory: InMemory | None) -> Step:
+    """Let a step take a batch as it lies in memory."""
+    if memory is None:
+        return step
+    return lambda state, batch, axis=None: step(state, memory.prepare(batch), axis)
+
+
+def _windows(start: int, stops: Iterable[int]) -> Iterator[tuple[int, int]]:
+    for stop in stops:
         yield start, stop
         start = stop
 
 
-def _calls(start: int, stop: int, capacity: int) -> Iterator[tuple[int, int]]:
-    """Where the calls between two events begin and end."""
-    for first in range(start, stop, capacity):
-        yield first, min(first + capacity, stop)
+def _calls(start: int, stop: int, per_call: int) -> Iterator[tuple[int, int]]:
+    """Yield the first step and the end of each call between two events."""
+    for first in range(start, stop, per_call):
+        yield first, min(first + per_call, stop)
 
 
-def _batches(feed: Feed) -> Generator[Batch]:
-    """The pipeline's batches, of one after the other; of examples in memory, as they lie there.
+def _batches(experiment: Experiment, start: int) -> Generator[Batch]:
+    """Yield the pipeline's batches from `start` on; of examples in memory, as they lie there.
 
-    Raises: PluginError naming the batch that it could not make.
+    Raises: PluginError naming the batch that could not be made.
     """
-    step = feed.start
+    data, seed, step = experiment.batches, experiment.settings.seed, start
+    memory = data.in_memory()
     try:
-        for batch in _gathered(feed) if is_indexed(feed.data) else feed.data.train(feed.seed, feed.start):
+        for batch in data.train(seed, start) if memory is None else memory.gathered(seed, start):
             yield batch
             step += 1
     except FrameworkError:
@@ -153,38 +167,36 @@ def _batches(feed: Feed) -> Generator[Batch]:
     )
 
 
-def _gathered(feed: Feed) -> Iterator[Batch]:
-    data = cast(InMemory, feed.data)
-    leaves, structure = jax.tree.flatten(data.arrays)
-    for step in itertools.count(feed.start):
-        rows = data.rows(feed.seed, step)
-        # Aligned arrays would spare a compiled call its copy; the step then took 4 % more of the processor's time.
-        yield jax.tree.unflatten(structure, [leaf.take(rows, axis=0) for leaf in leaves])
-
-
 RESIDENT_AXES = {"arrays": None, "rows": 1, "count": None}
 STACKED_AXES = {"batches": 1, "count": None}
 
 
-def _resident(feed: Feed, calls: Iterable[tuple[int, int]], capacity: int) -> Generator[Mapping[str, Any]]:
-    data = cast(InMemory, feed.data)
+def _tables(
+    experiment: Experiment, memory: InMemory, calls: Iterable[tuple[int, int]], per_call: int
+) -> Generator[Mapping[str, Any]]:
+    """Yield the examples on the devices with a table of indices, int32 [per_call, B], for each call."""
+    feed, seed = experiment.strategy.feed, experiment.settings.seed
     axes = {name: RESIDENT_AXES[name] for name in ("rows", "count")}
-    arrays = feed.strategy.feed(data.arrays, None)
+    arrays = feed(memory.arrays, None)
     for start, stop in calls:
-        rows = [data.rows(feed.seed, step) for step in range(start, stop)]
-        table = np.empty((capacity, *rows[0].shape), rows[0].dtype)
-        np.stack(rows, out=table[: len(rows)])  # what lies beyond is never read
-        yield {"arrays": arrays, **feed.strategy.feed({"rows": table, "count": np.int32(stop - start)}, axes)}
+        rows = [memory.rows(seed, step) for step in range(start, stop)]
+        table = np.empty((per_call, *rows[0].shape), rows[0].dtype)
+        np.stack(rows, out=table[: len(rows)])  # the rest is never read
+        yield {"arrays": arrays, **feed({"rows": table, "count": np.int32(stop - start)}, axes)}
 
 
-def _stacked(feed: Feed, calls: Iterable[tuple[int, int]], capacity: int) -> Generator[PyTree]:
+def _stacks(
+    experiment: Experiment, calls: Iterable[tuple[int, int]], per_call: int, start: int
+) -> Generator[Mapping[str, Any]]:
+    """Yield the batches of each call, stacked: leaves [per_call, B, ...]."""
+
     def stack(*leaves: np.ndarray) -> np.ndarray:
-        stacked = aligned((capacity, *leaves[0].shape), leaves[0].dtype)
+        stacked = aligned((per_call, *leaves[0].shape), leaves[0].dtype)
         np.stack(leaves, out=stacked[: len(leaves)])
-        return stacked  # what lies beyond is never read
+        return stacked  # the rest is never read
 
-    batches = _batches(feed)
-    for start, stop in calls:
-        taken = [next(batches) for _ in range(start, stop)]
-        batch = jax.tree.map(stack, *taken)
-        yield feed.strategy.feed({"batches": batch, "count": np.int32(stop - start)}, STACKED_AXES)
+    batches = _batches(experiment, start)
+    for first, end in calls:
+        taken: list[PyTree] = [next(batches) for _ in range(first, end)]
+        feed = {"batches": jax.tree.map(stack, *taken), "count": np.int32(end - first)}
+        yield experiment.strategy.feed(feed, STACKED_AXES)

@@ -15,7 +15,7 @@ from framework.config.sizes import in_words
 from framework.errors import ConfigError
 from framework.experiment import Experiment
 from framework.tables import text_table
-from framework.training.loop import is_resident
+from framework.training.chunks import is_resident
 from framework_bench import memory, timing
 from framework_bench.bench import device_in_words
 
@@ -70,7 +70,7 @@ class Candidates:
         self.unit = experiment.strategy.devices * train.accumulate
         self.most = max(experiment.data.steps_per_epoch * self.first // self.unit, 1) * self.unit
         self._calls = timing.steps_per_call(experiment, held)
-        self._resident = is_resident(experiment.batches, train)
+        self._resident = is_resident(experiment)
         self.needs: dict[int, int] = {}
 
     def batch(self, size: int) -> Batch:
@@ -107,8 +107,9 @@ class Candidates:
         each = sum(leaf.nbytes for leaf in jax.tree.leaves(self._batch)) // self.first * size
         if self._calls == 1:
             return each
-        if self._resident:
-            return sum(leaf.nbytes for leaf in jax.tree.leaves(getattr(self._experiment.batches, "arrays", ())))
+        memory = self._experiment.batches.in_memory()
+        if self._resident and memory is not None:
+            return sum(leaf.nbytes for leaf in jax.tree.leaves(memory.arrays))
         return self._calls * each // self._experiment.strategy.devices
 
     def _members(self) -> int:

@@ -21,11 +21,10 @@ from framework.registry.entry_points import discover
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.logs import console
 from framework.tasks.metrics import pack_outputs, unwrap_keys, wrap_keys
-from framework.training.chunks import choose
+from framework.training import chunks
 from framework.training.debug import Explicit, switches
 from framework.training.evaluation import measure
-from framework.training.loop import is_resident
-from framework.training.stepper import IN_FLIGHT, Feed, stepper
+from framework.training.stepper import IN_FLIGHT, stepper
 
 ROUNDS = 5
 """Number of measurements of each mode, taken in turn; the median counts."""
@@ -81,9 +80,7 @@ def interleaved(modes: Mapping[str, Timed], seconds: float) -> dict[str, float]:
 
 def steps_per_call(experiment: Experiment, held: Held) -> int:
     """Resolve `train.steps_per_call` as a run does."""
-    settings, batches = experiment.settings.train, experiment.batches
-    resident = is_resident(batches, settings)
-    return choose(settings.steps_per_call, experiment.task.train_step, held.state, batches.spec, resident)
+    return chunks.steps_per_call(experiment, held.state)
 
 
 def training(experiment: Experiment, held: Held, steps_per_call: int, up: ExitStack) -> Timed:
@@ -92,9 +89,7 @@ def training(experiment: Experiment, held: Held, steps_per_call: int, up: ExitSt
     The threads that feed them end with the context `up`.
     """
     stops = itertools.count(steps_per_call, steps_per_call)
-    resident = is_resident(experiment.batches, experiment.settings.train)
-    feed = Feed(experiment.strategy, experiment.batches, experiment.settings.seed, 0, stops, resident)
-    advance = up.enter_context(stepper(feed, experiment.task.train_step, steps_per_call, lambda at: False))
+    advance = up.enter_context(stepper(experiment._replace(callbacks=()), steps_per_call, stops))
     at = 0
 
     def timed(count: int) -> float:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
 
-from framework.api import Batch, PyTree, Share, as_aligned
+from framework.api import Batch, InMemory, PyTree, Share, as_aligned
 from framework.errors import ConfigError, DataError, nearest
 
 ALL = Share((0,), 1)
@@ -21,7 +20,7 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-class InMemoryPipeline:
+class InMemoryPipeline(InMemory):
     """Shuffled training batches and padded evaluation batches, gathered from arrays by index.
 
     Every epoch has its own order, drawn from (seed, epoch). Its incomplete last batch is dropped, so that all batches
@@ -33,7 +32,6 @@ class InMemoryPipeline:
       splits: names that `eval` takes.
       source: where the data came from, in words.
       ready: waits for what is still being read, and raises DataError if it is damaged.
-      prepare: makes a batch of examples as they lie in `arrays`.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class InMemoryPipeline:
         for name, split in evals.items():
             _check_alike(train, split, name)
         self._arrays = _frozen(jax.tree.map(as_aligned, dict(train)))
-        self.ready, self.prepare = ready, prepare
+        self.ready, self._prepare = ready, prepare
         lying = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), self._arrays)
         self.spec = lying if prepare is _as_it_is else jax.eval_shape(prepare, lying)
         self.steps_per_epoch = count // batch_size
@@ -78,7 +76,7 @@ class InMemoryPipeline:
         self._orders = functools.cache(functools.partial(_orders, count))
 
     @property
-    def arrays(self) -> Batch:
+    def arrays(self) -> Batch:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The training split, C-contiguous, read-only and aligned, so that a device on a CPU uses it in place.
 
         `rows` says which of its examples make up a batch, and `prepare` makes it.
@@ -86,18 +84,16 @@ class InMemoryPipeline:
         self.ready()
         return self._arrays
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Make a batch of examples as they lie in `arrays`."""
+        return self._prepare(batch)
+
     def rows(self, seed: int, step: int) -> np.ndarray:
         """The examples of a training batch, as int32 indices [B] into `arrays`."""
         epoch, position = divmod(step, self.steps_per_epoch)
         first = position * self._batch_size
         rows = self._orders(seed)(epoch)[first : first + self._batch_size]
         return rows if self._share is ALL else rows[self._share.rows(self._batch_size)]
-
-    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Yield batches start, start + 1, … without end."""
-        arrays = self.arrays
-        for step in itertools.count(start):
-            yield self.prepare(gather(arrays, self.rows(seed, step)))
 
     def eval(self, split: str) -> Iterator[Batch]:
         """Yield every example of a split once, in order, with "weights" [B] of 1, and of 0 for padding."""

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Batch, Share
+from framework.api import Batch, DataPipeline, Share
 from framework.errors import ConfigError, DataError, nearest
 from framework_data.pipeline import ALL, padded
 
@@ -68,7 +68,7 @@ def text(
     return TextPipeline(train, held, block, (batch_size, eval_batch_size), characters, source)
 
 
-class TextPipeline:
+class TextPipeline(DataPipeline):
     """Pipeline of windows of a text.
 
     Attributes:

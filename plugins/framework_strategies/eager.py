@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from framework.api import PyTree, Strategy, TrainState
 
 
-class Eager(NamedTuple):
-    """Run under `jax.disable_jit`: prints, breakpoints and Python errors stand where they happen."""
-
-    devices: int = 1
+class Eager(Strategy):
+    """Run under `jax.disable_jit`: prints, breakpoints and Python errors stand at the operation they belong to."""
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
-        """Run as it is."""
+        """Run init op by op."""
         return _uncompiled(init)(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-        """Run as it is."""
+        """Return the step, uncompiled."""
         return _uncompiled(step)
 
     def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Run as it is."""
+        """Return the step, uncompiled."""
         return _uncompiled(step)
 
     def feed(self, feed: PyTree, axes: Any) -> PyTree:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,23 +17,23 @@ from framework.errors import ConfigError
 AXIS = "batch"
 
 
-class Pmap(NamedTuple):
+@dataclass(frozen=True)
+class Pmap(Strategy):
     """Map a step over devices with `jax.pmap`.
 
     The state goes in and out unmapped (`in_axes=None`, `out_axes=None`), so it never carries a device axis: what is
-    saved, loaded and shown is the same as on one device. Of several processes each holds its own devices' replicas.
+    saved, loaded and shown is the same as on one device. Each process holds the replicas of its own devices.
+
+    Attributes:
+      devices: of all processes together.
+      share: the parts of this process's devices, which lie side by side.
     """
 
-    devices: int  # of all processes
-
-    @property
-    def share(self) -> Share:
-        """Parts side by side, one for each device."""
-        each = self.devices // jax.process_count()
-        return Share(range(jax.process_index() * each, (jax.process_index() + 1) * each), self.devices)
+    devices: int
+    share: Share  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
-        """Make the state quick_jit and replicate it."""
+        """Make the state on one device and replicate it."""
         return jax.device_put(quick_jit(init)(given), NamedSharding(self._mesh(), PartitionSpec()))
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
@@ -72,7 +73,7 @@ class Pmap(NamedTuple):
         )
 
     def _all_devices(self) -> list[Any]:
-        """Process by process, so that the parts of a batch lie in the order of its examples."""
+        """List the devices process by process, so that the parts of a batch lie in the order of its examples."""
         each = self.devices // jax.process_count()
         return [device for process in range(jax.process_count()) for device in jax.local_devices(process)[:each]]
 
@@ -91,9 +92,11 @@ def pmap(devices: int | None = None) -> Strategy:
             f"strategy.devices: {devices} asked for, and there are {available} local devices; on a CPU, "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} simulates more."
         )
-    return Pmap((devices or available) * jax.process_count())
+    each, process = devices or available, jax.process_index()
+    parts = range(process * each, (process + 1) * each)
+    return Pmap(each * jax.process_count(), Share(parts, each * jax.process_count()))
 
 
 def _mapped(axes: Any) -> Any:
-    """Where `feed` puts the devices' axis: first, for all that is cut."""
+    """Axes for `jax.pmap` of what `feed` returns: the devices' axis comes first in all that is cut."""
     return jax.tree.map(lambda axis: None if axis is None else 0, axes, is_leaf=lambda axis: axis is None)

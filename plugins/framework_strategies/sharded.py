@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from framework.api import PyTree, Share, Strategy, TrainState, quick_jit
+from framework.api import PyTree, Share, Strategy, TrainState, quick_jit, with_sharding
 from framework.errors import ConfigError, nearest
 
 AXES = ("data", "fsdp", "tensor")
@@ -22,40 +23,36 @@ BATCH = ("data", "fsdp")
 Rules = Mapping[str, Sequence[str | None]]
 
 
-class Sharded(NamedTuple):
+@dataclass(frozen=True)
+class Sharded(Strategy):
     """Compile with `jax.jit` over a mesh.
 
     The step is the one of a single device, with no named axis: the compiler cuts it along its inputs and inserts the
     sums. So noise and metrics are those of one device as well, to rounding.
+
+    Attributes:
+      devices: parts of a batch: the sizes of the axes in `BATCH`, multiplied.
+      share: the parts that the mesh puts on this process's devices; along `tensor` several devices take the same one.
     """
 
     mesh: Mesh
     rules: Rules
-
-    @property
-    def devices(self) -> int:
-        """Into how many equal parts a batch is cut."""
-        return math.prod(self.mesh.shape[axis] for axis in BATCH)
-
-    @property
-    def share(self) -> Share:
-        """The parts that the mesh puts on this process's devices; along `tensor` several devices take the same one."""
-        taken = NamedSharding(self.mesh, PartitionSpec(BATCH)).addressable_devices_indices_map((self.devices,))
-        return Share(sorted({_start(part[0]) for part in taken.values() if part is not None}), self.devices)
+    devices: int
+    share: Share  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Make the state in pieces: no device ever holds the whole of a parameter that is cut.
 
         Raises: ConfigError if a rule fits no parameter, or not its shape.
         """
-        return quick_jit(init, out_shardings=self.placement(jax.eval_shape(init, given)))(given)
+        return quick_jit(init, out_shardings=self._shardings(jax.eval_shape(init, given)))(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Compile `step(state, feed)`; what comes out lies where it lay."""
 
         def placed(state: TrainState, feed: PyTree) -> tuple[TrainState, PyTree]:
             after, means = step(state, feed)
-            return jax.lax.with_sharding_constraint((after, means), (self.placement(state), self._whole()))
+            return jax.lax.with_sharding_constraint((after, means), (self._shardings(state), self._whole()))
 
         return jax.jit(placed, donate_argnums=0)
 
@@ -95,8 +92,12 @@ class Sharded(NamedTuple):
     def _whole(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def placement(self, state: TrainState) -> TrainState:
-        """A sharding for each leaf: parameters by the rules, the optimizer's copies of them likewise, others whole."""
+    def placement(self, shapes: TrainState) -> TrainState:
+        """Return the shapes with the shardings of `init`."""
+        return jax.tree.map(with_sharding, shapes, self._shardings(shapes))
+
+    def _shardings(self, state: TrainState) -> TrainState:
+        """Choose a sharding for each leaf: parameters by the rules, the optimizer's copies alike, others whole."""
         specs = {path: self._spec(path, leaf.shape) for path, leaf in _by_path(state.params)}
         unused = [pattern for pattern in self.rules if not any(fnmatchcase(path, pattern) for path in specs)]
         if unused:
@@ -170,7 +171,11 @@ def sharded(data: int | None = None, fsdp: int = 1, tensor: int = 1, rules: Rule
         )
     _check_names(rules or {})
     devices = jax.devices()[: math.prod(sizes)]
-    return Sharded(jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices), rules or {})
+    mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    parts = math.prod(mesh.shape[axis] for axis in BATCH)
+    taken = NamedSharding(mesh, PartitionSpec(BATCH)).addressable_devices_indices_map((parts,))
+    own = sorted({_start(part[0]) for part in taken.values() if part is not None})
+    return Sharded(mesh, rules or {}, parts, Share(own, parts))
 
 
 def _check_names(rules: Rules) -> None:
@@ -180,7 +185,7 @@ def _check_names(rules: Rules) -> None:
             if name not in AXES:
                 raise ConfigError(f"strategy.rules.{pattern}: the mesh has no axis '{name}'.{nearest(name, AXES)}")
         if len(set(used)) < len(used):
-            raise ConfigError(f"strategy.rules.{pattern}: {list(names)} names an axis twice; each can cut quick_jit.")
+            raise ConfigError(f"strategy.rules.{pattern}: {list(names)} names an axis twice; each can cut once.")
 
 
 def _start(part: slice) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -15,15 +16,16 @@ from framework.errors import ConfigError
 AXIS = "members"
 
 
-class Vmapped(NamedTuple):
-    """Compile with `jax.jit` a task that is mapped over members already, their axis cut over devices.
+@dataclass(frozen=True)
+class Vmapped(Strategy):
+    """Compile with `jax.jit` a task that is mapped over members already, with their axis cut over devices.
 
-    Batches go whole to every device: a table of indices is small, and members share the examples.
+    Batches go whole to every device: a table of indices is small, and members share the examples. So `devices`, the
+    parts of a batch, stays 1.
     """
 
-    members: Members
     mesh: Mesh
-    devices: int = 1  # a batch is not cut
+    members: Members  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
         """Make the state of all members, each on its device."""
@@ -75,7 +77,7 @@ def vmapped(
     if chosen.size % devices:
         raise ConfigError(f"strategy.devices: {chosen.size} members do not divide over {devices} devices.")
     mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices])
-    return Vmapped(chosen, mesh)
+    return Vmapped(mesh, chosen)
 
 
 def _members(given: Mapping[str, Any], order: Literal["own", "shared"]) -> Members:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,16 +21,24 @@ import jax
 import numpy as np
 from omegaconf import OmegaConf
 
-from framework.api import Batch, Callback, DataPipeline, PyTree, Run, StopTraining, Strategy, TrainState
+from framework.api import (
+    Batch,
+    Callback,
+    DataPipeline,
+    PipelineWrapper,
+    PyTree,
+    Run,
+    StopTraining,
+    StrategyWrapper,
+    TrainState,
+)
 from framework.config import origins
 from framework.config.compose import composed
 from framework.config.overrides import is_word
-from framework.data import is_indexed
 from framework.errors import exit_code_of, line_of
-from framework.experiment import Experiment
+from framework.experiment import Experiment, NamedCallback
 from framework.runs.run import run
 from framework.runs.signals import leave_when_asked
-from framework.training.callbacks import NamedCallback
 from framework.trees import data_by_path
 
 
@@ -86,12 +95,13 @@ class Witness(Callback):
     def watch(self, experiment: Experiment) -> Experiment:
         """Return the experiment with its data, its strategy and its callbacks watched."""
         data = experiment.batches
-        self.arrays = digest(data.arrays) if is_indexed(data) else None  # pyright: ignore[reportAttributeAccessIssue]
-        heard = [watcher._replace(callback=Heard(watcher, self.note)) for watcher in experiment.watchers]
+        memory = data.in_memory()
+        self.arrays = None if memory is None else digest(memory.arrays)
+        heard = [each._replace(callback=Heard(each, self.note)) for each in experiment.callbacks]
         return experiment._replace(
             batches=Seen(data, self.note),
             strategy=Mortal(experiment.strategy, self),
-            watchers=(NamedCallback("the witness", self), *heard),
+            callbacks=(NamedCallback("the witness", self), *heard),
         )
 
     def note(self, **entry: Any) -> None:
@@ -124,52 +134,47 @@ class Witness(Callback):
                 np.savez(file, **contents)
 
 
-class Seen:
+class Seen(PipelineWrapper):
     """A pipeline that notes a digest of each batch; of examples in memory, a digest of their indices."""
 
     def __init__(self, data: DataPipeline, note: Callable[..., None]) -> None:
-        self._data, self._note = data, note
+        super().__init__(data)
+        self._note = note
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._data, name)
-        return self._rows if name == "rows" else found
+    def rows(self, seed: int, step: int) -> np.ndarray:
+        """Return the indices of a batch, and note their digest."""
+        rows = super().rows(seed, step)
+        self._note(batch=step + 1, digest=digest(rows))
+        return rows
 
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
-        """As of the pipeline."""
-        for step, batch in enumerate(self._data.train(seed, start), start + 1):
+        """Yield the pipeline's batches, and note the digest of each."""
+        for step, batch in enumerate(self.data.train(seed, start), start + 1):
             self._note(batch=step, digest=digest(batch))
             yield batch
 
     def eval(self, split: str) -> Iterator[Batch]:
-        """As of the pipeline."""
+        """Yield the batches of a split, and note one digest of all."""
         every = []
-        for batch in self._data.eval(split):
+        for batch in self.data.eval(split):
             every.append(digest(batch))
             yield batch
         self._note(split=split, digest=digest(np.array(every)))
 
-    def _rows(self, seed: int, step: int) -> np.ndarray:
-        rows = self._data.rows(seed, step)  # pyright: ignore[reportAttributeAccessIssue]
-        self._note(batch=step + 1, digest=digest(rows))
-        return rows
 
-
-class Mortal:
+@dataclass(frozen=True)
+class Mortal(StrategyWrapper):
     """A strategy whose process dies while the devices compute a chosen step."""
 
-    def __init__(self, strategy: Strategy, witness: Witness) -> None:
-        self._strategy, self._witness = strategy, witness
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._strategy, name)
+    witness: Witness
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-        """As of the strategy."""
-        call = self._strategy.train(step, axes)
+        """Compile a train step whose calls the witness counts."""
+        call = self.strategy.train(step, axes)
 
         def counted(state: TrainState, feed: PyTree) -> Any:
             after = call(state, feed)
-            self._witness.took(1 if axes == 0 else int(jax.device_get(feed["count"])))
+            self.witness.took(1 if axes == 0 else int(jax.device_get(feed["count"])))
             return after
 
         return counted

@@ -10,9 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from framework.api import Share, aligned
-from framework.data import restricted
-from framework.ensembles.task import own_orders
+from framework.api import Share, aligned, as_pipeline
+from framework.ensembles.task import OwnOrders
 from framework.errors import ConfigError, DataError
 from framework_data.pipeline import InMemoryPipeline, hold_out
 from framework_data.synthetic import synthetic
@@ -58,13 +57,13 @@ def in_bytes_by_index():
     """The same of somebody else."""
     whole = in_bytes()
     names = ("arrays", "rows", "prepare", "train", "eval", "spec", "steps_per_epoch", "splits", "source")
-    return SimpleNamespace(**{name: getattr(whole, name) for name in names})
+    return as_pipeline(SimpleNamespace(**{name: getattr(whole, name) for name in names}))
 
 
 @pytest.mark.parametrize("make", [in_bytes, in_bytes_by_index])
 @pytest.mark.parametrize(
     "around",
-    [lambda data: data, lambda data: restricted(data, Share((1,), 2)), lambda data: own_orders(data, (5, 6))],
+    [lambda data: data, lambda data: data.restricted(Share((1,), 2)), lambda data: OwnOrders(data, (5, 6))],
     ids=["whole", "one process's", "members'"],
 )
 def test_examples_lie_in_fewer_bytes_and_come_in_batches_as_they_shall_be(make, around):
@@ -101,14 +100,14 @@ def by_index():
     """Third-party data that lie in memory and know nothing of processes."""
     whole = pipeline(batch_size=6)
     names = ("arrays", "rows", "train", "eval", "spec", "steps_per_epoch", "splits", "source")
-    return SimpleNamespace(**{name: getattr(whole, name) for name in names})
+    return as_pipeline(SimpleNamespace(**{name: getattr(whole, name) for name in names}))
 
 
 @pytest.mark.parametrize("make", [lambda: pipeline(batch_size=6), lambda: text(block=5, batch_size=6), by_index])
 @pytest.mark.parametrize(("parts", "count"), [((0,), 2), ((1,), 2), ((0, 1), 2)])
 def test_a_process_makes_the_rows_of_its_share_and_no_others(make, parts, count):
     data = make()
-    own = restricted(data, Share(parts, count))
+    own = data.restricted(Share(parts, count))
     assert own.spec == data.spec and own.steps_per_epoch == data.steps_per_epoch
 
     def part(leaf):
@@ -124,7 +123,7 @@ def test_a_process_makes_the_rows_of_its_share_and_no_others(make, parts, count)
 
 def test_a_batch_that_cannot_be_shared_is_one_line():
     with pytest.raises(ConfigError, match=r"a batch of 5 examples does not divide over 2 devices; .*batch_size=6"):
-        next(restricted(pipeline(), Share((0,), 2)).train(0))
+        next(pipeline().restricted(Share((0,), 2)).train(0))
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(20, 5), (23, 5), (5, 5), (7, 1)])

@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 import framework
 from framework import testing
 from framework.config.compose import compose_config
-from framework.ensembles.task import own_orders
+from framework.ensembles.task import OwnOrders
 from framework.errors import ConfigError, NumericalError, StorageError
 from framework.runs import run
 from framework.testing import assert_same_bits, records, run_record, series
@@ -81,7 +81,7 @@ def test_examples_in_bytes_give_the_losses_of_the_same_as_floats(tmp_path, strat
     for data in (in_memory(lying, scale), in_memory(scale(lying), lambda batch: batch)):
 
         def watch(experiment, data=data):
-            batches = data if experiment.members is None else own_orders(data, experiment.members.values["seed"])
+            batches = data if experiment.members is None else OwnOrders(data, experiment.members.values["seed"])
             return experiment._replace(data=data, batches=batches)
 
         config, name = compose_config([*words, f"run.root={tmp_path}"])
