@@ -12,6 +12,7 @@ from framework.arrays import quick_jit as quick_jit
 from framework.contracts import Array as Array
 from framework.contracts import Batch as Batch
 from framework.contracts import Callback as Callback
+from framework.contracts import History as History
 from framework.contracts import Loss as Loss
 from framework.contracts import Metric as Metric
 from framework.contracts import Model as Model

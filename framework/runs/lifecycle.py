@@ -1,4 +1,4 @@
-"""One experiment from a state to its end: the loop, what watches over it, and the way back if a policy asks for it."""
+"""One experiment from a state to its end, and the way back to a checkpoint if `nan_policy=rollback` asks for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from signal import Signals
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,44 +17,46 @@ from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
 from framework.experiment import Experiment
 from framework.runs import logs, resume, signals
+from framework.runs.history import HistoryWriter, MetricsFile
+from framework.runs.record import RunRecord, run_facts
 from framework.tasks import nonfinite
 from framework.training import loop
-from framework.training.callbacks import notify
+from framework.training.callbacks import NamedCallback, notify
 from framework.training.debug import Explicit, switches
 
 Fitted = tuple[TrainState, dict[str, float], str]
-"""The final state, the last value of every tag, and the reason of an early end."""
-
-Facts = Callable[[TrainState | None], Run]
-"""What callbacks may know of a run that begins from a state, or from the start."""
+"""The final state, the last value of every tag, and the reason of an early end, else ""."""
 
 
-def train(
-    experiment: Experiment, facts: Facts, entry: dict[str, Any], state: TrainState | None, write: Callable[..., None]
-) -> Fitted:
-    """Fit, and as often as `nan_policy=rollback` asks for it, go back and fit again.
+def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -> Fitted:
+    """Train, and go back and train again as often as `nan_policy=rollback` asks for it.
 
     Args:
-      entry: what run.json says; under "ending", how a run ended whose end was not recorded, or nothing.
+      experiment: what to train.
+      record: of the run; it is written where a crash after it must not be forgotten.
       state: to go on from; None to start.
-      write: writes the entry, and what else it is given.
     """
 
-    def on_loss(reason: str) -> None:
-        write(status="failed", exit_code=7, reason=reason)
+    def record_loss(reason: str) -> None:
+        record.status, record.exit_code, record.reason = "failed", 7, reason
+        record.write()
 
-    settings = experiment.settings
+    settings, history = experiment.settings, MetricsFile(record.directory)
+    writer = NamedCallback("metrics.jsonl", HistoryWriter(history))
+    experiment = experiment._replace(watchers=(writer, *experiment.watchers))
     barred = () if state is None else nonfinite.barred_steps(state)
     with (
         switches(settings.debug),
         signals.stop_requests() as stopping,
-        watching(settings.run.watchdog, stopping, on_loss) as watchdog,
+        watching(settings.run.watchdog, stopping, record_loss) as watchdog,
     ):
         work = _work(experiment, stopping) if watchdog is None else _together(_work(experiment, stopping), watchdog)
         while True:
-            run = facts(state)
+            run = run_facts(experiment, record, history, state)
+            progress = _progress(experiment, run, history)
+            initial = partial(_initial_state, experiment, work.strategy, state, barred)
             try:
-                return _fit(work, run, entry, partial(_initial_state, experiment, work.strategy, state, barred), write)
+                return _fit(work, run, record, progress, initial)
             except nonfinite.Rollback as fault:
                 barred = nonfinite.one_more(barred, fault)
                 state = resume.newest_state(run.directory, experiment.places)
@@ -63,39 +64,49 @@ def train(
                 logs.LOGGER.warning(f"{fault}: going back to step {back}, and on without that batch")
 
 
+def _progress(experiment: Experiment, run: Run, history: MetricsFile) -> loop.Progress:
+    """Cut the history back to where the run begins, and tell from it whether an evaluation of that step is missing."""
+    step, train = run.start_step, experiment.settings.train
+
+    def cut() -> tuple[dict[str, float], bool]:
+        scalars = history.cut(step)
+        is_due = step == run.total_steps or (train.eval_every > 0 and step % train.eval_every == 0)
+        logged = any(tag.startswith("eval/") for record in history.records(since=step) for tag in record)
+        return scalars, step > 0 and is_due and not logged
+
+    return loop.Progress(step, *coordination.agree(cut))
+
+
 def _fit(
-    work: loop.Work, run: Run, entry: dict[str, Any], initial: Callable[[], TrainState], write: Callable[..., None]
+    work: loop.Work, run: Run, record: RunRecord, progress: loop.Progress, initial: Callable[[], TrainState]
 ) -> Fitted:
-    """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
-    owed = entry.get("owed") or {}
-    is_owed = owed.get("step") == run.start_step
-    journal = loop.Progress(run.start_step, owed["metrics"] if is_owed else None, is_owed)
+    """Initialise, train, and tell every callback that was started how it ended, also when it failed."""
     began, status = time.perf_counter(), "failed"
-    with ExitStack() as up:
-        for watcher in work.watchers:
-            notify([watcher], "on_start", run)
+    with ExitStack() as callbacks:
+        for each in work.watchers:
+            notify([each], "on_start", run)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
-            up.callback(lambda watcher=watcher: notify([watcher], "on_end", _summary(journal, status, began)))
+            callbacks.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))
         state = initial()
-        if entry.get("ending") is None:
-            state, reason = loop.fit(work, state, journal)
-            # Who is killed while the last state is saved has ended all the same, and shall not train on.
-            entry["ending"] = {"reason": reason, "step": updates(state), "metrics": journal.scalars}
-            entry["owed"] = {"step": updates(state), "metrics": journal.scalars} if journal.owed else None
-            write(status="ending")
+        if record.ending is not None:
+            reason = str(record.ending["reason"])
         else:
-            reason, journal.scalars = entry["ending"]["reason"], dict(entry["ending"]["metrics"])
-        # A signal during the last evaluation leaves the ending in the record, so that this alone is made up.
-        if cut := loop.finish(work, state, journal, is_over=reason not in signals.NAMES):
-            reason = cut
+            state, reason = loop.fit(work, state, progress)
+        is_over = reason not in signals.NAMES
+        if reason and is_over:
+            # A run that is killed while its last state is saved must not train on.
+            record.status, record.ending = "ending", {"reason": reason, "step": updates(state)}
+            record.write()
+        if cut := loop.finish(work, state, progress, is_over):
+            reason = cut  # the record keeps the ending, so that only what was cut is made up
         else:
-            del entry["ending"]
+            record.ending = None
         status = "stopped" if reason else "done"
-    return state, journal.scalars, reason
+    return state, progress.scalars, reason
 
 
-def _summary(journal: loop.Progress, status: str, began: float) -> Summary:
-    return Summary(journal.step, journal.scalars, status, time.perf_counter() - began)
+def _summary(progress: loop.Progress, status: str, began: float) -> Summary:
+    return Summary(progress.step, progress.scalars, status, time.perf_counter() - began)
 
 
 def _initial_state(
@@ -130,7 +141,7 @@ def _work(experiment: Experiment, stopping: Callable[[], Signals | None]) -> loo
 
 
 def _together(work: loop.Work, watchdog: Watchdog) -> loop.Work:
-    """The same for one of several processes: the first runs most callbacks, and all stop at one step."""
+    """Return the same for one of several processes: process 0 runs most callbacks, and all stop at one step."""
     watchers = [
         watcher if watcher.callback.everywhere else watcher._replace(callback=coordination.ByFirst(watcher.callback))
         for watcher in work.watchers
