@@ -16,6 +16,7 @@ from framework.command import Command as Command
 from framework.contracts import Array as Array
 from framework.contracts import Batch as Batch
 from framework.contracts import Callback as Callback
+from framework.contracts import History as History
 from framework.contracts import Loss as Loss
 from framework.contracts import Metric as Metric
 from framework.contracts import Model as Model

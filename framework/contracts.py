@@ -6,7 +6,7 @@ a few methods (data, strategy, callback). An entry point names a factory of one;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,8 +105,29 @@ class Parameter(NamedTuple):
     size: int
 
 
+class History:
+    """Metrics that a run has logged, oldest first. This one is empty; the core hands callbacks that of `metrics.jsonl`.
+
+    It holds what earlier processes of a resumed run have logged, up to the step where the run goes on. The scalars of a
+    step are in it before `on_log` is called with them.
+    """
+
+    def records(self, since: int = 0) -> Iterator[Mapping[str, float]]:
+        """Yield one record for each step >= `since`: {"step": 10, "train/loss": 0.25, …}."""
+        return iter(())
+
+    def series(self, tag: str) -> list[tuple[int, float]]:
+        """Return (step, value) for each step that logged a tag."""
+        return [(int(record["step"]), record[tag]) for record in self.records() if tag in record]
+
+    def last(self, tag: str) -> float | None:
+        """Return the newest value of a tag; None if it was never logged."""
+        values = self.series(tag)
+        return values[-1][1] if values else None
+
+
 class Run(NamedTuple):
-    """What a callback may know of the run it serves."""
+    """Facts about a run that a callback may use."""
 
     directory: Path
     name: str  # of the experiment
@@ -118,6 +139,7 @@ class Run(NamedTuple):
     parameters: tuple[Parameter, ...]
     facts: Mapping[str, str]  # devices, data source, versions: what the run record holds, in words
     state_bytes: int = 0  # of the whole state, as it is saved
+    history: History = History()
 
 
 class Summary(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
 import time
@@ -142,8 +140,7 @@ class Checkpoint(Callback):
         with writing(self.folder):
             self.folder.mkdir(mode=0o770, exist_ok=True)
         folder.sweep(self.folder)
-        # A resumed run knows what is best from the log, so that there is nothing more to save.
-        self.scores = _logged(run, self.kept.score.tag) if self.kept.score else {}
+        self.scores = dict(run.history.series(self.kept.score.tag)) if self.kept.score else {}
         self._delete(self.scores)  # where the run kept more before
         check_space(self.folder, self._copies(run), run.state_bytes)
 
@@ -192,15 +189,3 @@ class Checkpoint(Callback):
         """How many more there may be at one time: those to be kept, two where all are, and the one being written."""
         saves = (run.total_steps - run.start_step) // self.every + 1 if self.every else 1
         return max(min(self.kept.newest or 2, saves) + 1 - len(folder.steps(self.folder)), 1)
-
-
-def _logged(run: Run, tag: str) -> dict[int, float]:
-    """The values of a tag up to where the run goes on, by step; a damaged line is nobody's score."""
-    scores = {}
-    path = run.directory / "metrics.jsonl"
-    for line in path.read_text().splitlines() if run.start_step and path.exists() else []:
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-            entry = json.loads(line)
-            if tag in entry and entry["step"] <= run.start_step:
-                scores[entry["step"]] = float(entry[tag])
-    return scores

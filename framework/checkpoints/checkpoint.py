@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from framework.api import PyTree, Store
 from framework.checkpoints import shards
@@ -18,10 +19,12 @@ from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import as_asked, as_stored, is_shared, on_devices
 from framework.distributed.coordination import Barrier
 from framework.distributed.processes import index
-from framework.errors import FrameworkError, StorageError
+from framework.errors import FrameworkError, MismatchError, StorageError
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.trees import data_by_path, leaves_by_path
+
+T = TypeVar("T")
 
 
 def save(folder: Path, step: int, tree: PyTree, store: Store = FILES) -> Path:
@@ -122,6 +125,42 @@ def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
         arrays = _arrays(path, store, wanted, entries)
     restored = [as_asked(arrays.pop(name), leaf) for name, leaf in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
+def restore_state(folder: Path, step: int, like: T, whole: bool = False) -> T:
+    """Read the state of a step, or a part of it that has the leaf "step", as `restore` does.
+
+    Raises: as `restore`; StorageError too if the checkpoint holds the state of another step.
+    """
+    state = restore(folder / str(step), like, whole)
+    found = int(np.max(leaves_by_path(state)["step"]))  # of several members, a frozen one made fewer updates
+    if found != step:
+        raise StorageError(f"checkpoint {folder / str(step)} holds the state of step {found}.")
+    return state
+
+
+def read_newest(
+    steps: Sequence[int], read: Callable[[int], T], reject: Callable[[int, StorageError], None]
+) -> T | None:
+    """Read the newest checkpoint that can be read.
+
+    Args:
+      steps: that were saved, oldest first.
+      read: reads one, such as `restore_state`.
+      reject: is told of each damaged one, before an older one is tried.
+
+    Returns: None if there is none.
+
+    Raises: MismatchError if a sound one is of another model or optimizer.
+    """
+    for step in reversed(steps):
+        try:
+            return read(step)
+        except MismatchError:
+            raise
+        except StorageError as error:
+            reject(step, error)
+    return None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One experiment from a state to its end: the loop, what watches over it, and the way back if a policy asks for it."""
+"""One experiment from a state to its end, and the way back to a checkpoint if `nan_policy=rollback` asks for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,8 +14,10 @@ from framework.api import Run, Summary, TrainState
 from framework.contracts import updates
 from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
-from framework.experiment import Experiment
+from framework.experiment import Experiment, NamedCallback
 from framework.runs import logs, resume, signals
+from framework.runs.history import HistoryWriter, MetricsFile
+from framework.runs.record import RunRecord, run_facts
 from framework.tasks import nonfinite
 from framework.training.callbacks import notify
 from framework.training.debug import Explicit, switches
@@ -24,32 +25,30 @@ from framework.training.loop import Loop, Progress
 from framework.training.stepper import StopRequests
 
 Fitted = tuple[TrainState, dict[str, float], str]
-"""The final state, the last value of every tag, and the reason of an early end."""
-
-Facts = Callable[[TrainState | None], Run]
-"""What callbacks may know of a run that begins from a state, or from the start."""
+"""The final state, the last value of every tag, and the reason of an early end, else ""."""
 
 
-def train(
-    experiment: Experiment, facts: Facts, entry: dict[str, Any], state: TrainState | None, write: Callable[..., None]
-) -> Fitted:
-    """Fit, and as often as `nan_policy=rollback` asks for it, go back and fit again.
+def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -> Fitted:
+    """Train, and go back and train again as often as `nan_policy=rollback` asks for it.
 
     Args:
-      entry: what run.json says; under "ending", how a run ended whose end was not recorded, or nothing.
+      experiment: what to train.
+      record: of the run; it is written where a crash after it must not be forgotten.
       state: to go on from; None to start.
-      write: writes the entry, and what else it is given.
     """
 
-    def on_loss(reason: str) -> None:
-        write(status="failed", exit_code=7, reason=reason)
+    def record_loss(reason: str) -> None:
+        record.status, record.exit_code, record.reason = "failed", 7, reason
+        record.write()
 
-    settings = experiment.settings
+    settings, history = experiment.settings, MetricsFile(record.directory)
+    writer = NamedCallback("metrics.jsonl", HistoryWriter(history))
+    experiment = experiment._replace(callbacks=(writer, *experiment.callbacks))
     barred = () if state is None else nonfinite.barred_steps(state)
     with (
         switches(settings.debug),
         signals.stop_requests() as stopping,
-        watching(settings.run.watchdog, stopping, on_loss) as watchdog,
+        watching(settings.run.watchdog, stopping, record_loss) as watchdog,
     ):
         requests = StopRequests(lambda step: stopping(), lambda: stopping() is not None)
         if settings.debug.transfers:
@@ -57,9 +56,11 @@ def train(
         if watchdog is not None:
             experiment, requests = _together(experiment, watchdog), StopRequests(watchdog.stopping)
         while True:
-            run = facts(state)
+            run = run_facts(experiment, record, history, state)
+            loop = Loop(experiment, _progress(experiment, run, history), requests)
+            initial = partial(_initial_state, experiment, state, barred)
             try:
-                return _fit(experiment, requests, run, entry, partial(_initial_state, experiment, state, barred), write)
+                return _fit(loop, run, record, initial)
             except nonfinite.Rollback as fault:
                 barred = nonfinite.one_more(barred, fault)
                 state = resume.newest_state(run.directory, experiment.places)
@@ -67,39 +68,41 @@ def train(
                 logs.LOGGER.warning(f"{fault}: going back to step {back}, and on without that batch")
 
 
-def _fit(
-    experiment: Experiment,
-    requests: StopRequests,
-    run: Run,
-    entry: dict[str, Any],
-    initial: Callable[[], TrainState],
-    write: Callable[..., None],
-) -> Fitted:
-    """Initialise, fit, and tell every callback that was started how it ended, also when it failed."""
-    owed = entry.get("owed") or {}
-    is_owed = owed.get("step") == run.start_step
-    progress = Progress(run.start_step, owed["metrics"] if is_owed else None, is_owed)
-    loop = Loop(experiment, progress, requests)
-    began, status = time.perf_counter(), "failed"
-    with ExitStack() as up:
-        for each in experiment.callbacks:
+def _progress(experiment: Experiment, run: Run, history: MetricsFile) -> Progress:
+    """Cut the history back to where the run begins, and tell from it whether an evaluation of that step is missing."""
+    step, train = run.start_step, experiment.settings.train
+
+    def cut() -> tuple[dict[str, float], bool]:
+        scalars = history.cut(step)
+        is_due = step == run.total_steps or (train.eval_every > 0 and step % train.eval_every == 0)
+        logged = any(tag.startswith("eval/") for record in history.records(since=step) for tag in record)
+        return scalars, step > 0 and is_due and not logged
+
+    return Progress(step, *coordination.agree(cut))
+
+
+def _fit(loop: Loop, run: Run, record: RunRecord, initial: Callable[[], TrainState]) -> Fitted:
+    """Initialise, train, and tell every callback that was started how it ended, also when it failed."""
+    progress, began, status = loop.progress, time.perf_counter(), "failed"
+    with ExitStack() as callbacks:
+        for each in loop.experiment.callbacks:
             notify([each], "on_start", run)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
-            up.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))
+            callbacks.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))
         state = initial()
-        if entry.get("ending") is None:
+        if record.ending is not None:
+            reason = str(record.ending["reason"])
+        else:
             state, reason = loop.fit(state)
-            # Who is killed while the last state is saved has ended all the same, and shall not train on.
-            entry["ending"] = {"reason": reason, "step": updates(state), "metrics": progress.scalars}
-            entry["owed"] = {"step": updates(state), "metrics": progress.scalars} if progress.pending_eval else None
-            write(status="ending")
+        is_over = reason not in signals.NAMES
+        if reason and is_over:
+            # A run that is killed while its last state is saved must not train on.
+            record.status, record.ending = "ending", {"reason": reason, "step": updates(state)}
+            record.write()
+        if cut := loop.finish(state, is_over):
+            reason = cut  # the record keeps the ending, so that only what was cut is made up
         else:
-            reason, progress.scalars = entry["ending"]["reason"], dict(entry["ending"]["metrics"])
-        # A signal during the last evaluation leaves the ending in the record, so that this alone is made up.
-        if cut := loop.finish(state, is_over=reason not in signals.NAMES):
-            reason = cut
-        else:
-            del entry["ending"]
+            record.ending = None
         status = "stopped" if reason else "done"
     return state, progress.scalars, reason
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from framework.config import origins
 from framework.config.compose import compose_config, recorded_config
-from framework.runs.resume import read
+from framework.runs.record import read_record
 from framework.runs.run import Result
 from framework.runs.run import resume as resume_config
 from framework.runs.run import run as run_config
@@ -24,8 +24,8 @@ def run(
     """Train, as `python -m framework …` does.
 
     Args:
-      overrides: what one would type, such as `["+experiment=mnist", "seed=1"]`.
-      config_dir: a folder of configs of one's own, as `--config-dir`.
+      overrides: words of a command line, such as `["+experiment=mnist", "seed=1"]`.
+      config_dir: a folder with more configs, as `--config-dir`.
       recorded: a run folder whose `config.yaml` is run again, instead of composing one.
 
     Raises: FrameworkError.
@@ -42,13 +42,13 @@ def resume(run_folder: str | Path, overrides: Sequence[str] = (), force: bool = 
     """Go on with a stopped run, bit for bit as if it had not stopped; a finished one is left as it is.
 
     Args:
-      run_folder: of the run.
+      run_folder: the folder of the stopped run.
       overrides: such as `["train.steps=2000"]`.
       force: allow overrides that change what the run computes.
 
     Raises: FrameworkError.
     """
-    recorded = read(Path(run_folder))
+    read_record(Path(run_folder))  # refuse what is no run folder before anything is written into it
     with origins.told(lambda: origins.recorded(run_folder, overrides)):
         config, _ = recorded_config(run_folder, overrides)
-        return resume_config(recorded, config, force)
+        return resume_config(Path(run_folder), config, force)

@@ -1,4 +1,4 @@
-"""The run folder: made exclusively, with the config and the record of what ran."""
+"""The record of a run, `run.json`: what ran, on what, and how it ended."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from omegaconf import OmegaConf
 
 from framework.api import Run, TrainState
 from framework.checkpoints import snapshot
+from framework.config.safe_load import load_json
 from framework.config.secrets import masked, masked_words
 from framework.contracts import updates
 from framework.distributed import processes
@@ -27,48 +29,119 @@ from framework.ensembles import members
 from framework.errors import StorageError, writing
 from framework.experiment import Experiment
 from framework.registry.entry_points import Plugin
+from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 
-
-def write_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """Write `config.yaml`, resolved, which `python -m framework train RUN` runs again."""
-    _replace(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+PACKAGES = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
+"""Packages whose versions change numbers or files of a run."""
 
 
-def write_record(directory: Path, record: Mapping[str, Any], hidden: Collection[str] = ()) -> None:
-    """Write `run.json`, without the secrets in it."""
-    _replace(directory / "run.json", json.dumps(masked(record, hidden), indent=2) + "\n")
+@dataclass
+class RunRecord:
+    """The content of `run.json`: written as a whole, and checked by type when it is read back.
+
+    Attributes:
+      config: resolved, without secrets.
+      directory: of the run. Not written, nor is `hidden`: the secrets that no file of the run may hold.
+      facts: of the data, as a model needs them to be used, such as an alphabet.
+      inputs: shapes of the model's inputs, with -1 for the batch.
+      members: values, and at the end outcomes, of each member that the run trains side by side.
+      plugins: distribution of each component, by config key.
+      versions: of the packages that the run began with.
+      environment: command, devices, git commit; its items are written beside the other fields, and not read back.
+      resumed: steps where the run went on.
+      status: "running", "ending" once a callback has ended the training, "done", "stopped" or "failed".
+      ending: reason and step of a training that a callback ended, until all that follows is done.
+      seconds: of the last process.
+    """
+
+    config: dict[str, Any]
+    directory: Path = Path()
+    hidden: frozenset[str] = frozenset()
+    name: str = ""
+    seed: int = 0
+    started: str = ""
+    data: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    total_steps: int = 0
+    inputs: object = None
+    members: list[Any] | None = None
+    plugins: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    resumed: list[Any] = field(default_factory=list)
+    status: str = "running"
+    exit_code: int | None = None
+    reason: str | None = None
+    step: int | None = None
+    metrics: dict[str, Any] | None = None
+    ending: dict[str, Any] | None = None
+    seconds: float | None = None
+
+    def write(self) -> None:
+        """Replace `run.json`.
+
+        Raises: StorageError if it cannot be written.
+        """
+        known = {name: value for name, value in vars(self).items() if value is not None and name not in UNREAD}
+        content = masked(known | self.environment, self.hidden)
+        replace_file(self.directory / "run.json", json.dumps(content, indent=2) + "\n")
 
 
-@contextmanager
-def concluding(exit_code: int) -> Iterator[None]:
-    """Where how a run ended cannot be written either, the error that ended it is the one to tell."""
+UNREAD = ("directory", "hidden", "environment")
+"""Fields of a record that are no items of `run.json`."""
+
+
+def read_record(directory: Path) -> RunRecord:
+    """Read the record of a run folder.
+
+    Raises: StorageError if there is none, or a field is of another type.
+    """
     try:
-        yield
-    except StorageError as error:
-        if exit_code == 0:
-            raise
-        LOGGER.warning(str(error))
+        found = load_json(directory / "run.json")
+        if not isinstance(found, dict) or "config" not in found:
+            raise ValueError("it is not complete")
+        types = {name: kind for name, kind in get_type_hints(RunRecord).items() if name in found and name not in UNREAD}
+        for name, kind in types.items():
+            if not _is_a(found[name], kind):
+                raise ValueError(f"its '{name}' is {str(found[name])[:40]!r}")
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{directory} is not a run folder: its run.json cannot be read ({error}).") from error
+    return RunRecord(directory=directory, **{name: found[name] for name in types})
 
 
-def _replace(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader never finds half of it, nor who resumes a killed run."""
-    if processes.index() > 0:
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        partial.write_text(text)
-        partial.replace(path)
+def _is_a(value: object, kind: Any) -> bool:
+    """Return whether a value has a type, a generic one without its arguments, or one of a union."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return isinstance(value, tuple(get_origin(each) or each for each in kinds))
+
+
+def new_record(experiment: Experiment, directory: Path, name: str, hidden: frozenset[str]) -> RunRecord:
+    """Return the record of a run that begins."""
+    return RunRecord(
+        config=experiment.config,
+        directory=directory,
+        hidden=hidden,
+        name=name,
+        seed=experiment.settings.seed,
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        data=experiment.data.source,
+        facts=data_facts(experiment),
+        total_steps=experiment.total_steps,
+        inputs=jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], experiment.data.spec["inputs"]),
+        members=None if experiment.members is None else members.rows(experiment.members),
+        plugins=provenance(experiment.plugins),
+        versions={name: version(name) for name in PACKAGES},
+        environment=environment(),
+    )
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices, command and git commit: what one must know to run it again."""
-    packages = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
+    """Return command, devices and git commit: what one must know, beside versions, to run it again."""
     return {
         "command": masked_words(sys.argv, ()),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version(name) for name in packages},
         "devices": [str(device) for device in jax.local_devices()],
         "git_commit": _git_commit(),
         "process": os.getpid(),
@@ -76,16 +149,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def provenance(plugins: Mapping[str, Plugin]) -> dict[str, dict[str, str]]:
-    """Which distribution each component came from, by config key."""
-    return {
-        key: {"kind": p.kind, "name": p.name, "distribution": p.distribution, "version": p.version, "target": p.target}
-        for key, p in plugins.items()
-    }
-
-
 def _git_commit() -> str | None:
-    """The commit of the folder one works in, where it is a git checkout."""
+    """Return the commit of the current folder; None outside of a git checkout."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -93,58 +158,69 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def run_facts(experiment: Experiment, directory: Path, name: str, state: TrainState | None) -> Run:
-    """What a callback may know of a run that begins from a state, or from the start."""
+def provenance(plugins: Mapping[str, Plugin]) -> dict[str, dict[str, str]]:
+    """Return the distribution of each component, by config key."""
+    return {
+        key: {"kind": p.kind, "name": p.name, "distribution": p.distribution, "version": p.version, "target": p.target}
+        for key, p in plugins.items()
+    }
+
+
+def data_facts(experiment: Experiment) -> dict[str, Any]:
+    """Return facts of the data that a model needs to be used, such as an alphabet."""
+    return dict(experiment.data.facts)
+
+
+def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, state: TrainState | None) -> Run:
+    """Return the facts for callbacks of a run that begins from a state, or from the start."""
     devices = jax.devices()
+    facts = {
+        "data": experiment.data.source,
+        "devices": f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}",
+        "processes": str(processes.count()),
+        "strategy": str(experiment.config["strategy"]["name"]),
+        "directory": str(record.directory),
+    }
     return Run(
-        directory=directory,
-        name=name,
+        directory=record.directory,
+        name=record.name,
         config=experiment.config,
         start_step=0 if state is None else updates(state),
         total_steps=experiment.total_steps,
         steps_per_epoch=experiment.data.steps_per_epoch,
         batch_size=experiment.batch_size,
         parameters=experiment.parameters,
+        facts=masked(facts, record.hidden),
         state_bytes=snapshot.size(experiment.shapes),
-        facts={
-            "data": experiment.data.source,
-            "devices": f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}",
-            "processes": str(processes.count()),
-            "strategy": str(experiment.config["strategy"]["name"]),
-            "directory": str(directory),
-        },
+        history=history,
     )
 
 
-def entry_of(experiment: Experiment, name: str) -> dict[str, Any]:
-    """What run.json says of a run, whatever becomes of it."""
-    shapes = jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], experiment.data.spec["inputs"])
-    return {
-        "name": name,
-        "seed": experiment.settings.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "data": experiment.data.source,
-        "facts": data_facts(experiment),
-        "total_steps": experiment.total_steps,
-        "inputs": shapes,
-        "config": experiment.config,
-        "members": None if experiment.members is None else members.rows(experiment.members),
-        "plugins": provenance(experiment.plugins),
-        **environment(),
-    }
-
-
-def summarise(metrics: Mapping[str, float], directory: Path, reason: str, rows: Sequence[members.Row] | None) -> None:
+def summarise(record: RunRecord) -> None:
     """Log how a run ended: the last value of every tag, the table of its members, and where to look further."""
+    metrics, rows, directory = record.metrics or {}, record.members, record.directory
     hidden = [tag for tag in metrics if tag.startswith("perf/") or (rows and members.is_of_member(tag, metrics))]
     shown = {tag: value for tag, value in metrics.items() if tag not in hidden}
     width = max(map(len, shown), default=0)
     lines = [f"  {tag:<{width}}  {value:.6g}" for tag, value in shown.items() if np.isscalar(value)]
     lines += members.table(rows) if rows else []
-    ended = f"stopped early: {reason}" if reason else "done"
+    ended = f"stopped early: {record.reason}" if record.reason else "done"
     LOGGER.info("\n".join([ended, *lines, f"run folder: {directory}", f"curves:     tensorboard --logdir {directory}"]))
 
 
-def data_facts(experiment: Experiment) -> dict[str, Any]:
-    """What a pipeline says of its data that a model needs to be used, such as an alphabet."""
-    return dict(experiment.data.facts)
+def write_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """Write `config.yaml`, resolved; `python -m framework train RUN` runs it again."""
+    replace_file(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replace a file in one step, so that no reader finds half of it; only process 0 does.
+
+    Raises: StorageError if it cannot be written.
+    """
+    if processes.index() > 0:
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        partial.write_text(text)
+        partial.replace(path)

@@ -1,42 +1,62 @@
-"""One run, from a composed config to a result; and a finished run, back as a function."""
+"""One run, from a composed config to a result."""
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from omegaconf import DictConfig
+import jax
+from omegaconf import DictConfig, open_dict
 
-from framework.api import Run, TrainState
+from framework.api import TrainState
 from framework.config import secrets
 from framework.config.resolve import Settings, extended, plain, settings_of
 from framework.config.settings import RunSettings
 from framework.contracts import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
-from framework.errors import FrameworkError, InterruptError
+from framework.errors import FrameworkError, InterruptError, StorageError, exit_code_of
 from framework.experiment import Experiment, build
 from framework.registry.entry_points import discover
-from framework.runs import folder, logs, record, signals
+from framework.runs import folder, logs, signals
 from framework.runs import resume as resuming
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.folder import check_place
 from framework.runs.lifecycle import train
-from framework.runs.record import data_facts, entry_of, run_facts, summarise
-from framework.runs.trained_model import Trained, trained_model
+from framework.runs.record import RunRecord, data_facts, new_record, read_record, summarise, write_config
+from framework.runs.trained_model import Trained
 from framework.tasks.ema import trained_params
 
 
-class Result(NamedTuple):
-    """What a run leaves behind."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """The end of a run.
 
-    metrics: Mapping[str, float]  # the last value of every tag
+    Attributes:
+      metrics: the last value of every tag.
+      state: the last one.
+      model: the trained model; of several members, the first.
+      directory: the run folder.
+      name: of the experiment.
+      status: "done", or "stopped" if a callback ended the run.
+    """
+
+    metrics: Mapping[str, float]
     state: TrainState
-    model: Trained  # of several members, the first
+    model: Trained
     directory: Path
+    name: str
+    status: str
+
+    def __repr__(self) -> str:
+        shown = [f"{tag} {value:.4g}" for tag, value in self.metrics.items() if tag.startswith(("eval/", "test/"))]
+        ended = f"{self.name}: {self.status} at step {updates(self.state)}"
+        return f"Result({', '.join([ended, *shown[:4]])}, {self.directory})"
 
 
 Watch = Callable[[Experiment], Experiment]
@@ -57,30 +77,30 @@ def run(config: DictConfig, name: str, watch: Watch = lambda experiment: experim
     settings, hidden = settings_of(read), secrets.secrets_of(read)
     secrets.check_names(settings.run._asdict(), hidden)
     with _joined(settings), logs.console():
-        if (recorded := coordination.agree(lambda: _found(settings.run))) is not None:
-            return _resumed(resuming.Recorded(Path(recorded["directory"]), recorded["entry"]), config, False, watch)
+        if coordination.agree(lambda: _is_to_resume(settings.run)):
+            return _resumed(Path(settings.run.dir or ""), config, False, watch)
         coordination.agree(lambda: check_place(settings.run))
-        experiment = _without(watch(build(config, discover())), hidden)
+        experiment = _built(config, hidden, watch)
         name = experiment.settings.run.name or name
         directory = folder.make_directory(experiment.settings.run, name)
         with folder.locked(directory), logs.run_log(directory, hidden):
             folder.check_unused(directory)
-            record.write_config(directory, experiment.config)
-            return _recorded(experiment, directory, entry_of(experiment, name), None, hidden)
+            write_config(directory, experiment.config)
+            return _trained(experiment, new_record(experiment, directory, name, hidden), None)
 
 
-def resume(recorded: resuming.Recorded, config: DictConfig, force: bool) -> Result:
+def resume(directory: Path, config: DictConfig, force: bool) -> Result:
     """Go on with a run from its newest sound checkpoint, in its own folder, as if it had never stopped.
 
     Args:
-      recorded: the run folder.
+      directory: the run folder.
       config: the recorded config, perhaps with overrides.
       force: allow overrides that change what the run computes.
 
     Raises: ConfigError naming such overrides otherwise; StorageError if the folder is in use, and as `run`.
     """
     with _joined(settings_of(plain(extended(config)))), logs.console():
-        return _resumed(recorded, config, force, lambda experiment: experiment)
+        return _resumed(directory, config, force, lambda experiment: experiment)
 
 
 def _joined(settings: Settings) -> AbstractContextManager[None]:
@@ -88,82 +108,89 @@ def _joined(settings: Settings) -> AbstractContextManager[None]:
     return processes.joined(settings.distributed, patience=max(100, 2 * settings.run.watchdog + 60))
 
 
-def _found(settings: RunSettings) -> dict[str, Any] | None:
-    """The run to go on with, if there is one, as process 0 sees it."""
-    directory = Path(settings.dir or "")
-    if settings.resume != "auto" or not settings.dir or not folder.is_begun(directory):
-        return None
-    return {"directory": str(directory), "entry": dict(resuming.read(directory).entry)}
+def _is_to_resume(settings: RunSettings) -> bool:
+    return settings.resume == "auto" and bool(settings.dir) and folder.is_begun(Path(settings.dir or ""))
 
 
-def _resumed(recorded: resuming.Recorded, config: DictConfig, force: bool, watch: Watch) -> Result:
-    hidden = secrets.secrets_of(plain(extended(config)))
-    with folder.locked(recorded.directory), logs.run_log(recorded.directory, hidden):
-        experiment = _without(watch(build(config, discover())), hidden)
-        resuming.check_unchanged(recorded.entry["config"], experiment.config, force)
-        resuming.warn_of_versions(recorded.entry)
-        state = resuming.newest_state(recorded.directory, experiment.places)
-        step = 0 if state is None else updates(state)
-        if state is not None and resuming.is_finished(recorded.entry, step, experiment.total_steps):
-            logs.LOGGER.info(f"{recorded.directory} is done: it has {step} of {experiment.total_steps} steps.")
-            return _result(experiment, recorded.directory, recorded.entry.get("metrics", {}), state)
-        logs.LOGGER.info(f"resuming {recorded.directory} at step {step} of {experiment.total_steps}")
-        record.write_config(recorded.directory, experiment.config)
-        entry = {**entry_of(experiment, recorded.entry["name"]), "started": recorded.entry["started"]}
-        entry["resumed"] = [*recorded.entry.get("resumed", []), step]
-        entry["owed"] = resuming.owed(recorded.entry, step)
-        entry["ending"] = resuming.ending(recorded.entry, step, experiment.total_steps)
-        return _recorded(experiment, recorded.directory, entry, state, hidden)
-
-
-def _without(experiment: Experiment, hidden: frozenset[str]) -> Experiment:
-    """The experiment with a config that can be written down; its components were built from the whole one."""
+def _built(config: DictConfig, hidden: frozenset[str], watch: Watch) -> Experiment:
+    """Build the experiment, then mask the secrets in its config, so that it can be written down."""
+    if "metrics_log" in (config.get("callbacks") or ()):
+        logs.LOGGER.warning("callbacks.metrics_log is ignored: every run writes metrics.jsonl, without a callback.")
+        config = copy.deepcopy(config)
+        with open_dict(config):
+            del config.callbacks["metrics_log"]
+    experiment = watch(build(config, discover()))
     return experiment._replace(config=secrets.masked(experiment.config, hidden))
 
 
-def _recorded(
-    experiment: Experiment, directory: Path, entry: dict[str, Any], state: TrainState | None, hidden: frozenset[str]
-) -> Result:
-    """Run, from a state or from the start, and write into run.json how it ended, whatever happens."""
+def _resumed(directory: Path, config: DictConfig, force: bool, watch: Watch) -> Result:
+    hidden = secrets.secrets_of(plain(extended(config)))
+    with folder.locked(directory), logs.run_log(directory, hidden):
+        former = read_record(directory)
+        experiment = _built(config, hidden, watch)
+        resuming.check_unchanged(former.config, experiment.config, force)
+        resuming.warn_of_versions(former)
+        state = resuming.newest_state(directory, experiment.places)
+        step, total = 0 if state is None else updates(state), experiment.total_steps
+        if state is not None and resuming.is_finished(former, step, total):
+            logs.LOGGER.info(f"{directory} is done: it has {step} of {total} steps.")
+            return _result(experiment, former, state)
+        logs.LOGGER.info(f"resuming {directory} at step {step} of {total}")
+        write_config(directory, experiment.config)
+        record = new_record(experiment, directory, former.name, hidden)
+        record.started, record.resumed = former.started, [*former.resumed, step]
+        record.ending = resuming.pending_end(former, step, total)
+        return _trained(experiment, record, state)
+
+
+def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None) -> Result:
+    """Train from a state, or from the start, and write into run.json how that ended, whatever happens."""
     began = time.perf_counter()
-
-    def write(**outcome: Any) -> None:
-        record.write_record(directory, {**entry, **outcome}, hidden)
-
-    def facts(start: TrainState | None) -> Run:
-        run = run_facts(experiment, directory, entry["name"], start)
-        return run._replace(facts=secrets.masked(run.facts, hidden))
-
-    write(status="running")
-    outcome: dict[str, Any] = {"status": "failed", "exit_code": 1}
+    record.write()
     try:
         with persistent_cache(experiment.settings.run):
-            state, metrics, reason = train(experiment, facts, entry, state, write)
-        outcome = {"status": "stopped" if reason else "done", "exit_code": 0, "reason": reason, "metrics": metrics}
-        outcome["step"] = updates(state)
+            state, record.metrics, reason = train(experiment, record, state)
+        record.step = updates(state)
         if experiment.members is not None:
-            outcome["members"] = members.outcome(experiment.members, state, metrics)
+            record.members = members.outcome(experiment.members, state, record.metrics)
+        record.status, record.exit_code, record.reason = "stopped" if reason else "done", 0, reason
         if reason in signals.NAMES:
-            code = outcome["exit_code"] = signals.exit_code(signals.NAMES[reason])
-            raise InterruptError(f"{reason} at step {updates(state)}; `resume {directory}` goes on from there.", code)
-    except FrameworkError as error:
-        outcome |= {"exit_code": error.exit_code, "reason": str(error)}
-        raise
-    except Exception as error:
-        outcome |= {"reason": f"{type(error).__name__}: {error}"}
+            code = signals.exit_code(signals.NAMES[reason])
+            raise InterruptError(
+                f"{reason} at step {record.step}; `resume {record.directory}` goes on from there.", code
+            )
+    except BaseException as error:
+        is_ours = isinstance(error, FrameworkError)
+        record.status = "stopped" if isinstance(error, InterruptError) else "failed"
+        record.exit_code, record.reason = (
+            exit_code_of(error),
+            str(error) if is_ours else f"{type(error).__name__}: {error}",
+        )
         raise
     finally:
-        with record.concluding(outcome["exit_code"]):
-            write(**outcome, seconds=round(time.perf_counter() - began, 3))
-    summarise(metrics, directory, reason, outcome.get("members"))
-    return _result(experiment, directory, metrics, state)
+        record.seconds = round(time.perf_counter() - began, 3)
+        _conclude(record)
+    summarise(record)
+    return _result(experiment, record, state)
 
 
-def _result(experiment: Experiment, directory: Path, metrics: Mapping[str, float], state: TrainState) -> Result:
-    config = experiment.config
+def _conclude(record: RunRecord) -> None:
+    """Write the final record. If that fails after another error, the other one is raised and this one is a warning."""
+    try:
+        record.write()
+    except StorageError as error:
+        if record.exit_code == 0:
+            raise
+        logs.LOGGER.warning(str(error))
+
+
+def _result(experiment: Experiment, record: RunRecord, state: TrainState) -> Result:
+    config: Mapping[str, Any] = experiment.config
     params, model_state = coordination.addressable((trained_params(state), state.model_state))
     if experiment.members is not None:
         config = members.recorded(config, members.rows(experiment.members)[0])
         params, model_state = members.part_of((params, model_state), 0)
-    model = trained_model(experiment.model, params, model_state, config, data_facts(experiment))
-    return Result(metrics, state, model, directory)
+    inputs = jax.tree.map(lambda leaf: (-1, *leaf.shape[1:]), experiment.data.spec["inputs"])
+    facts, directory = data_facts(experiment), record.directory
+    model = Trained(experiment.model, params, model_state, config, facts, inputs, directory)
+    return Result(record.metrics or {}, state, model, directory, record.name, record.status)

@@ -1,34 +1,43 @@
-"""A finished run, back as a function."""
+"""A trained model as a function: at the end of a run, or read back from its folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from framework.api import Model, PyTree
-from framework.checkpoints import checkpoint
+from framework.api import Model, PyTree, Shape
+from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import steps
 from framework.config import policy
 from framework.ensembles import members
 from framework.errors import StorageError
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
-from framework.runs import resume
+from framework.runs.logs import LOGGER
+from framework.runs.record import RunRecord, read_record
 from framework.tasks.ema import from_checkpoint, in_checkpoint
 from framework.tasks.precision import in_precision
 from framework.tasks.rng import root_key
 from framework.tasks.supervised import predictor
 
 
-class Trained(NamedTuple):
-    """A trained model; calling it maps inputs [B, ...] to outputs.
+@dataclass(frozen=True, eq=False, repr=False)
+class Trained:
+    """A trained model. Calling it maps inputs [B, ...] to outputs.
 
     Attributes:
+      model: the pair of pure functions.
+      params: its parameters.
+      model_state: its state, such as running averages.
       config: of the run, resolved.
-      facts: what its data had to say for those who use the model, such as which characters integers stand for.
+      facts: of its data, as users of the model need them, such as which characters integers stand for.
+      inputs: shapes of its inputs, with -1 for the batch.
+      directory: the run folder.
     """
 
     model: Model
@@ -36,11 +45,26 @@ class Trained(NamedTuple):
     model_state: PyTree
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
-    predict: Callable[[PyTree], PyTree]
+    inputs: Shape
+    directory: Path
+
+    @cached_property
+    def predict(self) -> Callable[[PyTree], PyTree]:
+        """The model in evaluation mode as a compiled function of inputs [B, ...]."""
+        return predictor(self.model, self.params, self.model_state)
 
     def __call__(self, inputs: PyTree) -> PyTree:
         """Apply the model in evaluation mode; compiled once for each shape of inputs."""
         return self.predict(inputs)
+
+    def __repr__(self) -> str:
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        shapes = jax.tree.map(_words, self.inputs, is_leaf=lambda node: isinstance(node, tuple))
+        return f"Trained({self.config['model']['name']}: inputs {shapes}, {size:,} parameters, {self.directory})"
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(['B', *map(str, shape[1:])])}]"
 
 
 def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
@@ -48,41 +72,61 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
 
     Args:
       path: the run folder.
-      step: which checkpoint; null takes the newest.
-      member: which one, of a run that trained several.
+      step: of the checkpoint to read. None takes the newest that is not damaged.
+      member: the one to take, of a run that trained several.
 
-    Raises: StorageError if the folder holds no run, or no such checkpoint or member; ConfigError or PluginError if the
-      model's plugin is missing or has other options.
+    Raises: StorageError if the folder holds no run, or no such checkpoint or member, or the checkpoint is damaged;
+      ConfigError or PluginError if the model's plugin is missing or has other options.
     """
     directory = Path(path)
-    entry = resume.read(directory).entry
-    inputs, config = entry.get("inputs"), entry["config"]
-    if inputs is None or not isinstance(config.get("model"), Mapping):
+    record = read_record(directory)
+    if record.inputs is None or not isinstance(record.config.get("model"), Mapping):
         raise StorageError(f"{directory} is not a run folder: its run.json names no inputs or no model.")
-    policy.check_content(config)
+    policy.check_content(record.config)
+    saved = _saved(directory, step)
+    rows = record.members or []
+    if not 0 <= member < max(len(rows), 1):
+        raise StorageError(f"{directory} holds {max(len(rows), 1)} members, counted from 0; there is no {member}.")
+    config = members.recorded(record.config, rows[member]) if rows else record.config
+    built: Model = Builder(discover()).named("models", config["model"], "model")
+    model = in_precision(built, config.get("precision", "float32"))
+    inputs = jax.tree.map(tuple, record.inputs, is_leaf=lambda node: isinstance(node, list))
+    found = _read(directory, saved, _like(model, inputs, record))
+    found = members.part_of(found, member) if rows else found
+    return Trained(model, from_checkpoint(found), found["model_state"], config, record.facts, inputs, directory)
+
+
+def _saved(directory: Path, step: int | None) -> list[int]:
+    """Return the steps to read from, oldest first. Raises: StorageError if there is none."""
     saved = steps(directory / "checkpoints")
     if not saved or (step is not None and step not in saved):
         raise StorageError(
             f"{directory} holds no checkpoint{'' if step is None else f' of step {step}'}; found {saved}."
         )
-    rows = entry.get("members") or []
-    if not 0 <= member < max(len(rows), 1):
-        raise StorageError(f"{directory} holds {max(len(rows), 1)} members, counted from 0; there is no {member}.")
-    config = members.recorded(config, rows[member]) if rows else config
-    built: Model = Builder(discover()).named("models", config["model"], "model")
-    model = in_precision(built, config.get("precision", "float32"))
-    in_shape = jax.tree.map(tuple, inputs, is_leaf=lambda node: isinstance(node, list))
-    _, params, model_state = jax.eval_shape(lambda key: model.init(key, in_shape)[0:3], root_key(0))
-    like = {**in_checkpoint(params, config.get("ema") is not None), "model_state": model_state}
-    if rows:
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(rows), *leaf.shape), leaf.dtype), like)
-    restored = checkpoint.restore(directory / "checkpoints" / str(saved[-1] if step is None else step), like)
-    restored = members.part_of(restored, member) if rows else restored
-    return trained_model(model, from_checkpoint(restored), restored["model_state"], config, entry.get("facts", {}))
+    return saved if step is None else [step]
 
 
-def trained_model(
-    model: Model, params: PyTree, model_state: PyTree, config: Mapping[str, Any], facts: Mapping[str, Any]
-) -> Trained:
-    """Put a model and its parameters together."""
-    return Trained(model, params, model_state, config, facts, predictor(model, params, model_state))
+def _like(model: Model, inputs: Shape, record: RunRecord) -> dict[str, Any]:
+    """Return shapes of the part of a saved state that a model needs, of all members side by side."""
+    _, params, model_state = jax.eval_shape(lambda key: model.init(key, inputs)[0:3], root_key(0))
+    averaged = record.config.get("ema") is not None
+    like = {"step": jax.ShapeDtypeStruct((), "int32"), "model_state": model_state, **in_checkpoint(params, averaged)}
+    if record.members:
+        axis = len(record.members)
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((axis, *leaf.shape), leaf.dtype), like)
+    return like
+
+
+def _read(directory: Path, saved: list[int], like: dict[str, Any]) -> dict[str, Any]:
+    """Read the newest checkpoint that is not damaged. Raises: StorageError if all are."""
+    errors: list[StorageError] = []
+
+    def reject(step: int, error: StorageError) -> None:
+        errors.append(error)
+        if step != saved[0]:
+            LOGGER.warning(f"{error} An older one is tried.")
+
+    found = read_newest(saved, lambda step: restore_state(directory / "checkpoints", step, like), reject)
+    if found is None:
+        raise errors[-1]
+    return found

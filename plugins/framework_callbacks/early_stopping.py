@@ -1,11 +1,9 @@
-"""An end to training that no longer gets better."""
+"""Early stopping: end a run whose metric no longer gets better."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Literal
 
 from framework.api import Callback, Run, StopTraining
@@ -15,15 +13,15 @@ from framework.errors import ConfigError, nearest
 def early_stopping(
     metric: str = "eval/loss", mode: Literal["min", "max"] = "min", patience: int = 5, min_delta: float = 0.0
 ) -> Callback:
-    """Ends a run in good order once a metric has not improved for `patience` evaluations.
+    """End a run in good order once a metric has not improved for `patience` evaluations.
 
-    A resumed run goes on counting: what was seen before is read from the run folder's `metrics.jsonl`.
+    A resumed run goes on counting: it takes the values before from the run's history.
 
     Args:
       metric: the tag to watch, such as `eval/accuracy`.
-      mode: whether less is better, or more.
+      mode: "min" if low values are good, "max" if high ones are.
       patience: evaluations in a row without an improvement, after which the run ends.
-      min_delta: by how much a value must be better than the best so far to count. NaN is never better.
+      min_delta: the least improvement on the best value that counts. NaN is never better.
 
     Raises: ConfigError if patience is less than 1, min_delta is negative, or the metric is of the test split, which is
       measured after training.
@@ -38,7 +36,7 @@ def early_stopping(
 
 
 class EarlyStopping(Callback):
-    """Compares each value with the best so far."""
+    """Compare each value of a metric with the best so far."""
 
     def __init__(self, metric: str, mode: Literal["min", "max"], patience: int, min_delta: float) -> None:
         self._metric = metric
@@ -49,9 +47,8 @@ class EarlyStopping(Callback):
     def on_start(self, run: Run) -> None:
         self._last_step = run.total_steps
         self._best, self._best_step, self._waited, self._seen = math.inf, 0, 0, 0
-        if run.start_step > 0:
-            for step, value in _recorded(run.directory / "metrics.jsonl", self._metric, run.start_step):
-                self._compare(step, value)
+        for step, value in run.history.series(self._metric):
+            self._compare(step, value)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         if self._metric not in scalars:
@@ -66,7 +63,7 @@ class EarlyStopping(Callback):
 
     def _compare(self, step: int, value: float) -> None:
         if step <= self._seen:
-            return  # it was evaluated again, since the process ended before that was recorded
+            return  # evaluated again: the process was killed before it had recorded its end
         self._seen = step
         if self._sign * value < self._best - self._min_delta:
             self._best, self._best_step, self._waited = self._sign * value, step, 0
@@ -74,20 +71,8 @@ class EarlyStopping(Callback):
             self._waited += 1
 
     def _check_tag(self, scalars: Mapping[str, float]) -> None:
-        """All tags of a split are logged together: where one is there without the metric, the metric is not one."""
+        """Raise ConfigError if the metric's split was logged without it: all tags of a split come together."""
         split = self._metric.partition("/")[0]
         siblings = [tag for tag in scalars if tag.startswith(f"{split}/")]
         if siblings:
             raise ConfigError(f"early_stopping: no metric '{self._metric}' is logged.{nearest(self._metric, siblings)}")
-
-
-def _recorded(path: Path, metric: str, last_step: int) -> Iterator[tuple[int, float]]:
-    """Steps and values of a metric up to a step; a run that was killed may have left half a line."""
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-            step, value = int(entry["step"]), float(entry[metric])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue
-        if step <= last_step:
-            yield step, value

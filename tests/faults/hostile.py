@@ -25,7 +25,7 @@ import numpy as np
 from framework.checkpoints import checkpoint, manifest
 from framework.config.compose import recorded_config
 from framework.errors import FrameworkError
-from framework.runs.resume import read
+from framework.runs.record import read_record as read
 from framework.runs.trained_model import load
 from framework_data.idx import IdxFile, read_idx
 from framework_data.tables import read_split

@@ -11,7 +11,7 @@ from framework.commands.cli import main
 from framework.errors import DifferenceError
 from framework_verify import trail, verify
 
-TINY = [*testing.TINY, "model.dropout=0.25", "callbacks=[metrics_log,checkpoint]", "optimizer.learning_rate=0.01"]
+TINY = [*testing.TINY, "model.dropout=0.25", "callbacks=[checkpoint]", "optimizer.learning_rate=0.01"]
 
 ACME = """
 import itertools

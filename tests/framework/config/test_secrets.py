@@ -22,7 +22,7 @@ def web(token: str = "", note: str = "") -> Callback:
     return Web(token)
 '''
 
-TINY = ["data=digits", "data.size=8", "model.hidden=[4]", "train.steps=1", "callbacks=[web,metrics_log,tensorboard]"]
+TINY = ["data=digits", "data.size=8", "model.hidden=[4]", "train.steps=1", "callbacks=[web,tensorboard]"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from framework import testing
 from framework.errors import ConfigError, NumericalError, StorageError
 from framework.testing import records, run_record, series
 
-WORDS = ["train.steps=10", "train.log_every=1", "train.eval_every=6", "callbacks=[metrics_log]"]
+WORDS = ["train.steps=10", "train.log_every=1", "train.eval_every=6", "callbacks=[]"]
 SWEEP = "strategy.members={seed: 3-5, optimizer.learning_rate: [1e-3, 3e-3, 1e-2]}"
 NOISY = ["model.dropout=0.25", "schedule=warmup_cosine"]
 
@@ -68,7 +68,7 @@ def test_any_number_that_is_traced_can_differ(train, key, values, setting, chose
 
 def test_averages_and_parts_of_batches_are_each_members_own(train):
     chosen = ["ema=0.9", "train.accumulate=2", "model.dropout=0.25"]
-    together = train("strategy=vmapped", SWEEP, *chosen, "callbacks=[metrics_log,checkpoint]")
+    together = train("strategy=vmapped", SWEEP, *chosen, "callbacks=[checkpoint]")
     solo = train("seed=4", "optimizer.learning_rate=3e-3", *chosen)
     assert_is_solo(together, 1, solo)
     inputs = np.ones([2, 6], np.float32)
@@ -121,7 +121,7 @@ def test_how_a_run_is_cut_changes_no_bit_nor_does_reading_batches_from_a_stream(
 
 def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(train):
     chosen = ["strategy=vmapped", "strategy.members={optimizer.learning_rate: [1e-3, 1e38, 1e-2]}", "optimizer=sgd"]
-    whole, part = train(*chosen), train(*chosen, "train.steps=4", "callbacks=[metrics_log,checkpoint]")
+    whole, part = train(*chosen), train(*chosen, "train.steps=4", "callbacks=[checkpoint]")
     resumed = framework.resume(part.directory, ["train.steps=10"])
     assert resumed.state.step.tolist() == whole.state.step.tolist() == [10, 1, 10]
     for left, right in zip(jax.tree.leaves(resumed.state.params), jax.tree.leaves(whole.state.params), strict=True):

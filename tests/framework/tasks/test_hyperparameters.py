@@ -9,7 +9,7 @@ import framework
 from framework import testing
 from framework.testing import records, series
 
-TINY = [*testing.TINY, "train.steps=4", "train.log_every=1", "train.eval_every=0", "callbacks=[metrics_log]"]
+TINY = [*testing.TINY, "train.steps=4", "train.log_every=1", "train.eval_every=0", "callbacks=[]"]
 DECAY = "optimizer.weight_decay={name: linear, init_value: 0.4, end_value: 0.0, transition_steps: 4}"
 FALLING, CONSTANT = [0.4, 0.3, 0.2, 0.1], [0.5] * 4
 

@@ -75,7 +75,7 @@ TINY = [
     "train.steps=8",
     "train.log_every=1",
     "train.eval_every=0",
-    "callbacks=[metrics_log,checkpoint]",
+    "callbacks=[checkpoint]",
 ]
 
 
