@@ -26,6 +26,13 @@ REQUIRED = {
     "mask": "*/W",
     "step_size": -0.1,
 }
+COMMON = ["adadelta", "adafactor", "adagrad", "adam", "adamw", "adan", "amsgrad", "fromage", "lamb", "lars", "lion"]
+COMMON += ["nadam", "noisy_sgd", "novograd", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "sm3", "yogi"]
+COMMON += ["dog", "galore", "muon", "prodigy"]  # of optax.contrib
+COMMON += ["adaptive_grad_clip", "add_decayed_weights", "add_noise", "clip", "clip_by_block_rms", "clip_by_global_norm"]
+COMMON += ["ema", "scale", "scale_by_adam", "scale_by_learning_rate", "scale_by_sm3", "trace"]
+"""One of each family, which every change is held against; the others are slow tests."""
+NAMES = [name if name in COMMON else pytest.param(name, marks=pytest.mark.slow) for name in FACTORIES]
 PARAMS = {"0_Dense": {"W": jnp.array([[1.0, -2.0], [0.5, 0.25], [3.0, 1.5]]), "b": jnp.array([-1.0, 0.75])}}
 MATRIX = {"0_Dense": {"W": PARAMS["0_Dense"]["W"]}}  # one leaf compiles in half the time of two
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -63,7 +70,7 @@ def descend(optimizer, steps=12):
     return jax.lax.fori_loop(0, steps, body, (MATRIX, optimizer.init(MATRIX)))[0]
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_equals_optax_with_every_number_traced(name):
     needed, numbers = options_of(name)
     lower = {key: 0.9 * value for key, value in numbers.items()}
@@ -82,7 +89,7 @@ def test_equals_optax_with_every_number_traced(name):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_state_keeps_its_types(name, dtype):
     """Shapes, dtypes and weakness are a fixed point after init, so that no loop and no second call compiles again."""
     needed, numbers = options_of(name)
@@ -140,6 +147,7 @@ def test_bfloat16_parameters_are_updated_as_precisely_as_they_can_be():
 
 
 def test_catalogue_holds_what_optax_is_known_for():
+    assert set(COMMON) <= set(FACTORIES)
     optimizers = (
         "adabelief adadelta adafactor adagrad adam adamax adamw adan fromage lamb lars lion nadam nadamw novograd"
     )
