@@ -36,7 +36,7 @@ class Environment(NamedTuple):
             "JAX_NUMPY_DTYPE_PROMOTION": "strict",
         }
         words = [str(programs / command[0]), *command[1:]]
-        return subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, timeout=1200, check=False)
 
     def pip(self, *words):
         """Run this interpreter's pip on the environment, without the network."""
@@ -108,7 +108,7 @@ def pip(*words):
     """Run pip, apart from the user's settings and from a PYTHONPATH, on which it would find framework installed."""
     command = [sys.executable, "-m", "pip", "--isolated", *map(str, words)]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
 

@@ -250,7 +250,7 @@ def compose_mutation(text: str, folder: Path, by_command: bool = False) -> str:
     seconds = time.process_time() - began
     if code not in (0, 2) or "Traceback" in err or (code and err.count("\n") != 1):
         return f"exit code {code}: {err.strip()[-300:]}"
-    return f"{seconds:.1f} s" if seconds > 2 else ""
+    return f"{seconds:.1f} s" if seconds > 20 else ""
 
 
 def _settings(folder: Path) -> tuple[int, str]:

@@ -24,7 +24,7 @@ FULL = {1: 3, 2: 40, 3: 400}
 DISK = 4 << 20
 """Bytes of the small disk."""
 
-PROMPT = 1.0
+PROMPT = 10.0
 """Seconds of computing in which a place is refused, after the imports."""
 
 

@@ -49,7 +49,7 @@ def _owned(work: Path, generator: random.Random) -> str | None:
     unstopped = [word for word in words_of(work) if "early_stopping" not in word]
     words = [*unstopped, f"run.dir={folder}", "run.resume=auto"]
     first = fork([*words, *ENDLESS], work / "first.err")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (folder / "metrics.jsonl").exists() and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(generator.uniform(0, 0.5))

@@ -9,7 +9,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
@@ -22,8 +21,8 @@ BY_COMMAND = 20
 """One mutation in so many goes by the command line, which looks its origin up too."""
 
 PLUGINS = {1: (0, 50), 2: (0, 50, 200), 3: (0, 50, 200)}
-EACH = 0.002
-"""Seconds that one more distribution may add to the listing."""
+EACH = 0.02
+"""Seconds of computing that one more distribution may add to the listing, which is ten times what it adds."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,18 +76,6 @@ def attacks(kind: str) -> Callable[[int, Draws], Outcome]:
     return row
 
 
-LISTING = """
-import json, sys, time
-from framework import registry
-from framework.commands.plugins import show
-began = time.perf_counter()
-registry.discover().named("models")
-seconds = time.perf_counter() - began
-show(["layers"])
-print(json.dumps([seconds, [name for name in sys.modules if name.startswith("dummy_")]]))
-"""
-
-
 def discovery(tier: int, draws: Draws) -> Outcome:
     """P2: distributions that nobody names are not imported, and cost next to nothing."""
     seconds, problems = {}, []
@@ -100,7 +87,7 @@ def discovery(tier: int, draws: Draws) -> Outcome:
                 (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dummy_{index}\nVersion: 1.0\n")
                 (info / "entry_points.txt").write_text(f"[framework.models]\nm{index} = dummy_{index}:m\n")
                 (Path(name) / f"dummy_{index}.py").write_text("def m(): ...\n")
-            told = [_output(LISTING, {"PYTHONPATH": name}) for _ in range(3)]
+            told = [_output("plugin_listing.py", PYTHONPATH=name) for _ in range(3)]
             seconds[count] = min(taken for taken, _ in told)
             problems += [f"{count} distributions: imported {names[:3]}" for _, names in told if names]
     each = [(seconds[count] - seconds[0]) / count for count in PLUGINS[tier] if count]
@@ -109,33 +96,11 @@ def discovery(tier: int, draws: Draws) -> Outcome:
     return Outcome(len(seconds), len(problems), (f"discovery with so many more distributions: {figures}", *problems))
 
 
-IMPORTS = """
-import json, sys, threading
-seen = []
-def hook(event, arguments):
-    if event.startswith(("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
-                         "socket.bind", "socket.getaddrinfo", "urllib.")):
-        seen.append(f"{event} {arguments}"[:200])
-sys.addaudithook(hook)
-if CONTROL:
-    import subprocess
-    subprocess.run(["true"])
-import framework, framework.commands.cli, framework.runs.python_api, framework.runs.run
-from framework.registry import entry_points
-from framework.errors import PluginError
-for plugins in (entry_points.discover().every(kind) for kind in kinds.KINDS):
-    for plugin in plugins:
-        plugin.load()
-threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-print(json.dumps([seen, threads]))
-"""
-
-
 def imports(tier: int, draws: Draws) -> Outcome:
     """S3: the core and every plugin that ships with it; the wheel's list of files is `tests/e2e/test_wheel.py`'s."""
-    seen, threads = _output(IMPORTS.replace("CONTROL", "False"), {})
+    seen, threads = _output("imports.py")
     problems = [f"an import did {event}" for event in seen] + [f"an import began thread {name}" for name in threads]
-    if not _output(IMPORTS.replace("CONTROL", "True"), {})[0]:
+    if not _output("imports.py", "control")[0]:
         problems.append("control: a process that was started was not seen")
     paths = [path for path in distribution("framework").files or () if path.suffix == ".pth"]
     foreign = [str(path) for path in paths if not path.name.startswith("__editable__")]
@@ -143,11 +108,10 @@ def imports(tier: int, draws: Draws) -> Outcome:
     return Outcome(1, len(problems), tuple(problems))
 
 
-def _output(code: str, environment: dict[str, str]) -> list:
-    """What a fresh interpreter prints, from JSON."""
-    began = time.monotonic()
+def _output(program: str, *words: str, **environment: str) -> list:
+    """What a program of the tests prints, from JSON."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, ROOT / "tests" / "programs" / program, *words],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -155,5 +119,5 @@ def _output(code: str, environment: dict[str, str]) -> list:
         check=False,
     )
     if done.returncode != 0:
-        raise SystemExit(f"ended with {done.returncode} after {time.monotonic() - began:.0f} s: {done.stderr[-500:]}")
+        raise SystemExit(f"{program} ended with {done.returncode}: {done.stderr[-500:]}")
     return json.loads(done.stdout.splitlines()[-1])

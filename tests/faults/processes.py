@@ -21,7 +21,7 @@ import framework.runs.run
 from framework.runs import signals
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 1200.0
 """Seconds after which a child hangs, by far more than any run here takes."""
 
 

@@ -27,14 +27,11 @@ BATCH = 0.04
 FULL = 5
 """One trial in so many starts an interpreter from nothing, so that its imports are hit too."""
 
-GRACE = 10.0
+GRACE = 100.0
 """Seconds from the first signal to the end: one step and one save take far less."""
 
-SECOND = 1.0
+SECOND = 60.0
 """Seconds from a second signal to the end."""
-
-READY = 0.1
-"""Seconds in which an interpreter comes to its first line; before that, signals are Python's own affair."""
 
 
 def stops(tier: int, draws: Draws) -> Outcome:
@@ -68,8 +65,8 @@ def _evaluating(work: Path, expected: Reference, generator: random.Random, cut: 
     while child.poll() is None and (not batches.exists() or len(batches.read_text().split()) <= first):
         time.sleep(0.01)
     child.wait(generator.uniform(0, 30 * BATCH))
-    sent = time.monotonic()
     child.send(number)
+    sent = time.monotonic()
     if child.wait(GRACE) is None:
         child.end()
         return f"{number.name} in an evaluation: no end within {GRACE} s"
@@ -91,7 +88,9 @@ def _trial(work: Path, index: int, expected: Reference, generator: random.Random
     words = [*expected.words, f"run.dir={folder}", "run.resume=auto"]
     number, twice = generator.choice(CAUGHT), generator.random() < 0.3
     child = start(words, errors) if full else fork(words, errors)
-    child.wait(READY + generator.uniform(0, expected.seconds + 2) if full else generator.uniform(0, expected.seconds))
+    while full and child.poll() is None and not _is_listening(child):
+        time.sleep(0.005)
+    child.wait(generator.uniform(0, expected.seconds + 2 * full))
     child.send(number)
     seconds = GRACE
     if twice:
@@ -112,6 +111,13 @@ def _trial(work: Path, index: int, expected: Reference, generator: random.Random
     if problem:
         return f"{number.name}, ended after {took:.2f} s: {problem}"
     return _go_on(words, folder, errors, expected)
+
+
+def _is_listening(child: Child) -> bool:
+    """The interpreter has come to its first line; before that, signals are Python's own affair."""
+    status = Path(f"/proc/{child.pid}/status").read_text()
+    caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)  # bit n - 1 stands for signal n
+    return all(caught >> (number - 1) & 1 for number in CAUGHT)
 
 
 def _check_saved(child: Child, folder: Path, said: str, expected: Reference, must_say: bool) -> str | None:

@@ -24,13 +24,13 @@ def harness(*words):
 @pytest.mark.slow
 def test_every_row_holds_at_the_first_tier():
     halves = [harness("--tier", "1", *rows.split()) for rows in ROWS]
-    told = [half.communicate(timeout=900)[0] for half in halves]
+    told = [half.communicate(timeout=3600)[0] for half in halves]
     assert [half.returncode for half in halves] == [0, 0], "\n".join(told)
 
 
 def test_an_unknown_row_is_refused_and_no_known_one_is_left_out_here():
     refused = harness("R99")
-    told = refused.communicate(timeout=60)[0]
+    told = refused.communicate(timeout=600)[0]
     assert refused.returncode == 2
     known = re.search(r"no such row: R99; known: (.*)", told)
     assert known and sorted(known[1].split(", ")) == sorted(" ".join(ROWS).split())

@@ -16,7 +16,7 @@ QUICK = ["--steps=8", "--window=4", "--rounds=1", "--attempts=1", "--patience=0"
 
 def bench(*words):
     command = [sys.executable, "-m", "benchmarks", *QUICK, *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_disturbed_trials_alone_are_shown_as_such(trial):
 def test_members_are_measured_in_every_way():
     words = ["--members=2", "--steps=100", "--rounds=1", "--patience=0", "--synthetic=1000", "--ways=vmapped,turn"]
     command = [sys.executable, "-m", "benchmarks.members", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]
     assert [row[0] for row in rows[2:]] == ["vmapped", "turn"]

@@ -78,7 +78,7 @@ def test_plain_lines_are_in_order_of_steps(tmp_path, capsys):
 def test_without_a_terminal_rich_is_not_imported():
     script = "import sys; from framework_callbacks.progress import progress; progress(); print('rich' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=600)
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
@@ -97,7 +97,7 @@ def on_terminal(script, columns):
                 written += part
         except OSError:  # how Linux says that the other end was closed
             pass
-        assert process.wait(30) == 0, written.decode()
+        assert process.wait(300) == 0, written.decode()
     os.close(here)
     return written.decode()
 
