@@ -15,14 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 import framework
 from framework import testing
-from framework.config.compose import compose_config
-from framework.ensembles.task import OwnOrders
 from framework.errors import ConfigError, NumericalError, StorageError
-from framework.runs import run
 from framework.testing import assert_same_bits, records, run_record, series
-from framework_data.pipeline import InMemoryPipeline
 
 WORDS = ["train.steps=12", "train.log_every=1", "train.eval_every=5"]
+PROGRAMS = Path(__file__).parents[2] / "programs"
 
 
 @pytest.fixture
@@ -64,30 +61,22 @@ def test_how_a_run_is_cut_into_chunks_changes_no_bit_and_single_steps_no_digit(t
         assert_same_bits(result.state.params, reference.state.params)
 
 
-def in_memory(examples, prepare):
-    return InMemoryPipeline(examples, {"test": examples}, 16, 16, "bytes or floats", prepare=prepare)
+FEEDING = {"single": ["train.steps_per_call=1"], "resident": [], "streamed": ["train.resident_mib=0"]}
+FED = [(strategy, feeding) for strategy in ("jit", "pmap", "sharded", "eager", "vmapped") for feeding in FEEDING]
+QUICK = [(strategy, feeding) for strategy, feeding in FED if strategy == "jit" or feeding == "resident"]
 
 
-@pytest.mark.parametrize("feeding", [["train.steps_per_call=1"], [], ["train.resident_mib=0"]])
-@pytest.mark.parametrize("strategy", ["jit", "pmap", "sharded", "eager", "vmapped"])
-def test_examples_in_bytes_give_the_losses_of_the_same_as_floats(tmp_path, strategy, feeding):
-    def scale(batch):
-        return {**batch, "inputs": batch["inputs"].astype(np.float32) * np.float32(1 / 255) - np.float32(0.5)}
-
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 6), np.uint8)
-    lying = {"inputs": pixels, "targets": (pixels[:, 0] // 26).astype(np.int32)}
-    words = [*testing.TINY, *WORDS, f"strategy={strategy}", "train.eval_every=0", *feeding]
-    found = []
-    for data in (in_memory(lying, scale), in_memory(scale(lying), lambda batch: batch)):
-
-        def watch(experiment, data=data):
-            batches = data if experiment.members is None else OwnOrders(data, experiment.members.values["seed"])
-            return experiment._replace(data=data, batches=batches)
-
-        config, name = compose_config([*words, f"run.root={tmp_path}"])
-        found.append(series(run.run(config, name, watch), "train/loss"))
-    assert len(found[0]) == 12
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+@pytest.mark.parametrize(
+    ("strategy", "feeding"), [*QUICK, *(pytest.param(*c, marks=pytest.mark.slow) for c in FED if c not in QUICK)]
+)
+def test_examples_in_bytes_give_the_losses_of_the_same_as_floats(tmp_path, install, strategy, feeding):
+    program = (PROGRAMS / "pixels_data.py").read_text()
+    install("pixels", {"framework.data": {"pixels": "pixels_data:pixels"}}, {"pixels_data.py": program})
+    words = ["data=pixels", "model=mlp", "model.hidden=[8]", *WORDS, "train.eval_every=0", f"strategy={strategy}"]
+    words += [*FEEDING[feeding], f"run.root={tmp_path}"]
+    found, expected = (series(framework.run([*words, f"data.scaled={s}"]), "train/loss") for s in (False, True))
+    assert len(found) == 12
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(train):
