@@ -13,7 +13,7 @@ import numpy as np
 
 from framework.api import PyTree, Store
 from framework.checkpoints import shards
-from framework.checkpoints.folder import _flush, _swap, discard
+from framework.checkpoints.folder import put_in_place
 from framework.checkpoints.manifest import MANIFEST, Entry, check_leaves, entries_of, read_manifest, write_manifest
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import as_asked, as_stored, is_shared, on_devices
@@ -22,40 +22,60 @@ from framework.distributed.processes import index
 from framework.errors import FrameworkError, MismatchError, StorageError
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
-from framework.trees import data_by_path, leaves_by_path
+from framework.trees import leaves_by_path
 
 T = TypeVar("T")
 
 
-def save(folder: Path, step: int, tree: PyTree, store: Store = FILES) -> Path:
-    """Write a pytree of arrays to `folder/<step>`, whole or not at all; what stood there before is replaced.
-
-    Raises: StorageError as `commit`; nothing of it stays then.
-    """
-    try:
-        return commit(folder, step, data_by_path(tree), store)
-    except StorageError:
-        discard(folder)
-        raise
-
-
 def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FILES) -> Path:
-    """Write arrays to `folder/<step>`; once that returns, they are saved.
+    """Write arrays to `folder/<step>`, whole or not at all; they are saved when it returns.
 
-    Leaves are stored by their path in the tree, so that NamedTuples, tuples and custom nodes need no code to be read;
-    each with its sha256. The folder appears by one rename, after its files were flushed to the disk.
+    Leaves are stored by their path in the tree, each with its sha256, so that NamedTuples, tuples and custom nodes need
+    no code to be read. The folder appears by one rename, after its files were flushed to the disk.
 
     Args:
       folder: of all checkpoints.
-      step: names this one.
+      step: names this one; a checkpoint of that name is replaced.
       leaves: arrays of JAX or NumPy by path, which nothing may change meanwhile.
       store: writes the arrays.
 
-    Raises: StorageError if it cannot be written; what stood there before is untouched then. What was written of
-      it stays for `discard`, so that who waits for the error has it at once.
+    Raises: StorageError if it cannot be written; an older checkpoint of that name is untouched then. Half-written
+      files stay for `discard`, so that the error reaches its caller at once.
     """
     begin(folder, step)
     return conclude(folder, step, write(folder, step, leaves, store), store)
+
+
+def commit_together(
+    folder: Path, step: int, leaves: Mapping[str, Any], store: Store, barrier: Barrier, cancelled: Callable[[], bool]
+) -> None:
+    """Write this process's part, after process 0 has begun the checkpoint. In process 0, return once all is saved.
+
+    It runs in a thread, beside steps of the devices, and speaks with the others through the key-value store only.
+
+    Args:
+      folder: of all checkpoints, on a file system that the processes share.
+      step: names this one.
+      leaves: as `snapshot` gives them in this process.
+      store: writes the arrays.
+      barrier: made in all processes for this checkpoint.
+      cancelled: tells process 0 to wait no longer for the others.
+
+    Raises: in process 0, the first error of any process.
+    """
+    described: Mapping[str, Any] = {}
+    try:
+        if leaves:
+            described = write(folder, step, leaves, store)
+    except BaseException as error:
+        barrier.tell(error)
+        if index() == 0:
+            raise
+        return
+    barrier.tell(bool(leaves))
+    if index() == 0:
+        _, *wrote = barrier.hear(cancelled)
+        conclude(folder, step, described, store, [process for process, has in enumerate(wrote, 1) if has])
 
 
 def begin(folder: Path, step: int) -> None:
@@ -66,40 +86,38 @@ def begin(folder: Path, step: int) -> None:
 
 
 def write(folder: Path, step: int, leaves: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """Write what this process has of a state, as `snapshot` gives it; what that is it says to process 0 in a file.
+    """Write this process's part of a state, as `snapshot` gives it.
 
-    Returns: the same for process 0 itself.
+    Returns: its description for the manifest; a process other than 0 leaves that in a file for process 0.
 
     Raises: StorageError.
     """
     with _written(folder, step) as partial:
         described = {path: shards.describe(leaf) for path, leaf in leaves.items()}
-        store.write(partial / shards.place_of(store.place, index()), shards.arrays(leaves))
+        store.write(partial / shards.file_of(store.place, index()), shards.arrays(leaves))
         if index() > 0:
             write_manifest(partial, described, store.name, index())
     return described
 
 
 def conclude(folder: Path, step: int, described: Mapping[str, Any], store: Store, others: Sequence[int] = ()) -> Path:
-    """Describe what all processes wrote in one manifest, and rename the folder.
+    """Describe the parts of all processes in one manifest, and give the checkpoint its name.
 
     Args:
-      described: what process 0 wrote.
+      described: the part of process 0.
       others: the processes that wrote as well.
 
     Raises: StorageError.
     """
-    target = folder / str(step)
     with _written(folder, step) as partial:
-        told = []
+        parts = [described]
         for process in others:
             with _reading(partial, MANIFEST):
-                told.append(read_manifest(partial, process)["leaves"])
-            (partial / shards.place_of(MANIFEST, process)).unlink()
-        write_manifest(partial, shards.merge([described, *told]), store.name)
-        _swap(partial, target)
-        _flush(folder)
-    return target
+                parts.append(read_manifest(partial, process)["leaves"])
+            (partial / shards.file_of(MANIFEST, process)).unlink()
+        write_manifest(partial, shards.merge(parts), store.name)
+        put_in_place(partial, folder / str(step))
+    return folder / str(step)
 
 
 def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
@@ -120,7 +138,7 @@ def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
         manifest = read_manifest(path)
         entries = entries_of(manifest["leaves"])
         check_leaves(path, wanted, entries, whole)
-    store = _named(manifest["store"], path)
+    store = _store_of(manifest["store"], path)
     with _reading(path, store.place):
         arrays = _arrays(path, store, wanted, entries)
     restored = [as_asked(arrays.pop(name), leaf) for name, leaf in leaves.items()]
@@ -142,14 +160,12 @@ def restore_state(folder: Path, step: int, like: T, whole: bool = False) -> T:
 def read_newest(
     steps: Sequence[int], read: Callable[[int], T], reject: Callable[[int, StorageError], None]
 ) -> T | None:
-    """Read the newest checkpoint that can be read.
+    """Read the newest checkpoint that is not damaged; None if there is none.
 
     Args:
       steps: that were saved, oldest first.
       read: reads one, such as `restore_state`.
-      reject: is told of each damaged one, before an older one is tried.
-
-    Returns: None if there is none.
+      reject: called with each damaged one, before an older one is tried.
 
     Raises: MismatchError if a sound one is of another model or optimizer.
     """
@@ -165,13 +181,13 @@ def read_newest(
 
 @contextmanager
 def _written(folder: Path, step: int) -> Iterator[Path]:
-    """The hidden folder of a checkpoint. Raises: StorageError for any OSError inside the context."""
+    """Yield the hidden folder of a checkpoint. Raises: StorageError for any OSError inside the context."""
     try:
         yield folder / f".{step}.partial"
     except OSError as error:
-        who = f" by process {index()}" if index() else ""
+        by = f" by process {index()}" if index() else ""
         raise StorageError(
-            f"checkpoint {folder / str(step)} cannot be written{who}: {error.strerror or error}."
+            f"checkpoint {folder / str(step)} cannot be written{by}: {error.strerror or error}."
         ) from error
 
 
@@ -186,8 +202,8 @@ def _reading(path: Path, file: str) -> Iterator[None]:
         raise StorageError(f"checkpoint {path} cannot be read: {file}: {type(error).__name__}: {error}") from error
 
 
-def _named(name: str, path: Path) -> Store:
-    """The store of a name; our own one whoever else claims it.
+def _store_of(name: str, path: Path) -> Store:
+    """Return the store of a name; "files" is always the built-in one.
 
     Raises: ConfigError or PluginError if it is not installed.
     """
@@ -195,21 +211,21 @@ def _named(name: str, path: Path) -> Store:
 
 
 def _arrays(path: Path, store: Store, wanted: Mapping[str, Any], entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """The leaves as they were saved; one after the other those of which this process shall not hold the whole.
+    """Read the leaves as they were saved; those of which this process must not hold the whole, one after the other.
 
-    Raises: ValueError if one is not what was saved, and whatever the store raises.
+    Raises: ValueError if one is not as it was saved, and whatever the store raises.
     """
 
     def fetch(process: int, likes: Mapping[str, Any]) -> Mapping[str, Any]:
-        place = shards.place_of(store.place, process)
-        with _reading(path, place):
-            return store.read(path / place, likes)
+        file = shards.file_of(store.place, process)
+        with _reading(path, file):
+            return store.read(path / file, likes)
 
     def whole(names: Sequence[str]) -> dict[str, Any]:
         likes = {name: wanted[name] for name in names}
         stored = fetch(0, likes)
         found = {name: shards.checked(name, likes, stored, entries[name].sha256) for name in likes}
-        return {name: _placed(array, wanted[name].sharding) for name, array in found.items()}
+        return {name: _on_devices(array, wanted[name].sharding) for name, array in found.items()}
 
     alone = [name for name, like in wanted.items() if entries[name].pieces or is_shared(like)]
     arrays = whole([name for name in wanted if name not in alone])
@@ -219,41 +235,8 @@ def _arrays(path: Path, store: Store, wanted: Mapping[str, Any], entries: Mappin
     return arrays
 
 
-def _placed(array: Any, sharding: jax.sharding.Sharding | None) -> Any:
-    """On the devices of a sharding, also where some belong to other processes."""
+def _on_devices(array: Any, sharding: jax.sharding.Sharding | None) -> Any:
+    """Return an array on the devices of a sharding, of which some may belong to other processes."""
     if sharding is None or isinstance(array, jax.Array):
         return array
     return on_devices(array.shape, sharding, lambda part: array[part])
-
-
-def commit_together(
-    folder: Path, step: int, leaves: Mapping[str, Any], store: Store, errand: Barrier, given_up: Callable[[], bool]
-) -> None:
-    """Write this process's part, after process 0 has begun the checkpoint; it returns in process 0 once all is saved.
-
-    It runs in a thread, beside steps of the devices, and speaks with the others through the key-value store only.
-
-    Args:
-      folder: of all checkpoints, on a file system that the processes share.
-      step: names this one.
-      leaves: as `leaves.snapshot` gives them here.
-      store: writes the arrays.
-      errand: made in all processes for this checkpoint.
-      given_up: whether nobody waits for processes any longer that have not said what they wrote.
-
-    Raises: in process 0, what any process failed with; the others hear it from there.
-    """
-    described: Mapping[str, Any] = {}
-    try:
-        if leaves:
-            described = write(folder, step, leaves, store)
-    except BaseException as error:
-        errand.tell(error)
-        if index() == 0:
-            raise
-        return
-    errand.tell(bool(leaves))
-    if index() == 0:
-        _, *wrote = errand.hear(given_up)
-        others = [process for process, has in enumerate(wrote, 1) if has]
-        conclude(folder, step, described, store, others)

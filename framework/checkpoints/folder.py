@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints: which steps it holds, and how one enters and leaves it."""
+"""The folder of a run's checkpoints: list them, put one in place, delete one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,32 @@ from framework.errors import StorageError, writing
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps that were saved, oldest first; a folder has its name only once it is whole."""
+    """Return the steps that were saved, oldest first; a checkpoint has its name only once it is whole."""
     names = [entry.name for entry in folder.glob("*") if re.fullmatch("0|[1-9][0-9]{0,17}", entry.name)]
     return sorted(int(name) for name in names if (folder / name).is_dir())
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Give a finished folder its name, and flush that to the disk; an older one of that name goes only then.
+
+    Raises: OSError; the older one has its name then.
+    """
+    former = partial.with_name(f"{partial.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if target.exists():
+        target.rename(former)
+    try:
+        partial.rename(target)
+    except OSError:
+        if former.exists():
+            former.rename(target)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: Path) -> None:
@@ -25,14 +48,14 @@ def remove(path: Path) -> None:
 
 
 def set_aside(path: Path) -> None:
-    """Rename a damaged checkpoint so that it is not found again; it is kept for whoever wants to look at it."""
+    """Rename a damaged checkpoint to `<step>.damaged`: it is not found again, and kept to be looked at."""
     target = path.with_name(f"{path.name}.damaged")
     shutil.rmtree(target, ignore_errors=True)
     path.rename(target)
 
 
 def discard(folder: Path) -> None:
-    """Delete what a save that failed left half written: it takes the room of what can still be written."""
+    """Delete the files of a failed save, which take room from the next one."""
     for leftover in folder.glob(".*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -44,40 +67,15 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _swap(partial: Path, target: Path) -> None:
-    """Put a finished folder in the place of another, which goes only once that has worked."""
-    former = partial.with_name(f"{partial.name}.former")
-    shutil.rmtree(former, ignore_errors=True)
-    if not target.exists():
-        partial.rename(target)
-        return
-    target.rename(former)
-    try:
-        partial.rename(target)
-    except OSError:
-        former.rename(target)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    """A rename is on the disk only once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def check_space(folder: Path, copies: int, size: int) -> None:
-    """Compare what is free with what will be needed.
+    """Compare the free space with the space that checkpoints will need.
 
     Args:
       folder: one that exists.
       copies: of the state.
       size: of each, in bytes.
 
-    Raises: StorageError with both figures if there is too little; never where the file system does not tell.
+    Raises: StorageError with both figures if there is too little; never if the file system does not tell.
     """
     with writing(folder):
         usage = shutil.disk_usage(folder)

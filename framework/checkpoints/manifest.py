@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: every leaf with its digest, under a digest of its own."""
+"""The manifest of a checkpoint: every leaf with its digest, under a digest of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framework.checkpoints.npz import FILES
-from framework.checkpoints.shards import Piece, pieces_of, place_of
+from framework.checkpoints.shards import Piece, file_of, pieces_of
 from framework.config.safe_load import load_json
 from framework.errors import MismatchError
 
@@ -21,7 +21,7 @@ NAMED = 3  # leaves that an error names; more make no line
 
 
 class Entry(NamedTuple):
-    """What it says of a leaf."""
+    """The description of a leaf."""
 
     kind: str  # such as "float32[3, 2]"
     sha256: str  # "" if it was written in pieces
@@ -29,32 +29,32 @@ class Entry(NamedTuple):
 
 
 def sealed(leaves: Mapping[str, Any], store: str = FILES.name) -> dict[str, Any]:
-    """A manifest with its own sha256, so that a damaged one is not taken for that of another model or store."""
+    """Return a manifest with its own sha256, so that a damaged one is not taken for that of another model or store."""
     content = {"store": store, "leaves": leaves}
     return {**content, "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
 
 
 def write_manifest(folder: Path, leaves: Mapping[str, Any], store: str, process: int = 0) -> None:
-    """Write that of a checkpoint, or what a process other than 0 has written of one. Raises: OSError."""
-    with (folder / place_of(MANIFEST, process)).open("wb") as file:
+    """Write the manifest of a checkpoint, or of the part of a process other than 0. Raises: OSError."""
+    with (folder / file_of(MANIFEST, process)).open("wb") as file:
         file.write(json.dumps(sealed(leaves, store), indent=1).encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_manifest(folder: Path, process: int = 0) -> dict[str, Any]:
-    """Read one: "store", the name of the one that wrote the arrays, and "leaves", what was said of them, by path.
+    """Read a manifest: "store", the name of the one that wrote the arrays, and "leaves", their descriptions by path.
 
-    Raises: ValueError if these are not the bytes that were written, and whatever JSON raises.
+    Raises: ValueError if it is damaged, and whatever JSON raises.
     """
-    found = load_json(folder / place_of(MANIFEST, process))
+    found = load_json(folder / file_of(MANIFEST, process))
     if sealed(found["leaves"], found["store"]) != found or not isinstance(found["store"], str):
         raise ValueError("its sha256 does not match")
     return found
 
 
 def entries_of(leaves: Mapping[str, Any]) -> dict[str, Entry]:
-    """What a manifest says of each leaf. Raises: ValueError, and what else a forged one leads to."""
+    """Return the description of each leaf. Raises: ValueError, and other errors for a forged manifest."""
     found = {}
     for path, leaf in leaves.items():
         kind = f"{leaf['dtype']}{leaf['shape']}"
@@ -63,7 +63,7 @@ def entries_of(leaves: Mapping[str, Any]) -> dict[str, Entry]:
 
 
 def check_leaves(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Entry], whole: bool) -> None:
-    """Compare what is asked for with what the manifest describes, before anything is allocated.
+    """Compare the leaves that are asked for with those of the manifest, before anything is allocated.
 
     Raises: MismatchError naming the leaves that are missing, or have another shape or dtype.
     """

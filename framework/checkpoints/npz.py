@@ -31,7 +31,7 @@ def write(path: Path, leaves: Mapping[str, Any]) -> None:
 
 
 def read(path: Path, like: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Read some of the leaves, of each no more than it takes, whatever the archive claims.
+    """Read some of the leaves; of each no more bytes than its shape needs, whatever the archive claims.
 
     Raises: ValueError if a member is compressed or of another size, and whatever zipfile and NumPy raise.
     """
@@ -48,7 +48,7 @@ def read(path: Path, like: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def files() -> Store:
-    """One archive, `arrays.npz`, with the bytes of each array under its path: the default."""
+    """Return the default store: one archive, `arrays.npz`, with the bytes of each array under its path."""
     return Store("files", "arrays.npz", write, read)
 
 

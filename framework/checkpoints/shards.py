@@ -1,4 +1,4 @@
-"""Arrays that are cut over processes, as they are saved: each process writes its pieces, and reads those it needs."""
+"""Saving of arrays that are cut over processes: each process writes its pieces, and reads those it needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framework.distributed.processes import index
 
 
 class Piece(NamedTuple):
-    """What a manifest says of one piece."""
+    """The description of one piece in a manifest."""
 
     process: int  # whose file holds it
     box: Box
@@ -23,18 +23,18 @@ class Piece(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """How long it is along each axis."""
+        """Size along each axis."""
         return tuple(stop - start for start, stop in self.box)
 
 
-def place_of(place: str, process: int) -> str:
-    """The file or folder of a process; that of process 0 is the store's own: "arrays.npz", "arrays.1.npz"."""
-    path = Path(place)
-    return place if process == 0 else f"{path.stem}.{process}{path.suffix}"
+def file_of(name: str, process: int) -> str:
+    """Return the name of a process's file or folder: "arrays.npz" of process 0, "arrays.1.npz" of process 1."""
+    path = Path(name)
+    return name if process == 0 else f"{path.stem}.{process}{path.suffix}"
 
 
 def describe(leaf: Any) -> dict[str, Any]:
-    """What a manifest says of a leaf, or of the pieces of it that are written here."""
+    """Return the description of a leaf for the manifest, or of the pieces of it that this process writes."""
     if not isinstance(leaf, LocalShards):
         array = np.asarray(leaf)
         return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}
@@ -46,7 +46,7 @@ def describe(leaf: Any) -> dict[str, Any]:
 
 
 def arrays(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """What a store is given: whole leaves by their path, pieces by path and box, such as "params/0/W[0:4,0:8]"."""
+    """Name the arrays for a store: whole leaves by path, pieces by path and box, such as "params/0/W[0:4,0:8]"."""
     named: dict[str, Any] = {}
     for path, leaf in leaves.items():
         if isinstance(leaf, LocalShards):
@@ -57,7 +57,7 @@ def arrays(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all processes wrote, process 0 first, as one description.
+    """Join the descriptions of all processes, process 0 first.
 
     Raises: ValueError if the pieces of a leaf are not all of it.
     """
@@ -71,9 +71,9 @@ def merge(described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def pieces_of(name: str, entry: Mapping[str, Any]) -> tuple[Piece, ...]:
-    """The pieces of a leaf, of what a manifest says of it.
+    """Return the pieces of a leaf from its description.
 
-    Raises: ValueError if they are not all of it, and what else a forged one leads to.
+    Raises: ValueError if they are not the whole of it, and other errors for a forged manifest.
     """
     found = []
     for piece in entry["pieces"]:
@@ -92,9 +92,9 @@ Fetch = Callable[[int, Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, Any]]
 
 
 def assemble(name: str, like: jax.ShapeDtypeStruct, pieces: Sequence[Piece], fetch: Fetch) -> Any:
-    """A leaf, of which those pieces are read that the devices of this process need; without a sharding, all of them.
+    """Put a leaf together from the pieces that the devices of this process need; without a sharding, from all.
 
-    Raises: ValueError if one is not what was saved.
+    Raises: ValueError if one is not as it was saved.
     """
     whole = tuple((0, stop) for stop in like.shape)
     if like.sharding is None:
@@ -121,9 +121,9 @@ def _read(name: str, like: jax.ShapeDtypeStruct, pieces: Sequence[Piece], fetch:
 
 
 def checked(name: str, likes: Mapping[str, Any], found: Mapping[str, Any], expected: str) -> Any:
-    """A stored array, if it is what was asked for, to the bit.
+    """Return a stored array.
 
-    Raises: ValueError.
+    Raises: ValueError if its shape, dtype or sha256 differs from what was saved.
     """
     like, stored = likes[name], found[name]
     if stored.shape != like.shape or np.dtype(stored.dtype) != np.dtype(like.dtype):
@@ -134,7 +134,7 @@ def checked(name: str, likes: Mapping[str, Any], found: Mapping[str, Any], expec
 
 
 def _region(box: Box, dtype: Any, found: Mapping[Box, np.ndarray]) -> np.ndarray:
-    """The values of a box, put together from those of others."""
+    """Put the values of a box together from those of others."""
     if box in found:
         return np.asarray(found[box])
     region = np.empty([stop - start for start, stop in box], dtype)

@@ -1,4 +1,4 @@
-"""The leaves of a state as they are saved: by path, keys as numbers, copied to where no step changes them."""
+"""Snapshot of a state for saving: leaves by path, keys as numbers, copied to where no step changes them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from framework.distributed.processes import index
 from framework.trees import _is_key, data_by_path
 
 Box = tuple[tuple[int, int], ...]
-"""A part of an array: where it begins and ends along each axis."""
+"""A part of an array: (start, stop) along each axis."""
 
 
 class LocalShards(NamedTuple):
-    """What one process holds of an array that is cut over processes."""
+    """The pieces that one process holds of an array that is cut over processes."""
 
     shape: tuple[int, ...]  # of the whole
     dtype: Any
@@ -28,49 +28,49 @@ class LocalShards(NamedTuple):
 
 
 def size(tree: PyTree) -> int:
-    """Bytes of a tree's leaves, which may be shapes."""
+    """Return the bytes of a tree's leaves, which may be `jax.ShapeDtypeStruct`."""
     return sum(map(size_of, jax.tree.leaves(tree)))
 
 
 def size_of(leaf: Any) -> int:
-    """Bytes of a leaf on the disk."""
+    """Return the bytes of a leaf on the disk."""
     like = as_stored(leaf)
     return math.prod(like.shape) * np.dtype(like.dtype).itemsize
 
 
 def as_stored(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of a leaf on the disk, where keys are numbers, and where it shall lie if that is said."""
+    """Return shape and dtype of a leaf on the disk, where keys are numbers, with its sharding if it has one."""
     like = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
     sharding = None if _is_key(leaf) or not isinstance(leaf, jax.ShapeDtypeStruct) else leaf.sharding
     return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=sharding)
 
 
 def as_asked(stored: Any, leaf: Any) -> Any:
-    """A stored array as the leaf that was asked for, in memory of its own."""
-    array = stored if isinstance(stored, jax.Array) else _freed(jax.numpy.array(stored))
+    """Return a stored array as the leaf that was asked for, in memory of its own."""
+    array = stored if isinstance(stored, jax.Array) else _copied(jax.numpy.array(stored))
     return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if _is_key(leaf) else array
 
 
 def on_devices(
     shape: tuple[int, ...], sharding: jax.sharding.Sharding, values: Callable[[Any], np.ndarray]
 ) -> jax.Array:
-    """An array put together on the devices of a sharding, each with its own part alone, in memory of its own.
+    """Make an array on the devices of a sharding, each with its own part alone, in memory of its own.
 
     Args:
-      values: the values of a part, which JAX gives as slices.
+      values: returns the values of a part, which is a tuple of slices.
     """
     parts = sharding.addressable_devices_indices_map(shape).items()
-    own = [_freed(jax.numpy.array(values(part), device=device)) for device, part in parts]
+    own = [_copied(jax.numpy.array(values(part), device=device)) for device, part in parts]
     return jax.make_array_from_single_device_arrays(shape, sharding, own)
 
 
 def snapshot(tree: PyTree) -> dict[str, Any]:
-    """The leaves by path, as they are in this moment: what is done to the tree afterwards does not reach them.
+    """Copy the leaves by path, so that later changes of the tree do not reach them.
 
-    A leaf that one device holds whole is copied to the host. One that is cut over devices stays cut, in memory of its
-    own: on the host where the devices have such memory, beside the original on a CPU. Of one that is cut over processes
-    each has, as `LocalShards` on its host, the pieces of which the first copy lies on its devices; what every process
-    holds whole, process 0 alone has.
+    A leaf that one device holds whole is copied to the host. A leaf that is cut over devices stays cut, in memory of
+    its own: on the host where the devices have such memory, beside the original on a CPU. Of a leaf that is cut over
+    processes, each process copies the pieces whose first copy lies on its devices, as `LocalShards` on its host. Leaves
+    that every process holds whole are copied by process 0 alone.
     """
     leaves = {path: leaf for path, leaf in data_by_path(tree).items() if index() == 0 or is_shared(leaf)}
     for leaf in leaves.values():
@@ -80,28 +80,28 @@ def snapshot(tree: PyTree) -> dict[str, Any]:
 
 
 def is_cut(leaf: Any) -> bool:
-    """Whether no device holds the whole of an array."""
+    """Return whether no device holds the whole of an array."""
     return isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
 
 
 def is_shared(leaf: Any) -> bool:
-    """Whether an array is cut, over devices of more than one process; or shall be, by what its shape says."""
+    """Return whether an array is cut over devices of more than one process, or a shape asks for that."""
     where = getattr(leaf, "sharding", None)
     return where is not None and not where.is_fully_addressable and not where.is_fully_replicated
 
 
 def box_of(part: Sequence[slice], shape: Sequence[int]) -> Box:
-    """Where a part of an array lies, as JAX says it."""
+    """Return the box of a part that JAX gives as slices."""
     return tuple(piece.indices(size)[:2] for piece, size in zip(part, shape, strict=True))
 
 
 def digest(array: np.ndarray) -> str:
-    """The sha256 of an array's bytes."""
+    """Return the sha256 of an array's bytes."""
     return hashlib.sha256(as_bytes(array).data).hexdigest()
 
 
 def as_bytes(array: np.ndarray) -> np.ndarray:
-    """As uint8 [bytes], without a copy if it is contiguous: NumPy's own format does not know bfloat16 and its kin."""
+    """View an array as uint8 [bytes]; NumPy's own format does not know bfloat16. A copy if it is not contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
@@ -112,7 +112,7 @@ def _copy(leaf: Any) -> Any:
         own = {box: np.array(jax.device_get(data)) for box, data in _first_copies(leaf).items()}
         return LocalShards(leaf.shape, leaf.dtype, own)
     if not is_cut(leaf):
-        # On a CPU what comes back is the device's own memory, which the next step may write to.
+        # On a CPU, device_get returns the device's own memory, which the next step may write to.
         return np.array(jax.device_get(leaf))
     if next(iter(leaf.devices())).platform == "cpu":
         return jax.numpy.copy(leaf)
@@ -126,20 +126,20 @@ def _parts_for_host(leaf: Any) -> list[jax.Array]:
 
 
 def _first_copies(leaf: jax.Array) -> dict[Box, jax.Array]:
-    """The pieces of an array that are here and nowhere before."""
+    """Return the pieces of an array whose first copy is in this process."""
     own = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
     return {box_of(shard.index, leaf.shape): shard.data for shard in own}
 
 
-def _freed(copied: jax.Array) -> jax.Array:
-    """What was copied from NumPy, once its memory there can be free: JAX holds it to the next collection of garbage."""
-    copied.block_until_ready()
+def _copied(array: jax.Array) -> jax.Array:
+    """Wait for a copy from NumPy, and free NumPy's buffer: JAX holds it to the next garbage collection."""
+    array.block_until_ready()
     gc.collect(0)
-    return copied
+    return array
 
 
 def _key_impl(leaf: Any) -> str:
-    """The kind of a key, also of one that is only a shape and a dtype, which `jax.random.key_impl` refuses."""
+    """Return the kind of a key, also of a `jax.ShapeDtypeStruct`, which `jax.random.key_impl` refuses."""
     found: list[Any] = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
     return found[0]

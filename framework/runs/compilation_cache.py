@@ -19,11 +19,11 @@ SETTINGS = {
 }
 
 KEPT = 0.8
-"""Share of the limit that a sweep leaves, so that not every run has to sweep."""
+"""Share of the limit that is left after a sweep, so that not every run has to sweep."""
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/framework/jax`, or the same under `~/.cache`."""
+    """Return `$XDG_CACHE_HOME/framework/jax`, or the same under `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "framework" / "jax"
 
 
@@ -31,13 +31,13 @@ def cache_folder() -> Path:
 def persistent_cache(run: RunSettings) -> Iterator[None]:
     """Use the cache inside the context; a folder that the user gave JAX (`JAX_COMPILATION_CACHE_DIR`) stays in force.
 
-    A damaged entry is compiled anew, with a warning from JAX. The settings are put back afterwards, and our own folder
-    is swept. (JAX's own limit needs the package `filelock`, takes a lock for each program that is read, and fails
-    where entries were written without it.)
+    A damaged entry is compiled anew, with a warning from JAX. The settings are put back afterwards, and the default
+    folder is swept. (JAX's own limit needs the package `filelock`, takes a lock for each program that is read, and
+    fails where entries were written without it.)
 
     Args:
-      run: its `compilation_cache` says whether, and `compilation_cache_size` how much our own folder may hold; the
-        user's is left alone.
+      run: `compilation_cache` switches the cache on, `compilation_cache_size` limits the default folder. A folder that
+        the user gave is not swept.
     """
     if not run.compilation_cache:
         yield
@@ -55,10 +55,10 @@ def persistent_cache(run: RunSettings) -> Iterator[None]:
 
 
 def sweep(folder: Path, limit: int) -> None:
-    """If the files of a folder hold more than `limit` bytes, remove those that were not used for longest.
+    """Remove the least recently used files of a folder, if its files hold more than `limit` bytes.
 
-    Where the file system keeps no access times, the oldest go first. Other processes may sweep, read and write
-    meanwhile: a file that is gone is not missed, and JAX compiles anew what it cannot find.
+    If the file system keeps no access times, the oldest go first. Other processes may sweep, read and write meanwhile:
+    a missing file is no error, and JAX compiles anew what it cannot find.
     """
     files = []
     with suppress(OSError), os.scandir(folder) as entries:

@@ -1,4 +1,4 @@
-"""Whether a run can be written where it shall go: seen before anything heavy is imported, built or compiled."""
+"""The folder of a run: check that it can be written before anything heavy is done, make it, lock it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from framework.distributed import coordination
 from framework.errors import StorageError, writing
 
 PROBE_BYTES = 4096
-"""One block: enough for the file system to have to find room."""
+"""One block, for which the file system has to find room."""
 
 
 def check_place(settings: RunSettings) -> None:
-    """Look at the nearest folder above the run's that exists. Nothing is written.
+    """Check that a run folder can be made, by the nearest folder above it that exists. Write nothing.
 
-    Raises: StorageError if it is a file, cannot be written, or the name is none that the file system takes.
+    Raises: StorageError if that is a file or cannot be written, or if the file system does not take the name.
     """
     key, path = ("run.dir", settings.dir) if settings.dir else ("run.root", settings.root)
     folder = Path(path).absolute()
@@ -41,7 +41,7 @@ def check_place(settings: RunSettings) -> None:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the first above it that exists."""
+    """Return the folder, or the first above it that exists."""
     try:
         os.stat(folder)  # noqa: PTH116 - Path.exists takes an impossible name for a missing one
     except (FileNotFoundError, NotADirectoryError):
@@ -50,11 +50,11 @@ def _nearest(folder: Path) -> Path:
 
 
 def make_folder(folder: Path, exist_ok: bool) -> None:
-    """Make a run folder for its owner and group, and what is missing above it; others write in none of them.
+    """Make a run folder for its owner and group, and the missing folders above it. Others cannot write in them.
 
-    Only the umask may leave less. A folder that exists keeps the permissions that it has.
+    The umask may take more permissions away. A folder that exists keeps those that it has.
 
-    Raises: OSError if it cannot be made, FileExistsError if it is a file, or exists and may not.
+    Raises: OSError if it cannot be made; FileExistsError if it is a file, or if it exists without `exist_ok`.
     """
     for parent in reversed(folder.parents):
         if not parent.exists():
@@ -79,7 +79,7 @@ def probe(folder: Path) -> None:
 
 
 def make_directory(settings: RunSettings, name: str) -> Path:
-    """Make `root/name/<time>-<id>`, or `run.dir`, which must not hold a run yet; process 0 does, for all.
+    """Make `root/name/<time>-<id>`, or `run.dir`, which must not hold a run yet; process 0 makes it for all.
 
     Raises: StorageError if it cannot be made or written.
     """
@@ -93,7 +93,7 @@ def _made(settings: RunSettings, name: str) -> Path:
             make_folder(directory, exist_ok=True)
         else:
             directory = _fresh(directory)
-        # Who was killed before its first step left an empty record; its lock tells whether it was.
+        # A run that was killed before its first step left an empty record; the lock tells whether it still runs.
         with (directory / "run.json").open("a" if settings.resume == "auto" and not is_begun(directory) else "x"):
             pass
     except FileExistsError as error:
@@ -105,15 +105,15 @@ def _made(settings: RunSettings, name: str) -> Path:
 
 
 def is_begun(directory: Path) -> bool:
-    """Whether a folder holds the record of a run."""
+    """Return whether a folder holds the record of a run."""
     path = directory / "run.json"
     return path.exists() and path.stat().st_size > 0
 
 
 def check_unused(directory: Path) -> None:
-    """Once it is locked, nobody else can have begun a run in a folder.
+    """Check a folder once more after it is locked.
 
-    Raises: StorageError if somebody did between the making and the locking of it.
+    Raises: StorageError if another process began a run in it between making and locking.
     """
 
     def check() -> None:
@@ -124,7 +124,7 @@ def check_unused(directory: Path) -> None:
 
 
 def _fresh(parent: Path) -> Path:
-    """A folder `<time>-<id>` that this process made; of many started in one second, two may draw one id."""
+    """Make a folder `<time>-<id>`; draw again if another process, started in the same second, drew the same id."""
     while True:
         directory = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         with suppress(FileExistsError):
@@ -134,7 +134,7 @@ def _fresh(parent: Path) -> Path:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Own a run folder. The lock is the kernel's, so that it ends with its process, however that ends.
+    """Own a run folder inside the context. The kernel holds the lock, so that it ends with its process in any case.
 
     Raises: StorageError naming the process that owns the folder.
     """
@@ -145,7 +145,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 def _lock(directory: Path, held: ExitStack) -> None:
     path = directory / "lock"
-    with writing(path):  # unbuffered, lest closing it fails once more where a full disk took nothing
+    with writing(path):  # unbuffered: on a full disk, closing a buffered file would fail once more
         file = held.enter_context(path.open("ab+", buffering=0))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

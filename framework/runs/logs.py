@@ -17,9 +17,9 @@ LOGGER = logging.getLogger("framework")
 
 @contextmanager
 def console() -> Iterator[None]:
-    """Show the framework's log as plain lines on stderr while a run lasts, and leave logging as it was.
+    """Show the framework's log as plain lines on stderr inside the context, and leave logging as it was.
 
-    Of several processes only process 0 shows more than errors.
+    Of several processes, only process 0 shows more than errors.
     """
     with _handling(_Console(), logging.Formatter("%(message)s")):
         level = LOGGER.level
@@ -32,7 +32,7 @@ def console() -> Iterator[None]:
 
 @contextmanager
 def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
-    """Copy the framework's log into `run.log`, without the secrets in it."""
+    """Copy the framework's log into `run.log` inside the context, without the secrets in it."""
     if processes.index() > 0:
         yield
         return
@@ -53,7 +53,7 @@ class _Masking(logging.Formatter):
 
 
 class _LogFile(logging.FileHandler):
-    """Says once that the disk takes no more lines, which stand on stderr as well; whether a run goes on is not its."""
+    """A log file whose failed write is one line on stderr, once; it does not end the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         self.setLevel(logging.CRITICAL + 1)
@@ -61,7 +61,7 @@ class _LogFile(logging.FileHandler):
 
 
 class _Console(logging.Handler):
-    """Writes to what stderr is at that moment: a live progress bar redirects it."""
+    """A handler that looks up stderr for each line: a live progress bar redirects it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(self.format(record) + "\n")
@@ -77,5 +77,5 @@ def _handling(handler: logging.Handler, formatter: logging.Formatter) -> Iterato
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.propagate = propagated
-        with suppress(OSError):  # said already
+        with suppress(OSError):  # reported already
             handler.close()

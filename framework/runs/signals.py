@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SLURM's SIGUSR2 as a request to stop in good order; a second one stops at once."""
+"""Signals: SIGTERM, SIGINT and SLURM's SIGUSR2 ask a run to stop in good order; a second one stops it at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = {number.name: number for number in CAUGHT}
 
 
 def leave_when_asked() -> None:
-    """End the process at the first signal, with its exit code and one line, until a run begins and after it ended."""
+    """End the process at the first signal, with its exit code and one line, before a run begins and after it ended."""
 
     def leave(number: int, _: object) -> None:
         line = f"error[interrupted]: {signal.Signals(number).name} while no step was being made; nothing was lost.\n"
@@ -27,18 +27,18 @@ def leave_when_asked() -> None:
 
 
 def _ignore() -> None:
-    """While the interpreter ends, which gives signals back their deadly default, all is said and done."""
+    """Ignore signals while the interpreter ends; it would give them back their deadly default."""
     for number in CAUGHT:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
-    """Catch the signals inside the context; what is yielded tells the first that came, or None.
+    """Catch the signals inside the context; yield a function that returns the first that came, or None.
 
     The first is only noted: the loop looks for it between steps. Python runs its handlers between bytecodes, which
-    never come while XLA compiles, so it is a thread reading the wake-up pipe that ends the process at the second one.
-    Outside the main thread signals cannot be caught, and nothing is.
+    never come while XLA compiles, so a thread that reads the wake-up pipe ends the process at the second one. Outside
+    the main thread signals cannot be caught; then the function returns None.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -59,7 +59,7 @@ def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
 
 
 def _watch(reading: int, seen: list[signal.Signals]) -> None:
-    """Note the first signal; at the second, leave: what is on the disk is whole at any moment."""
+    """Note the first signal; end the process at the second. Files on the disk are whole at any moment."""
     while byte := os.read(reading, 1):
         if byte[0] in CAUGHT:
             seen.append(signal.Signals(byte[0]))
@@ -69,5 +69,5 @@ def _watch(reading: int, seen: list[signal.Signals]) -> None:
 
 
 def exit_code(number: signal.Signals) -> int:
-    """130 after SIGINT; 143 after SIGTERM, and after the SIGUSR2 by which SLURM announces it."""
+    """Return 130 after SIGINT; 143 after SIGTERM, and after the SIGUSR2 by which SLURM announces it."""
     return 130 if number == signal.SIGINT else 143

@@ -128,5 +128,5 @@ def _read(directory: Path, saved: list[int], like: dict[str, Any]) -> dict[str, 
 
     found = read_newest(saved, lambda step: restore_state(directory / "checkpoints", step, like), reject)
     if found is None:
-        raise errors[-1]
+        raise errors[0]
     return found

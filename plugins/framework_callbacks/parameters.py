@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from framework.api import Parameter
 
 TABLE_ROWS = 30
-"""A table with more rows is told by top-level layer."""
+"""A longer table has one row for each top-level layer."""
 
 Row = tuple[str, str, int]
 
 
 def parameter_table(parameters: Sequence[Parameter], width: int = 80) -> list[str]:
-    """Path, shape, size and total as aligned lines; long paths lose their beginning to keep lines within the width."""
+    """Return path, shape, size and total as aligned lines of at most `width` letters; long paths lose their start."""
     rows = [(p.path, " × ".join(map(str, p.shape)) or "scalar", p.size) for p in parameters]
     rows = rows if len(rows) <= TABLE_ROWS else _shorten(_by_layer(parameters))
     head, foot = ("parameter", "shape", "size"), ("total", "", f"{sum(p.size for p in parameters):,}")
@@ -29,14 +29,14 @@ def _clip(path: str, width: int) -> str:
 
 
 def _by_layer(parameters: Sequence[Parameter]) -> list[Row]:
-    """One row for each run of parameters of the same top-level layer."""
+    """Return one row for each group of neighbouring parameters of the same top-level layer."""
     layers = itertools.groupby(parameters, key=lambda parameter: parameter.path.partition("/")[0])
     members = [(layer, list(group)) for layer, group in layers]
     return [(layer, f"{len(group)} arrays", sum(p.size for p in group)) for layer, group in members]
 
 
 def _shorten(rows: list[Row]) -> list[Row]:
-    """The first and last rows, and in one row what lies between."""
+    """Return the first and last rows, with one row for all between."""
     if len(rows) <= TABLE_ROWS:
         return rows
     half = TABLE_ROWS // 2

@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from framework.errors import ConfigError
 from framework_callbacks.parameters import parameter_table
 
 DRAW_SECONDS = 0.1
-"""The least time between two drawings of the bar, each of which takes about half a millisecond from the loop."""
+"""Least time between two drawings of the bar; each takes about half a millisecond from the loop."""
 
 
 def progress(seconds: float = 5.0) -> Callback:
-    """Parameter table and progress on stderr: a live bar on a terminal, plain lines elsewhere.
+    """Show the parameter table and progress on stderr: a live bar on a terminal, plain lines elsewhere.
 
     Args:
-      seconds: away from a terminal, at most one line in this time, besides every evaluation and the last step.
+      seconds: least time between two plain lines, besides those of evaluations and the last step.
 
     Raises: ConfigError if seconds is negative.
     """
@@ -32,7 +32,7 @@ def progress(seconds: float = 5.0) -> Callback:
 
 
 class PlainProgress(Callback):
-    """Lines without control codes."""
+    """Progress as lines without control codes."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -63,7 +63,7 @@ class PlainProgress(Callback):
 
 
 class LiveProgress(Callback):
-    """A bar that is drawn when there is something to tell, by the loop's own thread: another would slow the loop."""
+    """Progress as a bar, drawn by the loop's own thread when a number changes: another thread would slow the loop."""
 
     def __init__(self) -> None:
         self._live: Any = None
@@ -113,7 +113,7 @@ class LiveProgress(Callback):
 
 
 class Pace:
-    """Where a run is and how long it will take, from the first logged step on: what comes before is compiling."""
+    """Position and speed of a run, measured from the first logged step on, which leaves compiling out."""
 
     def __init__(self, run: Run) -> None:
         self.total = run.total_steps
@@ -122,7 +122,7 @@ class Pace:
         self._rate: list[str] = []
 
     def update(self, step: int, scalars: Mapping[str, float]) -> list[str]:
-        """Examples per second and time left, as far as they are known."""
+        """Return examples per second and time left, as far as they are known."""
         now = time.monotonic()
         if (rate := scalars.get("perf/examples_per_second")) is not None:
             self._rate = [f"{metric_prefix(rate)} examples/s"]
@@ -142,20 +142,20 @@ class Pace:
 
 
 def split_numbers(scalars: Mapping[str, float], split: str) -> list[str]:
-    """Loss and metrics of a split, such as "loss 0.25". The parts of metrics of many numbers are left to the files."""
+    """Return loss and metrics of a split, such as "loss 0.25", without the parts of metrics of many numbers."""
     tags = [tag for tag in scalars if tag.startswith(f"{split}/") and tag.count("/") == 1]
     return [f"{tag.partition('/')[2]} {scalars[tag]:.4g}" for tag in tags if tag != "train/learning_rate"]
 
 
 def evaluations(scalars: Mapping[str, float]) -> list[str]:
-    """A line for each split that was evaluated."""
+    """Return one line for each split that was evaluated."""
     splits = dict.fromkeys(tag.partition("/")[0] for tag in scalars)
     numbers = {split: split_numbers(scalars, split) for split in splits if split not in ("train", "perf")}
     return [f"{split}: {'  '.join(told)}" for split, told in numbers.items() if told]
 
 
 def metric_prefix(number: float) -> str:
-    """Three digits and a prefix: 12345 is "12.3k"."""
+    """Return a number with three digits and a prefix: 12345 is "12.3k"."""
     for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size * 0.9995:
             return f"{number / size:.3g}{prefix}"
@@ -163,7 +163,7 @@ def metric_prefix(number: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds: "0:31", "1:02:03"."""
+    """Return hours, minutes and seconds: "0:31", "1:02:03"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

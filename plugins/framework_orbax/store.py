@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint by Orbax: what is cut over devices is written, and read back, in its pieces."""
+"""Orbax as a store of checkpoints: arrays that are cut over devices are written and read back in their pieces."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from framework.errors import ConfigError
 
 
 def orbax() -> Store:
-    """A folder, `arrays`, in Orbax's own layout (OCDBT), which other tools read; needs `pip install framework[orbax]`.
+    """Store arrays in a folder, `arrays`, in Orbax's layout (OCDBT); needs `pip install framework[orbax]`.
 
     Raises: ConfigError if Orbax is not installed.
     """
-    # Only looked for: to import it takes a second, which no run should pay that does not save or restore with it.
+    # Not imported here: that takes a second, for which only runs should pay that save or restore with it.
     if importlib.util.find_spec("orbax") is None or importlib.util.find_spec("orbax.checkpoint") is None:
         raise ConfigError(
             "orbax-checkpoint is not installed, which writes and reads this; pip install framework[orbax]."
         )
-    # What one process alone has it writes in process 0 only; what it writes together needs collectives of its own.
+    # Orbax writes in process 0 alone, or with collectives of its own, which would disturb those of the steps.
     return Store("orbax", "arrays", write, read, everywhere=False)
 
 
 def write(path: Path, leaves: Mapping[str, Any]) -> None:
     """Write a folder and flush it to the disk.
 
-    Raises: OSError, also where Orbax or TensorStore say in other words that they could not write.
+    Raises: OSError, also for errors of other types by which Orbax or TensorStore report a failed write.
     """
     from orbax.checkpoint import args
 
@@ -53,11 +53,11 @@ def write(path: Path, leaves: Mapping[str, Any]) -> None:
 
 
 def read(path: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
-    """Read some of the leaves: those with a sharding that lies in this process straight into it, others to the host.
+    """Read some of the leaves: those with a sharding within this process straight to its devices, others to the host.
 
     Nothing is cast or padded: dtype and shape are those that were written.
 
-    Raises: ValueError with what Orbax and TensorStore say of a damaged folder.
+    Raises: ValueError with the message of Orbax or TensorStore for a damaged folder.
     """
     from orbax.checkpoint import RestoreArgs, args
 
@@ -74,7 +74,7 @@ def read(path: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Any]
 
 
 def _restored(path: Path, given: Any) -> tuple[Any, str]:
-    """What Orbax reads, or why it cannot. When this returns, the error and the reads that it holds can be collected."""
+    """Return the arrays, or the reason why Orbax cannot read them; then the error and its reads can be collected."""
     try:
         with _checkpointer() as checkpointer:
             return checkpointer.restore(path.absolute(), args=given), ""
@@ -84,7 +84,7 @@ def _restored(path: Path, given: Any) -> tuple[Any, str]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """One error for one damage: of the reads that Orbax then abandons, asyncio would tell in pages as they go."""
+    """Silence asyncio, which would report in pages the reads that Orbax abandons at a damaged file."""
     logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
     was = logger.disabled
     logger.disabled, sys.unraisablehook = True, lambda _: None
@@ -103,7 +103,7 @@ def _restore_args(leaf: jax.ShapeDtypeStruct, plain: Any) -> Any:
 
 
 def _checkpointer() -> Any:
-    """Orbax's synchronous checkpointer, for this process alone: it is called in a thread, which waits for it."""
+    """Return Orbax's synchronous checkpointer for this process alone; it is called in a thread, which waits for it."""
     import orbax.checkpoint as ocp
     from orbax.checkpoint.options import MultiprocessingOptions
 
@@ -114,7 +114,7 @@ def _checkpointer() -> Any:
 
 
 def _flush(path: Path) -> None:
-    """Orbax flushes the arrays, but not what it says about them, nor its folders."""
+    """Flush all files and folders: Orbax flushes the arrays, but neither its metadata nor its folders."""
     for place in [*path.rglob("*"), path]:
         descriptor = os.open(place, os.O_RDONLY)
         try:

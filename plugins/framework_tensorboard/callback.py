@@ -1,4 +1,4 @@
-"""What of a run goes to TensorBoard, and when."""
+"""TensorBoard: scalars, config, parameter table and hyper-parameters of a run."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from framework.api import Callback, Parameter, Run, Summary
 from framework_tensorboard import events
 
 NOT_HYPERPARAMETERS = ("run", "callbacks", "debug", "data.root", "data.offline")
-"""Parts of the config that say where and how a run is watched, which changes no number of it."""
+"""Parts of the config that change no number of a run: where it is stored, and how it is watched."""
 
 
 def tensorboard() -> Callback:
-    """Scalars, config, parameter table and hyper-parameters for TensorBoard, in the run folder's `tb`.
+    """Write scalars, config, parameter table and hyper-parameters for TensorBoard, in the run folder's `tb`.
 
-    Each point is handed to the operating system as it comes: those that waited in a killed process would be missing
-    from the curves for good, if a checkpoint was saved after them.
+    Each point is handed to the operating system at once. Points that waited in a killed process would be missing from
+    the curves for good, if a checkpoint was saved after them.
     """
     return TensorBoard()
 
 
 class TensorBoard(Callback):
-    """Writes one event file for each run, which a resumed run takes over up to where it goes on."""
+    """Write one event file for each run; a resumed run takes the points over up to its step."""
 
     def __init__(self) -> None:
         self._file: events.EventFile | None = None
@@ -35,9 +35,9 @@ class TensorBoard(Callback):
     def on_start(self, run: Run) -> None:
         directory = run.directory / "tb"
         earlier = sorted(directory.glob("events.out.tfevents.*"))
-        # Not every reader of event files honours a mark that says where a run went on, and TensorBoard keeps the first
-        # status that it finds of a session. So the points that stay move to the file of this process, and the earlier
-        # files are emptied, not removed: a TensorBoard in the middle of a file that vanishes reads no further.
+        # Not every reader of event files honours a mark of a restart, and TensorBoard keeps the first status that it
+        # finds of a session. So the points that stay move to the file of this process. The earlier files are emptied,
+        # not removed: a TensorBoard in the middle of a file that vanishes reads no further.
         records = events.scalar_records(earlier, run.start_step) if run.start_step > 0 else {}
         self._known = records.keys()
         self._file = events.EventFile(directory)
@@ -48,7 +48,7 @@ class TensorBoard(Callback):
             os.truncate(path, 0)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        # What was evaluated after the last step is evaluated again where the process was killed before it ended.
+        # An evaluation after the last step is made again if the process was killed before it ended.
         if self._file and (step, *scalars) not in self._known:
             self._file.add(step, [events.scalar(tag, number) for tag, number in scalars.items()])
 
@@ -60,7 +60,7 @@ class TensorBoard(Callback):
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """The leaves of a config that are numbers, words or lists of them, by dotted path: "optimizer.learning_rate".
+    """Return the numbers, words and lists of a config by dotted path: "optimizer.learning_rate".
 
     Lists are written out, so that `hidden: [128, 64]` is one hyper-parameter. Nulls are left out, as are the parts of a
     config that change no number of a run.
@@ -95,7 +95,7 @@ def _header(run: Run) -> list[events.Value]:
 
 
 def parameter_markdown(parameters: Iterable[Parameter]) -> str:
-    """The parameter table with a last row for the total."""
+    """Return the parameter table in Markdown, with a last row for the total."""
     rows = [(f"`{p.path}`", " × ".join(map(str, p.shape)), p.dtype, f"{p.size:,}", p.size) for p in parameters]
     total = ("**total**", "", "", f"**{sum(row[-1] for row in rows):,}**")
     return _table(("parameter", "shape", "dtype", "size"), [*(row[:-1] for row in rows), total])

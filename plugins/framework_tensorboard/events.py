@@ -1,8 +1,7 @@
 """TensorBoard event files written with TensorBoard's own protocol buffers, without TensorFlow.
 
-Records are framed as they come rather than in the background thread of `EventFileWriter`: the checksum is pure Python,
-so a thread would compete with the training loop for the interpreter instead of helping it, and that class loads
-TensorFlow wherever TensorFlow is installed.
+The background thread of `EventFileWriter` is not used. The checksum is pure Python, so that a thread would compete with
+the training loop for the interpreter; and that class loads TensorFlow if TensorFlow is installed.
 """
 
 # The modules of protocol buffers make their classes when imported, out of pyright's sight.
@@ -30,7 +29,7 @@ from framework.errors import writing
 from framework_tensorboard.records import framed, sound_records
 
 Value = Any
-"""A `Summary.Value`; the classes of protocol buffers are made at run time, so no type names them."""
+"""A `Summary.Value`; protocol buffers make their classes at run time, so that there is no type to name."""
 
 PluginData = SummaryMetadata.PluginData
 SCALAR = SummaryMetadata(plugin_data=PluginData(plugin_name="scalars"), data_class=DATA_CLASS_SCALAR)
@@ -39,10 +38,10 @@ LAYOUT = SummaryMetadata(plugin_data=PluginData(plugin_name="custom_scalars"), d
 
 
 class EventFile:
-    """One event file, `events.out.tfevents.<time>.<host>.<process>`, so named that names sort by time.
+    """An event file, `events.out.tfevents.<time>.<host>.<process>`, so named that names sort by time.
 
     Args:
-      directory: made if missing. It is one run to TensorBoard.
+      directory: is made if missing; TensorBoard takes each folder for one run.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -53,7 +52,7 @@ class EventFile:
         with writing(self._path):
             self._file = self._path.open("xb")
         self.add_record(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-        # A TensorBoard that is looking on drops what it has read of the run's earlier files.
+        # A running TensorBoard then drops the points that it has read from earlier files of the run.
         start = Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START))
         self.add_record(start.SerializeToString())
 
@@ -76,17 +75,17 @@ class EventFile:
 
 
 def scalar(tag: str, number: float) -> Value:
-    """A point of a curve, float32; NaN and infinities stay what they are."""
+    """Return a point of a curve, float32, which may be NaN or infinite."""
     return Summary.Value(tag=tag, metadata=SCALAR, tensor=TensorProto(dtype=DT_FLOAT, float_val=(number,)))
 
 
 def text(tag: str, markdown: str) -> Value:
-    """A text for the TEXT tab, which renders Markdown with tables and fenced code."""
+    """Return a text for the TEXT tab, which renders Markdown with tables and fenced code."""
     return _string(tag, TEXT, markdown.encode())
 
 
 def layout(names: Iterable[str]) -> Value:
-    """One chart for each name in the CUSTOM SCALARS tab, with its train, eval and test curves together."""
+    """Return one chart for each name, for the CUSTOM SCALARS tab, with its train, eval and test curves together."""
     charts = [
         layout_pb2.Chart(
             title=name,
@@ -101,8 +100,8 @@ def layout(names: Iterable[str]) -> Value:
 def session_start(hparams: Mapping[str, bool | int | float | str]) -> Value:
     """Open the session of this run in the HPARAMS tab.
 
-    No experiment is declared beside it: TensorBoard shows the declared experiment of only one of the runs that it looks
-    at, while without any it shows all hyper-parameters of all runs, and every scalar's last value as a metric.
+    No experiment is declared: TensorBoard would show the declared experiment of only one run. Without any it shows all
+    hyper-parameters of all runs, and the last value of every scalar as a metric.
     """
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for name, value in hparams.items():
@@ -123,9 +122,9 @@ def session_end(success: bool) -> Value:
 
 
 def scalar_records(paths: Iterable[Path], last_step: int) -> dict[tuple[Any, ...], bytes]:
-    """The serialized events that hold scalars of steps up to last_step, in order, by their step and tags.
+    """Return the serialized events with scalars of steps up to last_step, in order, by their step and tags.
 
-    What two files tell counts once.
+    An event that stands in two files counts once.
     """
     records: dict[tuple[Any, ...], bytes] = {}
     for path in paths:
@@ -144,6 +143,6 @@ def _string(tag: str, metadata: Any, content: bytes) -> Value:
 def _hparams(tag: str, **info: Any) -> Value:
     content = plugin_data_pb2.HParamsPluginData(version=0, **info).SerializeToString()
     metadata = SummaryMetadata(plugin_data=PluginData(plugin_name="hparams", content=content))
-    empty = TensorProto(dtype=DT_FLOAT)  # what is told stands in the metadata, yet TensorBoard wants a tensor
+    empty = TensorProto(dtype=DT_FLOAT)  # the content stands in the metadata, yet TensorBoard wants a tensor
     empty.tensor_shape.dim.add(size=0)
     return Summary.Value(tag=tag, metadata=metadata, tensor=empty)

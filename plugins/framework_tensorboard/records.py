@@ -1,6 +1,6 @@
-"""How event files frame their records: TFRecord, with a CRC-32C of the length and one of the content.
+"""Records of event files, framed as TFRecord: with a CRC-32C of the length and one of the content.
 
-TensorBoard has this too, but importing it there takes a tenth of a second, for a stand-in of TensorFlow.
+TensorBoard has this too, but importing it takes a tenth of a second, for a stand-in of TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TABLE = [_entry(byte) for byte in range(256)]
 
 
 def checksum(content: bytes) -> int:
-    """The CRC-32C of some bytes, rotated and shifted as TFRecord wants it: uint32."""
+    """Return the CRC-32C of some bytes, rotated and shifted as TFRecord wants it: uint32."""
     crc = 0xFFFFFFFF
     for byte in content:
         crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
@@ -30,13 +30,13 @@ def checksum(content: bytes) -> int:
 
 
 def framed(record: bytes) -> bytes:
-    """A record as it stands in a file: its length as uint64 with a checksum, its content with a checksum."""
+    """Return a record with its frame: length as uint64 with a checksum, content with a checksum."""
     length = struct.pack("<Q", len(record))
     return length + struct.pack("<I", checksum(length)) + record + struct.pack("<I", checksum(record))
 
 
 def sound_records(content: bytes) -> Iterator[bytes]:
-    """The sound records of a file up to the first one that is cut off, as the last one of a killed run may be."""
+    """Yield the sound records of a file up to the first cut one, as the last one of a killed run may be."""
     start = 12  # after the length and its checksum
     while start <= len(content):
         length, said = struct.unpack_from("<QI", content, start - 12)

@@ -27,6 +27,7 @@ from framework.config.compose import recorded_config
 from framework.errors import FrameworkError
 from framework.runs.record import read_record as read
 from framework.runs.trained_model import load
+from framework.trees import data_by_path
 from framework_data.idx import IdxFile, read_idx
 from framework_data.tables import read_split
 from tests.faults.configs import HEADER, call
@@ -210,7 +211,7 @@ class Payload:
 
 
 def _saved() -> Path:
-    return checkpoint.save(Path("checkpoints"), 1, STATE)
+    return checkpoint.commit(Path("checkpoints"), 1, data_by_path(STATE))
 
 
 def _checkpoint(change: Callable[[Path], None]) -> Callable[[], Any]:

@@ -96,5 +96,5 @@ def forge(folder: Path, step: int) -> None:
     }
     name = next(name for name in tree if name.startswith("params/") and tree[name].ndim == 2)
     tree[name] = tree[name] + np.float32(1e-3)
-    checkpoint.save(folder, step, tree)
+    checkpoint.commit(folder, step, tree)
     os._exit(0)

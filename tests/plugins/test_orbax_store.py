@@ -13,11 +13,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import framework
 from framework import testing
-from framework.checkpoints.checkpoint import commit, restore, save
+from framework.checkpoints.checkpoint import commit, restore
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import snapshot
 from framework.errors import ConfigError, StorageError
 from framework.testing import assert_same_bits
+from framework.trees import data_by_path
 from framework_orbax.store import orbax
 
 ORBAX = orbax()
@@ -52,7 +53,7 @@ def tree():
 
 
 def test_a_tree_comes_back_bit_for_bit_whole_and_in_part(tmp_path):
-    path = save(tmp_path, 3, tree(), ORBAX)
+    path = commit(tmp_path, 3, data_by_path(tree()), ORBAX)
     assert json.loads((path / "manifest.json").read_text())["store"] == "orbax"
     assert_same_bits(restore(path, jax.eval_shape(tree), whole=True), tree())
     part = {"int4": tree()["int4"], "empty": tree()["empty"]}
@@ -93,7 +94,7 @@ def damages(path, flips):
 @pytest.mark.parametrize("flips", [5, pytest.param(24, marks=pytest.mark.slow)])
 def test_no_damage_in_any_file_becomes_numbers(tmp_path, flips):
     sound = {"W": jnp.arange(40.0).reshape(8, 5), "b": jnp.ones(3, jnp.bfloat16)}
-    path = save(tmp_path, 1, sound, ORBAX)
+    path = commit(tmp_path, 1, data_by_path(sound), ORBAX)
     told = 0
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         content = file.read_bytes()
@@ -130,7 +131,7 @@ def test_a_checkpoint_of_a_store_that_is_not_installed_is_one_line_and_stays(tmp
     result = framework.run([*TINY, "train.steps=2", f"run.dir={tmp_path}/run"])
     checkpoints = tmp_path / "run" / "checkpoints"
     shutil.rmtree(checkpoints / "2")
-    save(checkpoints, 2, result.state, ORBAX._replace(name="elsewhere"))
+    commit(checkpoints, 2, data_by_path(result.state), ORBAX._replace(name="elsewhere"))
     with pytest.raises(ConfigError, match=r"no store is named 'elsewhere'\. Known: files, orbax") as told:
         restore(checkpoints / "2", result.state)
     assert str(told.value).startswith(f"checkpoint {checkpoints / '2'}")

@@ -17,13 +17,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from framework.api import TrainState
 from framework.checkpoints import checkpoint
-from framework.checkpoints.checkpoint import restore, save
+from framework.checkpoints.checkpoint import commit, restore
 from framework.checkpoints.folder import steps
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import LocalShards
 from framework.errors import MismatchError, StorageError
 from framework.testing import assert_same_bits, message
-from framework.trees import leaves_by_path
+from framework.trees import data_by_path, leaves_by_path
 
 
 class Row(NamedTuple):
@@ -47,6 +47,10 @@ class Node:
     @classmethod
     def tree_unflatten(cls, _, children):
         return cls(*children)
+
+
+def save(folder, step, tree):
+    return commit(folder, step, data_by_path(tree))
 
 
 def train_state():
