@@ -38,3 +38,4 @@ from framework.data import Share as Share
 from framework.strategy import Members as Members
 from framework.strategy import Strategy as Strategy
 from framework.strategy import StrategyWrapper as StrategyWrapper
+from framework.trees import leaves_by_path as leaves_by_path

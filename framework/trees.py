@@ -1,4 +1,4 @@
-"""Leaves of pytrees by their paths."""
+"""Leaves of pytrees by their paths, and the typed keys among them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from framework.errors import StorageError
 
 
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    """Leaves by readable path, such as "params/0_Conv/W", in the tree's order.
+    """Return the leaves by readable path, such as "params/0_Conv/W", in the tree's order.
 
-    Raises: StorageError if two have the same, as those of {"a": {"b": …}, "a/b": …} would.
+    Raises: StorageError if two leaves have the same path, as those of {"a": {"b": …}, "a/b": …} would.
     """
-    flat, _ = jax.tree.flatten_with_path(tree)
     leaves: dict[str, Any] = {}
-    for keys, leaf in flat:
+    for keys, leaf in jax.tree.leaves_with_path(tree):
         path = jax.tree_util.keystr(keys, simple=True, separator="/")
         if path in leaves:
             raise StorageError(f"two arrays of the state have the path '{path}'; rename the key that holds a '/'.")
@@ -26,9 +25,11 @@ def leaves_by_path(tree: PyTree) -> dict[str, Any]:
 
 
 def data_by_path(tree: PyTree) -> dict[str, Any]:
-    """The leaves by path, as they are stored: keys as the numbers they are made of."""
-    return {path: jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves_by_path(tree).items()}
+    """Return the leaves by path as they are stored: of a typed key, its numbers, uint32 [..., n]."""
+    return {path: jax.random.key_data(leaf) if is_key(leaf) else leaf for path, leaf in leaves_by_path(tree).items()}
 
 
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def is_key(leaf: Any) -> bool:
+    """Tell whether a leaf, an array or its shape, is a typed key of `jax.random`."""
+    is_array = isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+    return is_array and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

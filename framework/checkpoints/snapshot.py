@@ -13,7 +13,7 @@ import numpy as np
 
 from framework.api import PyTree
 from framework.distributed.processes import index
-from framework.trees import _is_key, data_by_path
+from framework.trees import data_by_path, is_key
 
 Box = tuple[tuple[int, int], ...]
 """A part of an array: (start, stop) along each axis."""
@@ -40,15 +40,15 @@ def size_of(leaf: Any) -> int:
 
 def as_stored(leaf: Any) -> jax.ShapeDtypeStruct:
     """Return shape and dtype of a leaf on the disk, where keys are numbers, with its sharding if it has one."""
-    like = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-    sharding = None if _is_key(leaf) or not isinstance(leaf, jax.ShapeDtypeStruct) else leaf.sharding
+    like = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
+    sharding = None if is_key(leaf) or not isinstance(leaf, jax.ShapeDtypeStruct) else leaf.sharding
     return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=sharding)
 
 
 def as_asked(stored: Any, leaf: Any) -> Any:
     """Return a stored array as the leaf that was asked for, in memory of its own."""
     array = stored if isinstance(stored, jax.Array) else _copied(jax.numpy.array(stored))
-    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if _is_key(leaf) else array
+    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if is_key(leaf) else array
 
 
 def on_devices(

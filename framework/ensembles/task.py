@@ -11,7 +11,7 @@ import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState
 from framework.tasks.metrics import WeightedMean
-from framework.tasks.nonfinite import spoils
+from framework.tasks.nonfinite import learned, spoils
 from framework.tasks.rng import root_key
 
 Make = Callable[[Mapping[str, Any]], Task]
@@ -21,15 +21,15 @@ Result = Callable[[Any, float], float | Mapping[str, float]]
 
 
 def population(make: Make, members: Members, results: Mapping[str, Result]) -> Task:
-    """The task of all members, mapped over the first axis of every leaf of the state.
+    """Make the task of all members, mapped over the first axis of every leaf of the state.
 
-    A member whose loss, or what its update made, is not finite is frozen: its state stays what it was before that
-    step, so that its step falls behind; that is how it is known from then on. Its metrics have a count of NaN.
+    A member is frozen if its loss or its new state is not finite. Its state stays what it was before that step, so that
+    its step counter falls behind, which marks it from then on. Its metrics have a count of NaN.
 
     Args:
-      make: the task of one member, made anew where a step is traced, since it may hold traced numbers.
-      members: their values; "seed" is among them.
-      results: of the task of one.
+      make: makes the task of one member, each time that a step is traced, since the task may hold traced numbers.
+      members: with "seed" among the values.
+      results: of the task of one member.
     """
     values = {key: np.asarray(column, np.float32) for key, column in members.values.items() if key != "seed"}
     batch_axis = 0 if members.order == "own" else None
@@ -48,12 +48,10 @@ def population(make: Make, members: Members, results: Mapping[str, Result]) -> T
         after, means = jax.vmap(one, in_axes=(0, batch_axis, 0))(state, batch, values)
         total, count = means["loss"]
         after, live = _frozen(_live(state) & jnp.isfinite(total), state, after)
-        # A loss that is not finite, lest a step of dead members alone pass for sound.
+        # The loss of a frozen member is NaN, so that a step of frozen members alone is not taken for sound.
         counted = _counted({**means, "loss": WeightedMean(jnp.where(live, total, jnp.nan), count)}, live)
-        return after, {
-            **counted,
-            "live_members": WeightedMean(live.sum().astype(jnp.float32), jnp.ones([], jnp.float32)),
-        }
+        alive = WeightedMean(live.sum().astype(jnp.float32), jnp.ones([], jnp.float32))
+        return after, {**counted, "live_members": alive}
 
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, WeightedMean]:
         def one(state: TrainState, own: Mapping[str, Any], live: Array) -> dict[str, WeightedMean]:
@@ -70,22 +68,22 @@ def _live(state: TrainState) -> Array:
 
 
 def _frozen(sound: Array, before: TrainState, after: TrainState) -> tuple[TrainState, Array]:
-    """The state after a step, in which members that are not sound, or were spoilt by it, stay what they were before.
+    """Freeze the members that are not sound, or whose update made a number that is not finite.
 
-    Which members those are is looked at closely only in a step that may have some: to compare and select all numbers
-    of a state costs as much as an optimizer.
+    A step of which all members are certainly sound skips the close look: to compare and select all numbers of a state
+    costs as much as an optimizer.
 
-    Returns: the state, and which members are alive: bool [members].
+    Returns: the state, in which frozen members are what they were before, and the members alive: bool [members].
     """
+    before, after, key = before._replace(key=()), after._replace(key=()), before.key  # the key never changes
 
-    def closely(after: TrainState) -> tuple[tuple[PyTree, ...], Array]:
-        live = sound & ~jax.vmap(spoils)(before[1:4], after[1:4])
-        return jax.vmap(_selected)(live, after[:4], before[:4]), live
+    def closely(after: TrainState) -> tuple[TrainState, Array]:
+        live = sound & ~jax.vmap(spoils)(learned(before), learned(after))
+        return jax.vmap(_selected)(live, after, before), live
 
-    quickly = (sound & jax.vmap(_surely_finite)(after[1:4])).all()
-    kept, live = jax.lax.cond(quickly, lambda after: (after[:4], sound), closely, after)
-    step, params, model_state, opt_state = kept  # the root key never changes
-    return TrainState(step, params, model_state, opt_state, before.key), live
+    quickly = (sound & jax.vmap(_surely_finite)(learned(after))).all()
+    kept, live = jax.lax.cond(quickly, lambda after: (after, sound), closely, after)
+    return kept._replace(key=key), live
 
 
 def _selected(live: Array, after: PyTree, before: PyTree) -> PyTree:
@@ -93,18 +91,18 @@ def _selected(live: Array, after: PyTree, before: PyTree) -> PyTree:
 
 
 def _surely_finite(tree: PyTree) -> Array:
-    """Whether the sum of each leaf is finite, and so all that it adds up: bool []; of large numbers it may not be."""
+    """Tell whether the sum of each leaf is finite, and so each of its numbers: bool []. Large sums may overflow."""
     sums = [jnp.isfinite(leaf.sum()) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.stack(sums).all() if sums else jnp.array(True)
 
 
 def _counted(means: Mapping[str, Any], live: Array) -> dict[str, WeightedMean]:
-    """Means with one count for each member, NaN for those that are not alive."""
+    """Give each member a count of its own: float32 [members], NaN for those that are frozen."""
     return {name: WeightedMean(total, jnp.where(live, count, jnp.nan)) for name, (total, count) in means.items()}
 
 
 def _for_each(result: Result) -> Callable[..., dict[str, float]]:
-    """The mean over the live members under the tag itself, and the value of each under `<tag>/<member>`."""
+    """Report the mean over the live members under the tag itself, and each member's value under `<tag>/<member>`."""
 
     def results(total: Any, count: Any) -> dict[str, float]:
         live = np.flatnonzero(~np.isnan(count))

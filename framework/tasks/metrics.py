@@ -1,4 +1,4 @@
-"""Weighted means that stay exact through masks, padding, devices and accumulation."""
+"""Weighted means that stay exact through masks, padding, devices and accumulation, and their way out of a step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.errors import ConfigError
+from framework.trees import is_key
 
 
 class WeightedMean(NamedTuple):
-    """A mean before its division: merged by adding, divided once, at the end."""
+    """A mean before its division: means are added leaf by leaf, and divided once, at the end."""
 
     total: jax.Array  # float [...], weighted sum over examples
     count: jax.Array  # float32 [], summed weight # pyright: ignore[reportIncompatibleMethodOverride]
@@ -32,7 +33,7 @@ def weighted(values: jax.Array, weights: jax.Array | None) -> WeightedMean:
     """
     if values.ndim == 0:
         raise ConfigError("a loss or metric returned one number, expected one value per example: [B], not its mean.")
-    values = values.astype(jnp.float32)  # a sum in few bits, or of booleans, would be another number
+    values = values.astype(jnp.float32)  # a sum in fewer bits, or of booleans, would be wrong
     if weights is None:
         return WeightedMean(values.sum(axis=0), jnp.full([], values.shape[0], jnp.float32))
     if values.shape[0] != weights.shape[0]:
@@ -45,11 +46,6 @@ def weighted(values: jax.Array, weights: jax.Array | None) -> WeightedMean:
     return WeightedMean(total, weights.astype(jnp.float32).sum())
 
 
-def merge(left: WeightedMean, right: WeightedMean) -> WeightedMean:
-    """The mean of both sets of examples together."""
-    return WeightedMean(left.total + right.total, left.count + right.count)
-
-
 Layout = tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
 """Name, shape of the total, shape of the count; by name."""
 
@@ -57,11 +53,11 @@ Layout = tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Packed:
-    """Totals and counts end to end.
+    """Totals and counts of all metrics in one array, since each output of a compiled call costs time.
 
     Attributes:
       values: float32 [n], or [steps, n] of several steps.
-      layout: what they are; static, so that it comes out of a compiled function beside the values.
+      layout: names and shapes; static, so that it comes out of a compiled function beside the values.
     """
 
     values: Any
@@ -71,11 +67,11 @@ class Packed:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Bits:
-    """A wrap_keys key, or an array of them, as plain numbers.
+    """A typed key, or an array of them, as plain numbers.
 
     Attributes:
       data: uint32 [..., n].
-      impl: whose key it is; static.
+      impl: the random number generator of the key; static.
     """
 
     data: Any
@@ -83,7 +79,7 @@ class Bits:
 
 
 def pack_outputs(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The same of a state whose keys are `unwrap_keys`, with the means packed."""
+    """Let a step take and return a state whose keys are `Bits`, and return its metrics as one `Packed` array."""
 
     def run(state: Any, batch: Any, axis: str | None = None) -> tuple[Any, Packed]:
         state, means = step(wrap_keys(state), batch, axis)
@@ -93,17 +89,16 @@ def pack_outputs(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def unwrap_keys(tree: Any) -> Any:
-    """The tree with its keys as `Bits`: JAX makes a wrap_keys key in Python, whenever a compiled call returns one."""
+    """Replace typed keys by `Bits`: JAX makes a typed key in Python whenever a compiled call returns one."""
 
     def bits(leaf: Any) -> Any:
-        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return Bits(jax.random.key_data(leaf), jax.random.key_impl(leaf)) if is_key else leaf
+        return Bits(jax.random.key_data(leaf), jax.random.key_impl(leaf)) if is_key(leaf) else leaf
 
     return jax.tree.map(bits, tree)
 
 
 def wrap_keys(tree: Any) -> Any:
-    """The tree with `Bits` as keys."""
+    """Replace `Bits` by typed keys."""
 
     def key(leaf: Any) -> Any:
         return jax.random.wrap_key_data(leaf.data, impl=leaf.impl) if isinstance(leaf, Bits) else leaf
@@ -112,7 +107,7 @@ def wrap_keys(tree: Any) -> Any:
 
 
 def pack(means: Mapping[str, Any]) -> Packed:
-    """One array of all means."""
+    """Put all means into one array."""
     named = sorted(means.items())
     layout = tuple((name, jnp.shape(total), jnp.shape(count)) for name, (total, count) in named)
     flat = [jnp.ravel(part).astype(jnp.float32) for _, mean in named for part in mean]
@@ -120,7 +115,7 @@ def pack(means: Mapping[str, Any]) -> Packed:
 
 
 def unpack(packed: Packed) -> dict[str, WeightedMean]:
-    """The means on the host, with the steps as first axis if there are several."""
+    """Bring the means to the host, with the steps as first axis if there are several."""
     values = np.asarray(jax.device_get(packed.values))
     found, start = {}, 0
     for name, *shapes in packed.layout:

@@ -1,4 +1,4 @@
-"""What happens where numbers stop being finite: updates that are undone, and states that are not saved."""
+"""Numbers that are not finite: updates that are undone, and states that are not saved."""
 
 from __future__ import annotations
 
@@ -7,32 +7,27 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from framework.api import Array, Batch, PyTree, Task, TrainState
 from framework.errors import NumericalError
 from framework.tasks.metrics import WeightedMean
+from framework.trees import leaves_by_path
 
 ROLLBACKS = 3
-"""How often a run goes back. One bad batch needs one; who needs a fourth has a fault that no batch explains."""
+"""Largest number of times that a run goes back. One bad batch needs one; no batch explains a fourth fault."""
 
 
 class Guarded(NamedTuple):
-    """An optimizer's state beside what is known of updates that were undone.
+    """An optimizer's state beside the counts of updates that were undone."""
 
-    Attributes:
-      skipped: int32 [], updates undone so far.
-      in_row: int32 [], how many of them since the last one that was made.
-      barred: int32 [ROLLBACKS], steps whose batch is not used, counted from 1; 0 for none.
-      inner: the optimizer's own state.
-    """
-
-    skipped: Array
-    in_row: Array
-    barred: Array
-    inner: PyTree
+    skipped: Array  # int32 [], updates undone so far
+    in_row: Array  # int32 [], updates undone since the last one that was made
+    barred: Array  # int32 [ROLLBACKS], steps whose batch is not used, counted from 1; 0 for none
+    inner: PyTree  # the optimizer's own state
 
 
-class Rollback(Exception):  # noqa: N818 - a request to the runner, not an error
+class Rollback(Exception):  # noqa: N818 - a request to the run, not an error
     """The update of `step` is not finite: go back to the last checkpoint, and go on without its batch."""
 
     def __init__(self, step: int) -> None:
@@ -41,15 +36,15 @@ class Rollback(Exception):  # noqa: N818 - a request to the runner, not an error
 
 
 def guarded(task: Task) -> Task:
-    """A task whose update is undone if its loss, or anything that it makes of the state, is not finite.
+    """Undo each update of a task whose loss or new state is not finite.
 
-    Parameters, the model's and the optimizer's state are then those from before; the step goes on, and with it keys and
-    batches. What results is judged, rather than the gradients: all that is not finite in them is found in it, unless
-    the optimizer itself deals with it, as a loss scale or a clipping of values does. A number that was not finite
-    before the update, such as the best value of an optimizer that has seen none, does not count against it.
+    Parameters, the model's and the optimizer's state are then those from before the update. The step counter goes on,
+    and with it keys and batches. The new state is checked, not the gradients: all that is not finite in them is found
+    in it, unless the optimizer itself deals with it, as a loss scale or a clipping of values does. A number that was
+    not finite before the update, such as the best value of an optimizer that has seen none, does not count.
 
     Args:
-      task: what is trained. Its metrics get "skipped": how many updates were undone so far.
+      task: the task to guard. Its metrics get "skipped", the number of updates undone so far.
     """
 
     def init(key: Array, spec: Batch) -> TrainState:
@@ -61,12 +56,12 @@ def guarded(task: Task) -> Task:
         kept: Guarded = state.opt_state
         before = state._replace(opt_state=kept.inner)
         after, means = task.train_step(before, batch, axis)
-        sound = jnp.isfinite(means["loss"][0]) & ~spoils(before[1:4], after[1:4])
-        if axis is not None:  # the model's state may differ between devices, what is done must not
+        sound = jnp.isfinite(means["loss"][0]) & ~spoils(learned(before), learned(after))
+        if axis is not None:  # the model's state may differ between devices, the decision must not
             sound = jax.lax.pmin(sound.astype(jnp.int32), axis) == 1
         barred = (kept.barred == after.step).any()
         made = sound & ~barred
-        params, model_state, inner = jax.lax.cond(made, lambda *_: after[1:4], lambda *_: before[1:4])
+        params, model_state, inner = jax.lax.cond(made, lambda: learned(after), lambda: learned(before))
         skipped, in_row = kept.skipped + (~made).astype(jnp.int32), jnp.where(made, 0, kept.in_row + 1)
         counts = jnp.stack([skipped, in_row, (~sound & ~barred).astype(jnp.int32)]).astype(jnp.float32)
         opt_state = Guarded(skipped, in_row, kept.barred, inner)
@@ -80,14 +75,14 @@ def guarded(task: Task) -> Task:
 
 
 def check_skips(counts: np.ndarray, start: int, limit: int) -> None:
-    """Look at what was undone in the steps of a window that began after `start` updates.
+    """Check the updates that were undone in a window of steps.
 
     Args:
       counts: [steps, 3], the metric "skipped" of each.
       start: updates before the window.
-      limit: how many in a row may be undone; 0 for none, since the run goes back instead.
+      limit: the number in a row at which the run ends; 0 if the run goes back at the first.
 
-    Raises: NumericalError where more were; Rollback at the first one if none may be.
+    Raises: NumericalError at the limit; Rollback at the first one if the limit is 0.
     """
     for step, (_, in_row, fault) in enumerate(counts, start + 1):
         if fault and not limit:
@@ -100,23 +95,23 @@ def check_skips(counts: np.ndarray, start: int, limit: int) -> None:
 
 
 def barred_steps(state: TrainState) -> tuple[int, ...]:
-    """The steps whose batch is not used, as the state holds them."""
-    found = [node for node in _nodes(state.opt_state) if isinstance(node, Guarded)]
-    return tuple(int(step) for node in found for step in jax.device_get(node.barred) if step)
+    """Return the steps whose batch is not used, as the state holds them."""
+    found = optax.tree_utils.tree_get_all_with_path(state.opt_state, "barred")
+    return tuple(int(step) for _, barred in found for step in jax.device_get(barred) if step)
 
 
 def barring(state: TrainState, steps: tuple[int, ...]) -> TrainState:
-    """The state with other steps whose batch is not used; all others where there are none."""
+    """Set the steps whose batch is not used; a state that is not guarded stays as it is."""
 
     def bar(node: Any) -> Any:
         padded = np.array([*steps, *[0] * (ROLLBACKS - len(steps))], np.int32)
         return node._replace(barred=jnp.asarray(padded)) if isinstance(node, Guarded) else node
 
-    return state._replace(opt_state=jax.tree.map(bar, state.opt_state, is_leaf=_is_guarded))
+    return state._replace(opt_state=jax.tree.map(bar, state.opt_state, is_leaf=lambda node: isinstance(node, Guarded)))
 
 
 def one_more(barred: tuple[int, ...], fault: Rollback) -> tuple[int, ...]:
-    """The steps not to use after one more fault.
+    """Add the step of one more fault to those whose batch is not used.
 
     Raises: NumericalError if the run went back often enough.
     """
@@ -129,18 +124,20 @@ def one_more(barred: tuple[int, ...], fault: Rollback) -> tuple[int, ...]:
 
 
 def finite_leaves(state: TrainState) -> np.ndarray:
-    """Which leaves hold finite numbers only, in the tree's order; what holds no real numbers does."""
+    """Tell for each leaf, in the tree's order, whether all its numbers are finite: bool [leaves].
+
+    Integers and keys are finite.
+    """
     leaves = jax.tree.leaves(state)
-    if all(_is_on_host(leaf) for leaf in leaves):  # NumPy looks at them in place; a program would be made first
+    if all(_is_on_host(leaf) for leaf in leaves):  # NumPy reads them in place, without a compilation
         return np.array([not _is_real(leaf) or bool(np.isfinite(jax.device_get(leaf)).all()) for leaf in leaves])
     return np.asarray(jax.device_get(_finite_leaves(state)))
 
 
 def spoilt_leaf(first: np.ndarray, state: TrainState) -> str | None:
-    """The path of the first leaf that is not finite although it was at first, if there is one."""
+    """Return the path of the first leaf that is not finite although it was at first, or None."""
     wrong = np.flatnonzero(first & ~finite_leaves(state))
-    paths = [keys for keys, _ in jax.tree.leaves_with_path(state)]
-    return jax.tree_util.keystr(paths[wrong[0]], simple=True, separator="/") if len(wrong) else None
+    return list(leaves_by_path(state))[wrong[0]] if len(wrong) else None
 
 
 @jax.jit
@@ -150,8 +147,13 @@ def _finite_leaves(state: TrainState) -> Array:
     )
 
 
+def learned(state: TrainState) -> tuple[PyTree, PyTree, PyTree]:
+    """Return the parts of a state that an update changes, beside the step."""
+    return state.params, state.model_state, state.opt_state
+
+
 def spoils(before: PyTree, after: PyTree) -> Array:
-    """Whether a number that was finite is so no more: bool []."""
+    """Tell whether a number that was finite before is not finite after: bool []."""
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     spoilt = [(jnp.isfinite(old) & ~jnp.isfinite(new)).any() for old, new in pairs if _is_real(new)]
     return jnp.stack(spoilt).any() if spoilt else jnp.array(False)
@@ -163,11 +165,3 @@ def _is_on_host(leaf: Array) -> bool:
 
 def _is_real(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.inexact)
-
-
-def _is_guarded(node: Any) -> bool:
-    return isinstance(node, Guarded)
-
-
-def _nodes(tree: PyTree) -> list[Any]:
-    return jax.tree.leaves(tree, is_leaf=_is_guarded)

@@ -1,8 +1,7 @@
-"""What a step does, as pure functions: the supervised task of a model, a loss and an optimizer."""
+"""The supervised task: one step that fits a model's outputs to targets, as pure functions."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from framework.tasks.precision import Scaled, scale_loss, unless_skipped
 from framework.tasks.rng import step_key, stream
 
 Gradients = tuple[PyTree, dict[str, WeightedMean], PyTree]
-"""Of the summed loss, beside the means and the model's state after the batch."""
+"""Gradients of the summed loss, metrics by name, and the model's state after the batch."""
 
 Differentiate = Callable[[TrainState, Batch, Array], Gradients]
 
@@ -32,16 +31,17 @@ def supervised(
 ) -> Task:
     """Fit a model's outputs to targets.
 
-    The gradient is that of the weighted sum of losses, divided by the summed weight after both were summed over the
-    devices: so one device, many devices, padded and masked batches agree to rounding, where a mean of means would not.
+    Losses and their weights are summed over examples, accumulated parts and devices; only then is the gradient of the
+    sum divided by the summed weight. So one device, many devices, padded and masked batches agree to rounding, which a
+    mean of means would not.
 
     Args:
-      model: inputs to outputs.
-      loss: outputs and batch to [B].
-      optimizer: gradients to updates.
-      metrics: by tag; computed in training on the step's own outputs, before its update.
+      model: maps inputs to outputs.
+      loss: `loss(outputs, batch) -> [B]`.
+      optimizer: turns gradients into updates.
+      metrics: by tag. In training they are computed on the step's own outputs, before its update.
       transforms: augmentations of training batches, in order, each with a key of its own.
-      accumulate: into how many parts a batch is cut, of which one at a time is in memory.
+      accumulate: number of parts that a batch is cut into, of which one at a time is in memory.
     """
     metrics = {"loss": as_metric(loss), **metrics}
     gradients = _accumulated(_gradients(model, metrics), accumulate)
@@ -80,7 +80,7 @@ def _measure(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch) -> di
 def _mean_of(name: str, metric: Metric, outputs: PyTree, batch: Batch) -> WeightedMean:
     try:
         return weighted(metric.values(outputs, batch), batch.get("weights"))
-    except FrameworkError as error:  # it does not know by which key it was chosen
+    except FrameworkError as error:  # a metric does not know the config key that chose it
         raise type(error)(f"{name if name == 'loss' else f'metrics.{name}'}: {error}") from error
 
 
@@ -91,7 +91,7 @@ def _augment(transforms: Sequence[Transform], key: Array, batch: Batch) -> Batch
 
 
 def _gradients(model: Model, metrics: Mapping[str, Metric]) -> Differentiate:
-    """The gradients of the summed loss of a batch that is taken whole."""
+    """Make the function that differentiates the summed loss of a whole batch."""
 
     def objective(params: PyTree, state: TrainState, batch: Batch, key: Array) -> tuple[Array, Any]:
         outputs, model_state = model.apply(params, state.model_state, batch["inputs"], key=key, train=True)
@@ -106,22 +106,24 @@ def _gradients(model: Model, metrics: Mapping[str, Metric]) -> Differentiate:
 
 
 def _accumulated(gradients: Differentiate, parts: int) -> Differentiate:
-    """The same of a batch in parts: gradients and means are summed, the model's state goes from part to part."""
+    """Differentiate a batch in parts: gradients and metrics are summed, the model's state goes from part to part."""
     if parts == 1:
         return gradients
 
     def accumulate(state: TrainState, batch: Batch, key: Array) -> Gradients:
         def add(sums: Gradients, part: tuple[Array, Batch]) -> tuple[Gradients, None]:
             index, examples = part
-            here = state._replace(model_state=sums[2])
-            grads, means, model_state = gradients(here, examples, jax.random.fold_in(key, index))
-            return (*jax.tree.map(jnp.add, sums[:2], (grads, means)), model_state), None
+            grads, means, model_state = sums
+            here = state._replace(model_state=model_state)
+            *more, model_state = gradients(here, examples, jax.random.fold_in(key, index))
+            grads, means = jax.tree.map(jnp.add, (grads, means), tuple(more))
+            return (grads, means, model_state), None
 
-        # Part i takes examples i, i + parts, …: where examples lie on several devices in order, each has some of them.
+        # Part i takes examples i, i + parts, …, so that each device has some of every part.
         cut = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch)
-        shapes = jax.eval_shape(gradients, state, jax.tree.map(lambda leaf: leaf[0], cut), key)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[:2])
-        return jax.lax.scan(add, (*zeros, state.model_state), (jnp.arange(parts), cut))[0]
+        grads, means, _ = jax.eval_shape(gradients, state, jax.tree.map(lambda leaf: leaf[0], cut), key)
+        grads, means = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, means))
+        return jax.lax.scan(add, (grads, means, state.model_state), (jnp.arange(parts), cut))[0]
 
     return accumulate
 
@@ -131,22 +133,26 @@ def _sum_over(axis: str | None, tree: Any) -> Any:
 
 
 def _hyperparameters(opt_state: PyTree) -> dict[str, WeightedMean]:
-    """What an update used of the learning rate, as `optax.inject_hyperparams` keeps it, and of all with a schedule."""
-    values, told = {}, {"learning_rate", "loss_scale"}
-    for path, leaf in jax.tree.flatten_with_path(opt_state)[0]:
-        if found := re.search(r"\.hyperparams(_states)?\['(\w+)'\]", jax.tree_util.keystr(path)):
-            if found[1]:
-                told.add(found[2])
-            else:
-                values.setdefault(found[2], leaf)
+    """Report the hyper-parameters that the update used: the learning rate, those with a schedule, and the loss scale.
+
+    `optax.inject_hyperparams` keeps them in `hyperparams`, and the states of their schedules in `hyperparams_states`.
+    """
+    given, scheduled = _merged(opt_state, "hyperparams"), _merged(opt_state, "hyperparams_states")
+    told = {name: value for name, value in given.items() if name == "learning_rate" or name in scheduled}
     if isinstance(opt_state, Scaled):
-        values["loss_scale"] = opt_state.scale
+        told["loss_scale"] = opt_state.scale
     one = jnp.ones([], jnp.float32)
-    return {name: WeightedMean(jnp.asarray(values[name], jnp.float32), one) for name in sorted(told & values.keys())}
+    return {name: WeightedMean(jnp.asarray(value, jnp.float32), one) for name, value in sorted(told.items())}
+
+
+def _merged(tree: PyTree, field: str) -> dict[str, Any]:
+    """Merge all mappings that stand under a field's name; the first entry of a name counts."""
+    found = optax.tree_utils.tree_get_all_with_path(tree, field)
+    return {name: value for _, mapping in reversed(found) for name, value in mapping.items()}
 
 
 def predictor(model: Model, params: PyTree, model_state: PyTree) -> Callable[[PyTree], PyTree]:
-    """The trained model as a compiled function of inputs [B, ...]."""
+    """Compile the trained model as a function of inputs [B, ...]."""
 
     @jax.jit
     def predict(inputs: PyTree) -> PyTree:

@@ -1,9 +1,9 @@
-"""A mesh of devices: the batch and the parameters are cut, and the compiler works out who talks to whom."""
+"""A mesh of devices: the batch and the parameters are cut, and the compiler inserts the communication."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from framework.api import PyTree, Share, Strategy, TrainState, quick_jit, with_sharding
+from framework.api import PyTree, Share, Strategy, TrainState, leaves_by_path, quick_jit, with_sharding
 from framework.errors import ConfigError, nearest
 
 AXES = ("data", "fsdp", "tensor")
@@ -41,14 +41,14 @@ class Sharded(Strategy):
     share: Share  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
-        """Make the state in pieces: no device ever holds the whole of a parameter that is cut.
+        """Make the state in parts: no device ever holds the whole of a parameter that is cut.
 
         Raises: ConfigError if a rule fits no parameter, or not its shape.
         """
         return quick_jit(init, out_shardings=self._shardings(jax.eval_shape(init, given)))(given)
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-        """Compile `step(state, feed)`; what comes out lies where it lay."""
+        """Compile `step(state, feed)`; the new state has the shardings of the old one."""
 
         def placed(state: TrainState, feed: PyTree) -> tuple[TrainState, PyTree]:
             after, means = step(state, feed)
@@ -86,7 +86,7 @@ class Sharded(Strategy):
     ) -> jax.Array:
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
-        # It asks for the parts of this process's devices alone; `device_put` would send the rest around to compare it.
+        # Only the parts of this process's devices are made; `device_put` would send the others around to compare them.
         return jax.make_array_from_callback(shape, sharding, part)
 
     def _whole(self) -> NamedSharding:
@@ -98,7 +98,7 @@ class Sharded(Strategy):
 
     def _shardings(self, state: TrainState) -> TrainState:
         """Choose a sharding for each leaf: parameters by the rules, the optimizer's copies alike, others whole."""
-        specs = {path: self._spec(path, leaf.shape) for path, leaf in _by_path(state.params)}
+        specs = {path: self._spec(path, leaf.shape) for path, leaf in leaves_by_path(state.params).items()}
         unused = [pattern for pattern in self.rules if not any(fnmatchcase(path, pattern) for path in specs)]
         if unused:
             raise ConfigError(f"strategy.rules: '{unused[0]}' fits no parameter.{nearest(unused[0], specs)}")
@@ -118,7 +118,7 @@ class Sharded(Strategy):
         return self._by_size(shape)
 
     def _by_size(self, shape: tuple[int, ...]) -> PartitionSpec:
-        """Cut the largest axis that `fsdp` divides."""
+        """Choose the largest axis that `fsdp` divides."""
         parts = self.mesh.shape["fsdp"]
         fitting = [axis for axis, size in enumerate(shape) if parts > 1 and size > 0 and size % parts == 0]
         if not fitting:
@@ -192,22 +192,17 @@ def _start(part: slice) -> int:
     return part.start or 0
 
 
-def _by_path(tree: PyTree) -> Iterator[tuple[str, Any]]:
-    for keys, leaf in jax.tree.leaves_with_path(tree):
-        yield jax.tree_util.keystr(keys, simple=True, separator="/"), leaf
-
-
 def _like_parameters(opt_state: PyTree, params: PyTree, specs: Mapping[str, PartitionSpec]) -> PyTree:
-    """A leaf whose path ends in a parameter's, or else whose shape is a parameter's, lies as that parameter does.
+    """Give a leaf the sharding of the parameter whose path ends its own path, or else whose shape it has.
 
-    The shape decides where an optimizer keeps its leaves in a flat list, as those of `jax.example_libraries` do.
+    The shape decides if an optimizer keeps its leaves in a flat list, as those of `jax.example_libraries` do.
     """
-    shapes = {path: leaf.shape for path, leaf in _by_path(params)}
+    shapes = {path: leaf.shape for path, leaf in leaves_by_path(params).items()}
     by_shape = {shape: specs[path] for path, shape in shapes.items()}
 
     def spec(path: str, shape: tuple[int, ...]) -> PartitionSpec:
         named = [name for name in specs if shapes[name] == shape and f"/{path}".endswith(f"/{name}")]
         return specs[max(named, key=len)] if named else by_shape.get(shape, PartitionSpec())
 
-    leaves = [spec(path, leaf.shape) for path, leaf in _by_path(opt_state)]
+    leaves = [spec(path, leaf.shape) for path, leaf in leaves_by_path(opt_state).items()]
     return jax.tree.unflatten(jax.tree.structure(opt_state), leaves)

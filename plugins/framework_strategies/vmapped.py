@@ -81,7 +81,7 @@ def vmapped(
 
 
 def _members(given: Mapping[str, Any], order: Literal["own", "shared"]) -> Members:
-    columns = {key: _numbers(key, value) for key, value in _flat(given, "")}
+    columns = {key: _numbers(key, value) for key, value in _flat(given)}
     lengths = {key: len(column) for key, column in columns.items() if isinstance(column, tuple)}
     if not lengths:
         raise ConfigError("strategy.members: expected a number of seeds, or a list of numbers for some key.")
@@ -93,8 +93,8 @@ def _members(given: Mapping[str, Any], order: Literal["own", "shared"]) -> Membe
     return Members(size, values, order)
 
 
-def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Leaves by dotted key, however much of the key was nested."""
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys with their values, however much of a key was nested."""
     for key, value in node.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -103,7 +103,7 @@ def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _numbers(key: str, value: Any) -> Any:
-    """A number, or a tuple of them; "4-7" is (4, 5, 6, 7)."""
+    """Read a number, or a tuple of them; "4-7" is (4, 5, 6, 7)."""
     if isinstance(value, str) and (ends := re.fullmatch(r"(\d+)-(\d+)", value)):
         return tuple(range(int(ends[1]), int(ends[2]) + 1))
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)

@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from framework.errors import ConfigError
-from framework.tasks.metrics import merge, weighted
+from framework.tasks.metrics import weighted
 from framework_losses.losses import (
     absolute_error,
     binary_cross_entropy,
@@ -163,7 +163,7 @@ def test_padding_and_splitting_do_not_change_the_mean(name):
     whole = weighted(values, None)
     nan = np.full_like(outputs[:2], np.nan)
     padded = LOSSES[name](jnp.asarray(np.concatenate([outputs[4:], nan])), batch_of(np.append(targets[4:], [0, 0])))
-    parts = merge(weighted(values[:4], jnp.ones(4)), weighted(padded, jnp.array([1.0, 1.0, 0.0, 0.0])))
+    parts = jax.tree.map(jnp.add, weighted(values[:4], jnp.ones(4)), weighted(padded, jnp.array([1.0, 1.0, 0.0, 0.0])))
     np.testing.assert_allclose(parts.total / parts.count, whole.total / whole.count, rtol=1e-6)
     assert float(parts.count) == 6
 
