@@ -46,7 +46,7 @@ def start() -> str:
           framework +experiment=mnist             train on MNIST, which is downloaded
           framework help                          list all verbs
 
-        README.md and docs/ tell the rest.
+        docs/index.md leads on.
         """)
 
 
@@ -79,8 +79,8 @@ def overview() -> str:
         *_wrapped("config groups:", [*GROUPS, "debug", "experiment"]),
         *_wrapped("experiments:", experiments()),
         "",
-        "read on: `framework plugins model` lists what model= can be; `framework --cfg",
-        "job` shows the composed config; README.md and docs/ explain.",
+        "read on: `framework plugins model` lists what model= can be, `framework --cfg",
+        "job` shows the composed config, docs/index.md explains.",
     ]
     return "\n".join(lines) + "\n"
 

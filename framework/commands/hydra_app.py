@@ -57,7 +57,8 @@ def sweep(words: list[str], config_dir: str | None, train: Callable[[list[str], 
         try:
             return train(overrides, config_dir).metrics.get("eval/loss")
         except Exception as error:
-            sys.stderr.write(f"{line_of(error)} (job {' '.join(overrides)})\n")
+            typed = " ".join(word.removeprefix("++") for word in overrides)
+            sys.stderr.write(f"{line_of(error)} (job {typed})\n")
             if isinstance(error, InterruptError):
                 sys.exit(error.exit_code)  # who stops one job means the jobs that follow too
             failures.append(error)

@@ -107,9 +107,9 @@ class Candidates:
         each = sum(leaf.nbytes for leaf in jax.tree.leaves(self._batch)) // self.first * size
         if self._calls == 1:
             return each
-        memory = self._experiment.batches.in_memory()
-        if self._resident and memory is not None:
-            return sum(leaf.nbytes for leaf in jax.tree.leaves(memory.arrays))
+        examples = self._experiment.batches.in_memory()
+        if self._resident and examples is not None:
+            return sum(leaf.nbytes for leaf in jax.tree.leaves(examples.arrays))
         return self._calls * each // self._experiment.strategy.devices
 
     def _members(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 from framework import testing
 from framework.commands.cli import main
 from framework.errors import DifferenceError
-from framework_verify import trail, verify
+from framework_verify import trail, verdict, verify
 
 TINY = [*testing.TINY, "model.dropout=0.25", "callbacks=[checkpoint]", "optimizer.learning_rate=0.01"]
 
@@ -284,6 +284,35 @@ def test_what_cannot_be_tried_is_refused_before_a_run_starts(acme, capsys, words
     assert end.value.code == 2
     assert message in capsys.readouterr().err
     assert set(acme.iterdir()) == before
+
+
+def recorded(kind, name):
+    return {"kind": kind, "name": name, "distribution": "acme", "version": "1.0", "target": f"acme:{name}"}
+
+
+RECORD = {
+    "plugins": {
+        "model": recorded("models", "serial"),
+        "model.layers[0].Wide": recorded("layers", "Wide"),
+        "optimizer": recorded("optimizers", "warming"),
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "is_averaged", "keeper"),
+    [
+        ("params/0_Wide/W", False, "layer 'Wide'"),
+        ("model_state/1_Other/mean", False, "model 'serial'"),
+        ("opt_state/0/mu/0_Wide/W", False, "optimizer 'warming'"),
+        ("opt_state/inner/0/mu/0_Wide/W", True, "optimizer 'warming'"),
+        ("opt_state/average/0_Wide/W", True, "the core's average (ema)"),
+        ("opt_state/average/0_Wide/W", False, "optimizer 'warming'"),
+        ("key", False, "the core"),
+    ],
+)
+def test_a_leaf_is_kept_by_the_component_that_made_it(path, is_averaged, keeper):
+    assert verdict.owner(path, verdict.plugins_of(RECORD), is_averaged).startswith(keeper)
 
 
 def attempt(start, batches, kill=None):

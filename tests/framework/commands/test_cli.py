@@ -272,6 +272,14 @@ def test_every_run_of_a_sweep_says_how_it_ended(call, tmp_path):
     assert all(log.read_text() for log in tmp_path.rglob("run.log"))
 
 
+def test_a_job_of_a_sweep_that_fails_is_named_and_the_others_run(call, tmp_path):
+    code, _, err = call("+experiment=acme", "-m", "seed=1,2,x", "model.hidden=4")
+    assert code == 2
+    assert "error[config]: seed: expected int, found 'x' (str)" in err
+    assert "(job +experiment=acme seed=x model.hidden=4)\n" in err
+    assert err.count("run folder: ") == len(list(tmp_path.rglob("run.json"))) == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [
