@@ -1,4 +1,4 @@
-"""The contracts between the core and its plugins: three shapes, no more.
+"""The contracts between the core and its plugins, in three shapes.
 
 A pair of pure functions (model, optimizer, store), a function to per-example values (loss, metric), and an object with
 a few methods (data, strategy, callback). An entry point names a factory of one; its signature is its options' schema.
@@ -32,7 +32,7 @@ Transform = Callable[[Array, Batch], Batch]
 
 
 class Model(NamedTuple):
-    """A network, or one layer of it, as two pure functions. Its name, for messages and paths, is `layer_name(model)`.
+    """A network, or one layer of it, as two pure functions. `layer_name(model)` is its name in messages and paths.
 
     Attributes:
       init: `init(key, in_shape) -> (out_shape, params, state)`. Shapes are tuples (or pytrees of them) whose leading
@@ -58,7 +58,7 @@ class Metric(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """One pytree, the whole truth of a run."""
+    """One pytree that holds all that a run needs to go on."""
 
     step: Array  # int32 [], updates made so far
     params: PyTree
@@ -68,7 +68,7 @@ class TrainState(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a step does, as pure functions that the loop and the strategies are handed.
+    """The pure functions that make a state and a step; strategies compile them, and the loop calls them.
 
     Attributes:
       init: `init(key, spec) -> TrainState`, where spec holds a `jax.ShapeDtypeStruct` [B, ...] for each leaf.
@@ -84,7 +84,7 @@ class Task(NamedTuple):
 
 
 class Store(NamedTuple):
-    """How the arrays of one checkpoint are written and read; all else about checkpoints is the core's."""
+    """Two functions that write and read the arrays of one checkpoint; all else about checkpoints is the core's."""
 
     name: str  # as it is registered; a checkpoint says by it who can read it, so the factory must need no options
     place: str  # the file or folder within a checkpoint that is `path`
@@ -143,7 +143,7 @@ class Run(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """How a run ended."""
+    """The end of a run."""
 
     step: int
     scalars: Mapping[str, float]  # the last value of every tag
@@ -187,5 +187,5 @@ class Callback:
 
 
 def updates(state: TrainState) -> int:
-    """Updates made so far; a frozen member made fewer than the others."""
+    """Count the updates made so far; of members, the largest count, since a frozen one made fewer."""
     return int(np.max(jax.device_get(state.step)))

@@ -1,4 +1,4 @@
-"""From a config to the objects of an experiment, and to the shapes it will have, before anything is compiled."""
+"""Experiments: from a config to the objects of a run and the shapes of its state, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Experiment(NamedTuple):
     task: Task
     init: Callable[[Any], TrainState]  # the state of a seed, uint32 []
     data: DataPipeline
-    data_seconds: float  # that were spent on nothing else
-    batches: DataPipeline  # what a step is fed: the data, a process's share, or those of all members side by side
+    data_seconds: float  # spent on the data alone
+    batches: DataPipeline  # fed to the steps: the data, the share of this process, or those of all members side by side
     strategy: Strategy
     members: Members | None
     callbacks: tuple[NamedCallback, ...]
@@ -66,12 +66,12 @@ class Experiment(NamedTuple):
 
     @property
     def batch_size(self) -> int:
-        """Examples in a step."""
+        """Number of examples in a step, of all members together."""
         return _leading(self.data) * (1 if self.members is None else self.members.size)
 
     @property
     def places(self) -> TrainState:
-        """The shapes, with a sharding for each leaf where the strategy says one: what a saved state is read into."""
+        """The shapes with the strategy's shardings: a saved state is read into them."""
         return self.strategy.placement(self.shapes)
 
 
@@ -122,20 +122,20 @@ def build(config: DictConfig, registry: Registry) -> Experiment:
 
 
 def _build_data(builder: Builder, config: Mapping[str, Any]) -> DataPipeline:
-    """The pipeline; what `data.transform` lists runs in the step, not here."""
+    """Build the pipeline, without the entries of `data.transform`, which run in the step."""
     return as_pipeline(
         builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
     )
 
 
 def clocked(make: Callable[[], Any]) -> tuple[Any, float]:
-    """A result, and the seconds it took."""
+    """Return a result and the seconds that it took."""
     began = time.perf_counter()
     return make(), time.perf_counter() - began
 
 
 def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings) -> tuple[Model, Task]:
-    """What is learnt and how, from a plain config, in which numbers may be traced."""
+    """Build the model and its task from a plain config, in which numbers may be traced."""
     model = in_precision(builder.named("models", config["model"], "model"), settings.precision)
     loss = builder.named("losses", config["loss"], "loss")
     metrics = {tag: builder.named("metrics", options, f"metrics.{tag}") for tag, options in _tags(config, "metrics")}
@@ -150,13 +150,13 @@ def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings)
 
 
 def _maker(config: DictConfig, settings: Settings, registry: Registry, members: Members) -> Make:
-    """A function from a member's values, which may be traced, to its task."""
+    """Make a function from a member's values, which may be traced, to its task."""
     if settings.nan_policy in ("skip", "rollback"):
         raise ConfigError(
             f"nan_policy: {settings.nan_policy} is not for members, which are frozen one by one; take stop."
         )
     for member in range(1, members.size if len(members.values) > 1 else 0):
-        # Factories check ranges, which they cannot do of traced numbers.
+        # Factories check ranges here, since they cannot check traced numbers.
         _build_task(Builder(registry), with_values(config, values_of(members, member)), settings)
     with_traced = template(config, values_of(members, 0))
     return lambda values: _build_task(Builder(registry), with_traced(values), settings)[1]
@@ -165,7 +165,7 @@ def _maker(config: DictConfig, settings: Settings, registry: Registry, members: 
 def _of_all(
     make: Make, members: Members, data: DataPipeline, task: Task, shapes: TrainState
 ) -> tuple[Task, Callable[[Any], TrainState], TrainState, DataPipeline]:
-    """The task, the state's init and shapes, and the batches of all members, from those of one."""
+    """Make the task, the state's init and shapes, and the batches of all members from those of one."""
     means = jax.eval_shape(task.train_step, shapes, data.spec)[1]
     results = dict.fromkeys(means, operator.truediv) | dict(task.results)
     check_traceable(make, values_of(members, 0), data.spec)
@@ -175,7 +175,7 @@ def _of_all(
 
 
 def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
-    """The optimizer, with the schedule in the place of its learning rate."""
+    """Build the optimizer, with the schedule in the place of its learning rate."""
     options = dict(config["optimizer"])
     if "learning_rate" in options:
         builder.rate = options["learning_rate"] = builder.named("schedules", config["schedule"], "schedule")
@@ -193,12 +193,12 @@ def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, 
 
 
 def _recordable(config: DictConfig) -> DictConfig:
-    """Without the section `distributed`, which is where a run runs, and another one in each process."""
+    """Leave out the section `distributed`, which differs between processes."""
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "distributed"])
 
 
 def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, Any]) -> Strategy:
-    """The strategy. Where there are several processes it must know of them, and all must do the same."""
+    """Build the strategy. With several processes it must support them, and all must have one config."""
     strategy = as_strategy(builder.named("strategies", config["strategy"], "strategy"))
     if processes.count() == 1:
         return strategy

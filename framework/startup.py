@@ -1,4 +1,4 @@
-"""Python's cyclic garbage collector during imports and runs, whose start is what it slows."""
+"""The start of a run: Python's cyclic garbage collector, which slows it, is made to run seldom."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SELDOM = 100_000
-"""New containers between two collections. Imports, tracing and lowering make millions that stay, over which the default
-of 700 goes again and again, for a tenth of the time to the first step; steps make hardly any."""
+"""New containers between two collections. Imports, tracing and lowering make millions that stay. The default of 700
+takes a tenth of the time to the first step to visit them again and again; steps make hardly any."""
 
 
 @contextmanager
 def seldom_collected() -> Iterator[None]:
-    """Collect seldom inside the context; what the collector was set to is put back afterwards."""
+    """Collect seldom inside the context, and restore the collector's threshold afterwards."""
     before = gc.get_threshold()
     if before[0]:  # 0 is off
         gc.set_threshold(max(SELDOM, before[0]), *before[1:])

@@ -1,7 +1,7 @@
-"""How several processes come to the same decisions: process 0 decides, and runs callbacks that do not go everywhere.
+"""Common decisions of several processes: process 0 decides, and runs the callbacks that do not run everywhere.
 
-What it decides reaches the others through the key-value store of JAX's coordination service, so that a decision needs
-no device and never waits for a step.
+The others read its decisions from the key-value store of JAX's coordination service. So a decision needs no device and
+never waits for a step.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from framework.contracts import Callback, PyTree, Run, StopTraining, Summary, Tr
 from framework.distributed.processes import count, index, store
 from framework.errors import ConfigError, FrameworkError, InterruptError, MismatchError, PeerError
 
-FOR_EVER = 7 * 24 * 3600 * 1000
-"""Milliseconds; the watchdog, not a time limit of one request, decides when a process waits in vain."""
+NO_LIMIT = 7 * 24 * 3600 * 1000
+"""Milliseconds. The watchdog, not the time limit of one request, ends a process that waits in vain."""
 
-KEPT = 1000
-"""Answers that stay in the key-value store. No process is that many decisions behind: steps keep them together."""
+KEPT_ANSWERS = 1000
+"""Answers that stay in the key-value store. The steps keep processes together, so that none is so far behind."""
 
-KINDS = (StopTraining, MismatchError, FrameworkError, *FrameworkError.__subclasses__())
-"""What can be told to other processes, by name."""
+TOLD = (StopTraining, MismatchError, FrameworkError, *FrameworkError.__subclasses__())
+"""Exceptions that other processes raise too; they are told by name."""
 
-GLANCE = 0.01
-"""Seconds between two looks at what other processes have said."""
+POLL = 0.01
+"""Seconds between two looks at the messages of other processes."""
 
 T = TypeVar("T")
 
@@ -37,10 +37,10 @@ _numbers = itertools.count()
 
 
 def agree(decide: Callable[[], Any]) -> Any:
-    """What process 0 decides; the others do not decide but wait for it. Each must ask in the same order.
+    """Return the decision of process 0, for which the others wait. All processes must ask in the same order.
 
     Args:
-      decide: a function to what JSON can hold.
+      decide: returns a value that JSON can hold; called in process 0 only.
 
     Raises: in every process the FrameworkError or StopTraining that `decide` raised in process 0.
     """
@@ -49,7 +49,7 @@ def agree(decide: Callable[[], Any]) -> Any:
     number = next(_numbers)
     key = f"framework/answers/{number}"
     if index() > 0:
-        answer = json.loads(store().blocking_key_value_get(key, FOR_EVER))
+        answer = json.loads(store().blocking_key_value_get(key, NO_LIMIT))
         if "error" in answer:
             raise _raised(**answer)
         return answer["value"]
@@ -59,36 +59,40 @@ def agree(decide: Callable[[], Any]) -> Any:
         store().key_value_set(key, json.dumps(_told(error)))
         raise
     store().key_value_set(key, json.dumps(answer))
-    if number >= KEPT:
-        store().key_value_delete(f"framework/answers/{number - KEPT}")
+    if number >= KEPT_ANSWERS:
+        store().key_value_delete(f"framework/answers/{number - KEPT_ANSWERS}")
     return answer["value"]
 
 
 def _told(error: BaseException) -> dict[str, Any]:
-    if not isinstance(error, KINDS):
+    if not isinstance(error, TOLD):
         return {
             "error": "PeerError",
             "text": f"process {index()} failed: {type(error).__name__}: {error}",
             "exit_code": 7,
         }
-    kind = next(kind.__name__ for kind in type(error).__mro__ if kind in KINDS)
+    kind = next(kind.__name__ for kind in type(error).__mro__ if kind in TOLD)
     return {"error": kind, "text": str(error), "exit_code": getattr(error, "exit_code", 0)}
 
 
 def _raised(error: str, text: str, exit_code: int) -> Exception:
-    kind = next(kind for kind in KINDS if kind.__name__ == error)
+    kind = next(kind for kind in TOLD if kind.__name__ == error)
     return InterruptError(text, exit_code) if kind is InterruptError else kind(text)
 
 
 def gather(fact: Any) -> list[Any]:
-    """What each process knows, by process; all must call it, in the same order. JSON must be able to hold it."""
+    """Collect one value from each process, in their order. All must call it, in the same order.
+
+    Args:
+      fact: this process's value, which JSON can hold.
+    """
     if count() == 1:
         return [fact]
     key = f"framework/facts/{next(_numbers)}"
     store().key_value_set(f"{key}/{index()}", json.dumps(fact))
 
     def collect() -> list[Any]:
-        found = [json.loads(store().blocking_key_value_get(f"{key}/{each}", FOR_EVER)) for each in range(count())]
+        found = [json.loads(store().blocking_key_value_get(f"{key}/{each}", NO_LIMIT)) for each in range(count())]
         store().key_value_delete(key)
         return found
 
@@ -96,9 +100,9 @@ def gather(fact: Any) -> list[Any]:
 
 
 def together(act: Callable[[], T]) -> T:
-    """What each process does for itself, if all can; all must call it, in the same order.
+    """Return the result of `act` in this process, if no process fails. All must call it, in the same order.
 
-    Raises: in every process the error of the first that cannot.
+    Raises: in every process the error of the first process that failed.
     """
     if count() == 1:
         return act()
@@ -114,21 +118,21 @@ def together(act: Callable[[], T]) -> T:
 
 
 class Barrier:
-    """What the processes do at the same time in threads of their own, where `agree` has no order, and one concludes."""
+    """A meeting point of threads, one in each process, for which `agree` has no order; one of them concludes."""
 
     def __init__(self) -> None:
-        """Each process must make one, in the same order as it agrees."""
-        self._key = f"framework/errands/{next(_numbers)}"
+        """Make it in every process, in the same order as other decisions."""
+        self._key = f"framework/barriers/{next(_numbers)}"
 
     def tell(self, done: Any) -> None:
-        """Say what was done here, which JSON must be able to hold, or the error that it ended with."""
+        """Report this process's result, which JSON can hold, or the error that it ended with."""
         told = {"error": _told(done)} if isinstance(done, BaseException) else {"done": done}
         store().key_value_set(f"{self._key}/{index()}", json.dumps(told))
 
-    def hear(self, given_up: Callable[[], bool]) -> list[Any]:
-        """Wait for what all have said, by process.
+    def hear(self, cancelled: Callable[[], bool]) -> list[Any]:
+        """Wait for the results of all processes, in their order.
 
-        Raises: the error of the first that failed, or PeerError once `given_up` says that nobody waits any longer.
+        Raises: the error of the first process that failed, or PeerError once `cancelled` returns True.
         """
         told: dict[int, Any] = {}
         while len(told) < count():
@@ -137,15 +141,15 @@ class Barrier:
             for process in sorted(told):
                 if "error" in told[process]:
                     raise _raised(**told[process]["error"])
-            if len(told) < count() and given_up():
+            if len(told) < count() and cancelled():
                 raise PeerError(f"{count() - len(told)} of {count()} processes did not say what they have written.")
-            time.sleep(GLANCE)
+            time.sleep(POLL)
         store().key_value_delete(self._key)
         return [told[process]["done"] for process in range(count())]
 
 
 def check_alike(facts: Mapping[str, Any]) -> None:
-    """Compare what must be equal in all processes, such as the config, with what it is in process 0.
+    """Compare facts that must be equal in all processes, such as the config, with those of process 0.
 
     Raises: ConfigError in all of them, naming a process, a fact and both values.
     """
@@ -160,12 +164,11 @@ def check_alike(facts: Mapping[str, Any]) -> None:
 
 
 def addressable(tree: PyTree) -> PyTree:
-    """The same values as arrays that a single process can read; all must call it.
+    """Return the same values as arrays that a single process can read. All must call it.
 
-    What is cut over processes is put together on the host, leaf after leaf, so that no device holds more than one leaf
-    whole.
+    Arrays that are cut over processes are put together on the host, one after the other, so that no device holds more
+    than one of them whole.
     """
-
     if count() == 1:
         return tree
     from jax.experimental import multihost_utils
@@ -185,27 +188,27 @@ class ByFirst(Callback):
         self.callback, self.every = callback, callback.every
 
     def on_start(self, run: Run) -> None:
-        """As of the callback."""
+        """Call the hook in process 0."""
         self._agreed("on_start", run)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """As of the callback."""
+        """Call the hook in process 0."""
         self._agreed("on_log", step, scalars)
 
     def on_state(self, step: int, state: TrainState) -> None:
-        """As of the callback, with all of the state."""
+        """Call the hook in process 0, with the whole state."""
         if self._has("on_state"):
             self._agreed("on_state", step, addressable(state))
 
     def settle(self, wait: bool) -> None:
-        """As of the callback. The others wait for the end only; before that, process 0 fails as in any other way."""
+        """Call the hook in process 0. The others wait for its result at the end only."""
         if wait:
             self._agreed("settle", wait)
         elif index() == 0:
             self.callback.settle(wait)
 
     def on_end(self, summary: Summary) -> None:
-        """As of the callback. The others do not wait, since it is called also when one of them is gone."""
+        """Call the hook in process 0. The others do not wait, since it is called also when one of them is gone."""
         if index() == 0:
             self.callback.on_end(summary)
 
@@ -214,5 +217,5 @@ class ByFirst(Callback):
             agree(lambda: getattr(self.callback, hook)(*args))
 
     def _has(self, hook: str) -> bool:
-        """Whether there is anything to run: a decision costs the others a request to process 0."""
+        """Tell whether the callback defines the hook: a decision costs the others a request to process 0."""
         return getattr(type(self.callback), hook) is not getattr(Callback, hook)

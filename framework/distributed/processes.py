@@ -1,4 +1,4 @@
-"""Several processes as one run: how they meet, and how they part when something is wrong."""
+"""Several processes as one run: meeting at the start, and parting when something is wrong."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from framework.errors import ConfigError, PeerError
 REMEDY = "restart all processes, with `resume` or run.resume=auto; where steps take longer, set run.watchdog higher"
 
 FAREWELL = 15.0
-"""Seconds that a process whose run failed waits for the others, so that all can part in good order."""
+"""Seconds that a process whose run failed waits for the others, so that all can end in good order."""
 
 _failures: list[int] = []  # exit codes of runs that failed here
 _reached = [0]  # the step that the run has come to in this process
 
 
 def count() -> int:
-    """How many processes make up the run; 1 without `distributed`. Touches no device."""
+    """Return the number of processes of the run; 1 without `distributed`. It touches no device."""
     return distributed.global_state.num_processes or 1
 
 
 def index() -> int:
-    """Which one this is, from 0."""
+    """Return the number of this process, from 0."""
     return distributed.global_state.process_id
 
 
 def store() -> Any:
-    """The key-value store that all processes share."""
+    """Return the key-value store that all processes share."""
     return distributed.global_state.client
 
 
 def reached(step: int) -> None:
-    """Note how far the run is here, for whoever has to say it."""
+    """Note the step that the run has reached here, for messages."""
     _reached[0] = step
 
 
 @contextmanager
 def joined(settings: Distributed, patience: float) -> Iterator[None]:
-    """Be one of the processes of a run, if `distributed` says so; must come before the first use of a device.
+    """Join the processes of a run, if `distributed` names any, before the first use of a device.
 
     Args:
       settings: the section `distributed`.
-      patience: seconds without a sign of life after which JAX shall take a process for dead. It then aborts the others
-        with pages of text, so it must be longer than our own watchdog takes.
+      patience: seconds without a sign of life after which JAX takes a process for dead. It then aborts the others with
+        pages of text, so this must be longer than the time limit of the watchdog.
 
     Raises: ConfigError for half a setting, or if `auto` finds no cluster; PeerError if the others do not come.
     """
@@ -72,17 +72,17 @@ def joined(settings: Distributed, patience: float) -> Iterator[None]:
 
 
 def _start(settings: Distributed, patience: float) -> None:
-    """Meet the others. JAX's preemption service is left out, since it takes SIGTERM for itself."""
+    """Connect to the others, without JAX's preemption service, which takes SIGTERM for itself."""
     auto = settings.coordinator == "auto"
     given = {} if auto else _given(settings)
     if xla_bridge.backends_are_initialized():
         raise ConfigError("distributed: this process has used JAX already; processes must meet before they do.")
     jax.config.update("jax_enable_preemption_service", False)
     connect = _jax.get_distributed_runtime_client
-    # Without a callback JAX prints a page and aborts when process 0 is gone. With one, jaxlib cannot hand it its
-    # argument, and calls `std::terminate`: so it is there that we leave.
+    # Without a callback, JAX prints a page and aborts when process 0 is gone. With one, jaxlib fails to pass it its
+    # argument and calls `std::terminate`, whose handler therefore ends this process with one line.
     _jax.get_distributed_runtime_client = partial(connect, missed_heartbeat_callback=_coordinator_gone)
-    with contextlib.suppress(OSError, AttributeError):  # another C++ library than GNU's: then it aborts
+    with contextlib.suppress(OSError, AttributeError):  # without GNU's C++ library the process aborts
         ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(_ON_TERMINATE)
     atexit.register(_part)
     try:
@@ -106,11 +106,11 @@ def _start(settings: Distributed, patience: float) -> None:
 
 
 CLOSING = 6
-"""How often to look, twice a second: a process that is killed closes its sockets one after the other."""
+"""Looks at the coordinator, two a second: a process that is killed closes its sockets one after the other."""
 
 
 def _coordinator_gone(*ignored: Any) -> None:
-    """End the process, in whichever thread of jaxlib it is noticed."""
+    """End this process, called in the thread of jaxlib that noticed the loss."""
     host, _, port = (distributed.global_state.coordinator_address or "").rpartition(":")
     for _ in range(CLOSING):
         try:
@@ -118,7 +118,7 @@ def _coordinator_gone(*ignored: Any) -> None:
         except OSError:
             leave("process 0, which coordinates, is gone")
         time.sleep(0.5)
-    os.abort()  # it is there: something else is wrong
+    os.abort()  # the coordinator is there, so that something else is wrong
 
 
 _ON_TERMINATE = ctypes.CFUNCTYPE(None)(_coordinator_gone)
@@ -126,16 +126,16 @@ _leaving = threading.Lock()
 
 
 def leave(message: str) -> NoReturn:
-    """End this process from a thread with the one line of a PeerError, since its main thread may never come back."""
+    """End this process from any thread, with the one line of a PeerError: its main thread may never come back."""
     if _leaving.acquire(blocking=False):
         os.write(2, f"error[{PeerError.kind}]: {_line(message)}\n".encode())
     else:
-        time.sleep(FAREWELL)  # somebody else has said why, and is about to leave
+        time.sleep(FAREWELL)  # another thread has told the reason, and is about to leave
     os._exit(PeerError.exit_code)
 
 
 def lost(message: str) -> PeerError:
-    """The same error for the main thread to raise; from here on, no other thread says anything."""
+    """Return the same error for the main thread to raise; no other thread writes a message after it."""
     if not _leaving.acquire(blocking=False):
         time.sleep(FAREWELL)
     return PeerError(_line(message))
@@ -146,7 +146,7 @@ def _line(message: str) -> str:
 
 
 def _part() -> None:
-    """At exit, after a failure: leave without JAX's farewell if others do not come to it, since it aborts then."""
+    """Leave at exit, after a failure, without JAX's own shutdown if others do not come to it, since that aborts."""
     if not _failures:
         return
     with contextlib.suppress(Exception):
@@ -178,7 +178,7 @@ def _given(settings: Distributed) -> dict[str, Any]:
 
 
 def _check_port(port: int) -> None:
-    """Where process 0 cannot listen, the others would wait in vain; and JAX would share the port with another run."""
+    """Check that process 0 can listen: else the others wait in vain, or JAX shares the port with another run."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections are no hindrance
         try:

@@ -1,6 +1,6 @@
-"""What one process of a run knows of the others: whether they live, where they are, and whether to stop.
+"""The watch of each process of a run over the others: their lives, their steps, and a common step to stop at.
 
-A thread tells the others once a second how far this process is, and reads what they tell. So a run neither hangs for
+A thread tells the others once a second how far this process is, and reads their messages. So a run neither hangs for
 ever on a process that died or is stuck, nor stops in one process and not in another.
 """
 
@@ -25,10 +25,10 @@ TICK = 1.0
 """Seconds between two messages to the others, and the precision of everything here."""
 
 COMPILING = 10
-"""How many times as long the first call of a compiled function may take; and all that comes before it."""
+"""Factor of the time limit for the first call of a compiled function, and for all that comes before it."""
 
 GRACE = 10.0
-"""Seconds for a run to end by the error that ended another process: most errors are those of all."""
+"""Seconds for this process to end by its own error after another one failed: most errors are those of all."""
 
 TRANSPORT = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|aborted|coordination", re.IGNORECASE)
 
@@ -36,19 +36,19 @@ _runs = itertools.count()
 
 
 class Watchdog:
-    """Watches over one run in one process.
+    """The watch over one run in one process.
 
     Attributes:
       step: updates that were dispatched here.
     """
 
     def __init__(self, limit: float, stopping: Callable[[], Signals | None], on_loss: Callable[[str], None]) -> None:
-        """Set it up for one run, before any process begins it.
+        """Make it for one run, before any process begins the run.
 
         Args:
-          limit: seconds without progress, here or in another process, after which this one ends; 0 for no end.
-          stopping: which signal came to this process, if one did.
-          on_loss: what is to be done with the message before the process ends.
+          limit: seconds without progress, here or in another process, after which this one ends; 0 for no limit.
+          stopping: returns the signal that came to this process, or None.
+          on_loss: called with the message before the process ends.
         """
         self.limit, self.step = limit, 0
         self._stopping, self._on_loss = stopping, on_loss
@@ -81,10 +81,10 @@ class Watchdog:
             self._over.set()
 
     def stopping(self, step: int) -> Signals | None:
-        """Which signal ends the run here; the same answer in every process, which all have to ask equally often.
+        """Return the signal that ends the run after this step, or None; the same answer in every process.
 
-        Whoever hears of a signal, its own or another's, says up to which question it has gone, and goes no further
-        until all have said so: the run ends at the highest.
+        All processes must ask equally often. A process that learns of a signal, its own or another's, announces the
+        number of its next question and does not pass it until all have announced theirs. The run ends at the highest.
         """
         self.beat(step)
         with self._lock:
@@ -102,7 +102,7 @@ class Watchdog:
         processes.reached(self.step)
 
     def watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A compiled function whose calls are progress; the first, which compiles, has more time."""
+        """Count the calls of a compiled function as progress; the first call, which compiles, has more time."""
         first = True
 
         def run(*args: Any) -> Any:
@@ -121,21 +121,21 @@ class Watchdog:
         processes.store().key_value_set(f"{self._folder}{key}", value, allow_overwrite=True)
 
     def _tell(self, where: str) -> None:
-        """Say where this process is; once it is done, nothing else."""
+        """Tell the others how far this process is; after "done", nothing else."""
         with self._telling:
             if self._told != "done":
                 self._told = where
                 self._say(f"at/{processes.index()}", where)
 
     def _hold(self, heard: str = "") -> None:
-        """Say, once, which question comes next here, and of which signal it was heard; it may not be passed by."""
+        """Announce, once, the next question, which this process will not pass, and the signal that it heard of."""
         with self._lock:
             if self._mine is None:
                 self._mine = self._polls + 1
                 self._say(f"last/{processes.index()}", f"{self._mine} {heard}")
 
     def _talk(self) -> None:
-        """Tell and read, until the run is over. Its own thread: a request to a stuck coordinator never returns."""
+        """Tell and read until the run is over, in a thread: a request to a stuck coordinator never returns."""
         for tick in itertools.count():
             if self._over.wait(TICK):
                 return
@@ -205,7 +205,7 @@ class Watched(StrategyWrapper):
 def watching(
     limit: float, stopping: Callable[[], Signals | None], on_loss: Callable[[str], None]
 ) -> Iterator[Watchdog | None]:
-    """A watchdog over a run of several processes, as for its class; None for a run of one."""
+    """Watch inside the context, as `Watchdog` does; None for a run of one process."""
     if processes.count() == 1:
         yield None
         return
@@ -215,6 +215,6 @@ def watching(
 
 
 def _is_transport(error: Exception) -> bool:
-    """Whether an error is what XLA makes of a broken connection, which has no kind of its own."""
+    """Tell whether XLA raised an error for a broken connection, for which it has no type of its own."""
     found = error.__cause__ if isinstance(error, FrameworkError) else error
     return isinstance(found, ValueError | RuntimeError) and TRANSPORT.search(str(found)) is not None

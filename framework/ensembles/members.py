@@ -1,4 +1,4 @@
-"""What the members of a run differ in: as the config says it, as tasks are built from it, and as it is reported."""
+"""The values in which the members of a run differ: in the config, in the tasks, and in the run record."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from framework.errors import ConfigError, FrameworkError
 from framework.tasks.rng import root_key
 
 SECTIONS = ("model.", "loss.", "metrics.", "optimizer.", "schedule.", "data.transform.")
-"""What a task is built from: the numbers in it can differ."""
+"""The sections that a task is built from; numbers in them can differ between members."""
 
 Row = Mapping[str, Any]
 
 
 def members_of(strategy: Strategy, seed: int) -> Members | None:
-    """The members that a strategy trains, if it trains several, with the seed of each.
+    """Return the members that a strategy trains, with the seed of each, or None for a single run.
 
     Raises: ConfigError for a key that cannot differ, or a seed out of range.
     """
@@ -44,25 +44,25 @@ def members_of(strategy: Strategy, seed: int) -> Members | None:
 
 
 def values_of(members: Members, member: int) -> dict[str, float]:
-    """What sets one member apart, but for its seed."""
+    """Return the values of one member by config key, without its seed."""
     return {key: column[member] for key, column in members.values.items() if key != "seed"}
 
 
 def with_values(config: DictConfig, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain config with some keys set, and whatever is interpolated from them."""
+    """Return the plain config with some keys set, and with what interpolates them."""
     config = copy.deepcopy(config)
     for key, value in values.items():
         try:
             OmegaConf.update(config, key, value, force_add=True)
-        except Exception as error:  # a path through what is no mapping or list; of many kinds
+        except Exception as error:  # OmegaConf raises many types for a path through a value
             raise ConfigError(f"strategy.members.{key}: the config has no place for it.") from error
     return plain(config)
 
 
 def template(config: DictConfig, keys: Iterable[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """A function from values to the plain config that has them; unlike `with_values`, they may be traced.
+    """Make a function from values to the plain config that has them; unlike in `with_values`, they may be traced.
 
-    OmegaConf cannot hold a traced number, so texts that stand for them are carried through its interpolation.
+    OmegaConf cannot hold a traced number, so a text stands for each while OmegaConf interpolates.
     """
     marked = with_values(config, {key: _mark(key) for key in keys})
 
@@ -74,9 +74,9 @@ def template(config: DictConfig, keys: Iterable[str]) -> Callable[[Mapping[str, 
 
 
 def recordable(config: DictConfig, first: Mapping[str, float]) -> dict[str, Any]:
-    """The plain config with the first member's values, in which those still interpolate what depended on them.
+    """Return the plain config with the first member's values, which other values still interpolate.
 
-    So every member's config can be had from the record of the run, and the run be resumed.
+    So the run record holds the config of every member, and the run can be resumed.
     """
 
     def interpolated(text: str) -> str:
@@ -104,7 +104,7 @@ def _map_texts(node: Any, change: Callable[[str], Any]) -> Any:
 
 
 def check_traceable(make: Callable[[Mapping[str, Any]], Task], first: Mapping[str, float], batch: Batch) -> None:
-    """Trace the task of one member with its values unknown, one after the other.
+    """Trace the task of one member with one value after the other unknown.
 
     Raises: ConfigError naming the key whose value a shape or a branch of Python depends on, or on which nothing does.
     """
@@ -128,24 +128,24 @@ def check_traceable(make: Callable[[Mapping[str, Any]], Task], first: Mapping[st
 
 
 def rows(members: Members) -> list[dict[str, Any]]:
-    """One row for each member with its values, for the run record."""
+    """Return one row for each member with its values, for the run record."""
     columns = members.values.items()
     return [{"member": k, "values": {key: column[k] for key, column in columns}} for k in range(members.size)]
 
 
 def recorded(config: Mapping[str, Any], row: Row) -> dict[str, Any]:
-    """The config of one member, from the record of the run."""
+    """Return the config of one member from the run record."""
     values = {key: value for key, value in row["values"].items() if key != "seed"}
     return {**with_values(OmegaConf.create(dict(config)), values), "seed": row["values"]["seed"]}
 
 
 def part_of(tree: PyTree, member: int) -> PyTree:
-    """What one member has, of what all have side by side; as one program, where each shape would be one to compile."""
+    """Select one member of a stacked tree, by one program rather than one for each shape."""
     return quick_jit(lambda tree: jax.tree.map(lambda leaf: leaf[member], tree))(tree)
 
 
 def outcome(members: Members, state: TrainState, metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The rows with the last value of every tag, and the step whose loss froze the member, or None."""
+    """Return the rows with the last value of every tag, and the step that froze the member, or None."""
     steps, last = np.asarray(jax.device_get(state.step)), updates(state)
 
     def scalars(member: int) -> dict[str, float]:
@@ -157,13 +157,13 @@ def outcome(members: Members, state: TrainState, metrics: Mapping[str, float]) -
 
 
 def is_of_member(tag: str, tags: Mapping[str, float]) -> bool:
-    """Whether a tag is that of one member: `train/loss/3` beside `train/loss`."""
+    """Tell whether a tag is that of one member: `train/loss/3` beside `train/loss`."""
     head, _, tail = tag.rpartition("/")
     return tail.isdecimal() and head in tags
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Outcomes as the lines of a table."""
+    """Format outcomes as the lines of a table."""
     found = dict.fromkeys(tag for row in rows for tag in row["metrics"])
     tags = [tag for tag in found if tag.count("/") == 1 and tag != "train/learning_rate"]
 

@@ -1,4 +1,4 @@
-"""Averages of parameters over the course of training, with which one evaluates."""
+"""Moving averages of the parameters, used for evaluation."""
 
 from __future__ import annotations
 
@@ -14,32 +14,27 @@ from framework.tasks.metrics import WeightedMean
 
 
 class Averaged(NamedTuple):
-    """An optimizer's state beside the average of the parameters that it made.
+    """An optimizer's state beside the average of the parameters that it made."""
 
-    Attributes:
-      average: like the parameters.
-      inner: the optimizer's own state.
-    """
-
-    average: PyTree
-    inner: PyTree
+    average: PyTree  # like the parameters
+    inner: PyTree  # the optimizer's own state
 
 
 def averaged(task: Task, decay: float) -> Task:
-    """A task that is evaluated with an exponential moving average of its parameters.
+    """Evaluate a task with an exponential moving average of its parameters.
 
-    The average after n updates is that of the n results, the last with weight 1, the one before it with `decay`, and so
-    on: the initial parameters have no part in it, and no correction is left to whoever reads it. Polyak and Juditsky
-    1992 for averaging; Kingma and Ba 2015, arXiv:1412.6980, section 3, for the correction.
+    The average after n updates is the weighted mean of the n results, the last with weight 1, the one before it with
+    `decay`, and so on. The initial parameters have no part in it, and it needs no correction. Polyak and Juditsky 1992
+    for averaging; Kingma and Ba 2015, arXiv:1412.6980, section 3, for the correction that is built in.
 
     Args:
-      task: what is trained; its steps see its own parameters and optimizer state.
+      task: the task to train; its steps see its own parameters and optimizer state.
       decay: in (0, 1); about the last 1 / (1 - decay) updates count.
     """
 
     def init(key: Array, spec: Batch) -> TrainState:
         state = task.init(key, spec)
-        # Arrays of their own: a step that is given its state to overwrite takes no buffer twice.
+        # Copies, since a step that may overwrite its state accepts no buffer twice.
         return state._replace(opt_state=Averaged(jax.tree.map(jnp.copy, state.params), state.opt_state))
 
     def train_step(
@@ -60,15 +55,15 @@ def averaged(task: Task, decay: float) -> Task:
 
 
 def trained_params(state: TrainState) -> PyTree:
-    """The parameters that a state is evaluated with."""
+    """Return the parameters that a state is evaluated with."""
     return state.opt_state.average if isinstance(state.opt_state, Averaged) else state.params
 
 
 def in_checkpoint(params: PyTree, is_averaged: bool) -> dict[str, Any]:
-    """Those parameters as a part of a saved state, by the paths that they have there."""
+    """Arrange those parameters as the part of a saved state that holds them."""
     return {"opt_state": {"average": params}} if is_averaged else {"params": params}
 
 
 def from_checkpoint(part: Mapping[str, Any]) -> PyTree:
-    """The parameters of what `in_checkpoint` describes."""
+    """Return the parameters from a part of a state that `in_checkpoint` arranged."""
     return part["opt_state"]["average"] if "opt_state" in part else part["params"]

@@ -1,4 +1,4 @@
-"""Computing in fewer bits than parameters, optimizer state, losses and metrics have: those stay float32."""
+"""Computation in fewer bits; parameters, optimizer state, losses and metrics stay float32."""
 
 from __future__ import annotations
 
@@ -21,26 +21,19 @@ GOOD_STEPS = 2000
 
 
 class Scaled(NamedTuple):
-    """An optimizer's state beside the factor that losses are multiplied by.
+    """An optimizer's state beside the factor that losses are multiplied by."""
 
-    Attributes:
-      scale: float32 [].
-      good_steps: int32 [], updates since the scale last changed.
-      finite: bool [], whether the last update was made.
-      inner: the optimizer's own state.
-    """
-
-    scale: Array
-    good_steps: Array
-    finite: Array
-    inner: PyTree
+    scale: Array  # float32 []
+    good_steps: Array  # int32 [], updates since the scale last changed
+    finite: Array  # bool [], false if the last update was skipped
+    inner: PyTree  # the optimizer's own state
 
 
 def in_precision(model: Model, precision: Precision) -> Model:
-    """The model with its parameters and inputs cast to `precision`, and its outputs back to float32.
+    """Cast a model's parameters and inputs to `precision`, and its outputs back to float32.
 
-    The cast stands inside what is differentiated, so gradients are float32 too. A model's state keeps its dtypes, and
-    integers and booleans stay what they are.
+    The cast is part of the differentiated function, so gradients are float32 too. The model's state keeps its dtypes,
+    and integers and booleans are not cast.
     """
     if precision == "float32":
         return model
@@ -56,7 +49,7 @@ def in_precision(model: Model, precision: Precision) -> Model:
 
 
 def loss_scaled(optimizer: optax.GradientTransformation, good_steps: int = GOOD_STEPS) -> optax.GradientTransformation:
-    """An optimizer that takes gradients of a scaled loss, and skips an update whose gradients overflowed.
+    """Let an optimizer take gradients of a scaled loss, and skip an update whose gradients overflowed.
 
     The largest float16 is 65504 and the smallest 6e-8: the scale keeps gradients between them. It halves when they
     overflow and doubles after `good_steps` updates without. Micikevicius et al. 2018, arXiv:1710.03740.
@@ -83,12 +76,12 @@ def loss_scaled(optimizer: optax.GradientTransformation, good_steps: int = GOOD_
 
 
 def scale_loss(loss: Array, opt_state: PyTree) -> Array:
-    """What is differentiated: the loss times the scale that the optimizer's state holds, if it holds one."""
+    """Multiply the loss by the scale that the optimizer's state holds, if it holds one."""
     return loss * opt_state.scale if isinstance(opt_state, Scaled) else loss
 
 
 def unless_skipped(opt_state: PyTree, after: PyTree, before: PyTree) -> PyTree:
-    """A model's state after a step, or before it if the update was skipped: averages shall not keep an overflow."""
+    """Select the model's state after a step, or before it if the update was skipped, to keep no overflow in it."""
     if not isinstance(opt_state, Scaled):
         return after
     return jax.tree.map(lambda new, old: jnp.where(opt_state.finite, new, old), after, before)

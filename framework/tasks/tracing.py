@@ -1,4 +1,4 @@
-"""What a task makes of shapes: traced and checked before anything is compiled, and traced no second time."""
+"""Traces of a task on shapes: checked before anything is compiled, and used again by the compiler."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from framework.tasks.rng import root_key
 from framework.trees import leaves_by_path
 
 SEED = jax.ShapeDtypeStruct((), np.uint32)
-"""What `init` of `traced_once` takes."""
+"""The shape of a seed, which `init` of `traced_once` takes."""
 
 
 def traced_once(task: Task, data: DataPipeline) -> tuple[Task, Callable[[Any], TrainState]]:
-    """The task with steps whose traces JAX keeps, and likewise its init as a function of the seed, uint32 [].
+    """Return the task with steps whose traces JAX keeps, and its init as a function of the seed, uint32 [].
 
-    A step is traced to be checked, for its metrics' shapes, and to be compiled: as an inlined `jit` it is traced once,
-    and the program is the same.
+    A step is traced to be checked, for the shapes of its metrics, and to be compiled. As an inlined `jit` it is traced
+    once for all three, and the program is the same.
     """
 
     def step(function: Callable[..., Any]) -> Callable[..., Any]:
         kept = jax.jit(function, static_argnames="axis", inline=True)
-        # JAX takes an axis that was left out, or given by position, for another call, and would trace once more.
+        # JAX would trace again for an axis that is left out or given by position, so it is always given by name.
         return lambda state, batch, axis=None: kept(state, batch, axis=axis)
 
     kept = task._replace(train_step=step(task.train_step), eval_step=step(task.eval_step))
@@ -36,7 +36,9 @@ def traced_once(task: Task, data: DataPipeline) -> tuple[Task, Callable[[Any], T
 def check_shapes(task: Task, init: Callable[[Any], TrainState], data: DataPipeline, model: Model) -> TrainState:
     """Trace init and both steps on the data's shapes, which takes milliseconds and compiles nothing.
 
-    Raises: ConfigError that says which of them cannot be traced, and why.
+    Returns: the shapes of the state.
+
+    Raises: ConfigError naming the function that cannot be traced, and the reason.
     """
     batch = {"weights": jax.ShapeDtypeStruct((jax.tree.leaves(data.spec)[0].shape[0],), np.float32), **data.spec}
     about = f"model '{layer_name(model)}' on inputs {_shapes(data.spec['inputs'])}"

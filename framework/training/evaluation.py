@@ -1,4 +1,4 @@
-"""Metrics from the devices to numbers by tag."""
+"""Metrics: from sums on the devices to numbers by tag, their checks, and the speed of a run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from framework.training.stepper import IN_FLIGHT, Parts
 Scalars = dict[str, float]
 
 SLOW = 0.05
-"""Seconds that a batch of an evaluation takes when it is slow; dispatching one takes less than a hundredth of that."""
+"""Seconds from which on a batch of an evaluation is slow; its dispatch takes less than a hundredth of that."""
 
 
 def results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
-    """Numbers by tag; a metric that gives several has its own suffix on each."""
+    """Turn totals and counts into numbers by tag: `<tag>/<metric>`, with a suffix for each of several results."""
     scalars: Scalars = {}
     for name, (total, count) in jax.device_get(dict(means)).items():
         result = task.results.get(name, operator.truediv)(np.asarray(total, np.float64), np.float64(count))
@@ -35,25 +35,25 @@ def results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
 
 
 def last_of(parts: Parts) -> Mapping[str, Any]:
-    """The means of the last step of a window."""
+    """Return the metrics of the last step of a window."""
     packed, count = parts[-1]
     means = unpack(packed)
     return jax.tree.map(lambda leaf: leaf[count - 1], means) if count else means
 
 
 def per_step(parts: Parts, name: str) -> np.ndarray:
-    """The total of a metric for every step of a window: [steps, ...]."""
+    """Return the total of a metric for every step of a window: [steps, ...]."""
     values = jax.device_get([packed.values for packed, _ in parts])
     each = [value[:count] if count else value[None] for value, (_, count) in zip(values, parts, strict=True)]
     return np.asarray(unpack(replace(parts[0][0], values=np.concatenate(each)))[name].total)
 
 
 def check_finite(parts: Parts, start: int) -> None:
-    """Look at the loss of every step of a window that began after `start` updates, not only of those that are logged.
+    """Check the loss of every step of a window that began after `start` updates, not only of the logged ones.
 
     Raises: NumericalError naming the first step whose loss is not finite.
     """
-    losses = per_step(parts, "loss")  # [steps], or [steps, members], of whom one has to be sound
+    losses = per_step(parts, "loss")  # [steps], or [steps, members], of which one must be finite
     failed = ~np.isfinite(losses.reshape(len(losses), -1)).any(axis=1)
     if failed.any():
         at = int(np.flatnonzero(failed)[0])
@@ -72,7 +72,10 @@ def measure(
 ) -> Mapping[str, Any] | Signals:
     """Sum totals and counts over batches; on the host in float64, so that the order of batches hardly matters.
 
-    Returns: means by name, or the signal that `stopping` told, which is asked after each batch and after the last.
+    Args:
+      stopping: asked after each batch, and after the last; a signal ends the evaluation.
+
+    Returns: sums by name, or the signal.
     """
     waiting: deque[Any] = deque()
     sums: PyTree = None
@@ -83,10 +86,10 @@ def measure(
             return signal
         while len(waiting) >= ahead:
             sums = _add(sums, waiting.popleft())
-            # What is dispatched cannot be taken back, so that of slow batches only one is, beside the one at work.
+            # A dispatched batch cannot be cancelled, so of slow batches only one waits beside the one at work.
             ahead = 2 if time.perf_counter() - since > SLOW else IN_FLIGHT
             since = time.perf_counter()
-    # A wait for data that was given up looks like the end of them.
+    # A cancelled wait for data looks like their end.
     if (signal := stopping()) is not None:
         return signal
     for means in waiting:
@@ -100,7 +103,7 @@ def _add(sums: PyTree, means: PyTree) -> PyTree:
 
 
 class Clock:
-    """Examples per second between two readings; what passes before the first one, which compiles, is not counted."""
+    """Examples per second between two readings; the time before the first one, which compiles, is not counted."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -108,12 +111,12 @@ class Clock:
         self.since: float | None = None
 
     def lap(self, finished: int) -> Scalars:
-        """The speed since the last reading, if there was one; `finished` counts the steps that are done by now."""
+        """Return the speed since the last reading, if there was one; `finished` counts the steps done so far."""
         examples = (finished - self.finished) * self.batch_size
         elapsed = None if self.since is None else time.perf_counter() - self.since
         self.restart(finished)
         return {} if elapsed is None else {"perf/examples_per_second": examples / elapsed}
 
     def restart(self, finished: int) -> None:
-        """Leave out what passed until here."""
+        """Leave out the time until here."""
         self.finished, self.since = finished, time.perf_counter()
