@@ -140,6 +140,7 @@ class Run(NamedTuple):
     facts: Mapping[str, str]  # devices, data source, versions: what the run record holds, in words
     state_bytes: int = 0  # of the whole state, as it is saved
     history: History = History()
+    id: str = ""  # that the run's checkpoints carry
 
 
 class Summary(NamedTuple):

@@ -67,7 +67,7 @@ class Checkpoint(Callback):
 
     def on_start(self, run: Run) -> None:
         """Make the folder, delete what a killed process left, and refuse a disk that is too small."""
-        self.folder, self.ended = run.directory / "checkpoints", math.inf
+        self.folder, self.run, self.ended = run.directory / "checkpoints", run.id, math.inf
         self.scores = dict(run.history.series(self.best)) if self.best else {}
         agree(lambda: self._prepare(run))
         self.thread = futures.ThreadPoolExecutor(1, "checkpoint")
@@ -128,9 +128,9 @@ class Checkpoint(Callback):
 
     def _save(self, step: int, leaves: Mapping[str, Any], scores: Mapping[int, float], barrier: Barrier) -> None:
         if count() == 1:
-            checkpoint.commit(self.folder, step, leaves, self.writer)
+            checkpoint.commit(self.folder, step, leaves, self.writer, self.run)
         else:
-            checkpoint.commit_together(self.folder, step, leaves, self.writer, barrier, self._cancelled)
+            checkpoint.commit_together(self.folder, step, leaves, self.writer, self.run, barrier, self._cancelled)
         if index() == 0:
             self._delete(scores)
 

@@ -27,7 +27,7 @@ from framework.trees import leaves_by_path
 T = TypeVar("T")
 
 
-def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FILES) -> Path:
+def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FILES, run: str = "") -> Path:
     """Write arrays to `folder/<step>`, whole or not at all; they are saved when it returns.
 
     Leaves are stored by their path in the tree, each with its sha256, so that NamedTuples, tuples and custom nodes need
@@ -38,16 +38,23 @@ def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FI
       step: names this one; a checkpoint of that name is replaced.
       leaves: arrays of JAX or NumPy by path, which nothing may change meanwhile.
       store: writes the arrays.
+      run: id of the run, which the manifest carries.
 
     Raises: StorageError if it cannot be written; an older checkpoint of that name is untouched then. Half-written
       files stay for `discard`, so that the error reaches its caller at once.
     """
     begin(folder, step)
-    return conclude(folder, step, write(folder, step, leaves, store), store)
+    return conclude(folder, step, write(folder, step, leaves, store), store, run)
 
 
 def commit_together(
-    folder: Path, step: int, leaves: Mapping[str, Any], store: Store, barrier: Barrier, cancelled: Callable[[], bool]
+    folder: Path,
+    step: int,
+    leaves: Mapping[str, Any],
+    store: Store,
+    run: str,
+    barrier: Barrier,
+    cancelled: Callable[[], bool],
 ) -> None:
     """Write this process's part, after process 0 has begun the checkpoint. In process 0, return once all is saved.
 
@@ -58,6 +65,7 @@ def commit_together(
       step: names this one.
       leaves: as `snapshot` gives them in this process.
       store: writes the arrays.
+      run: id of the run.
       barrier: made in all processes for this checkpoint.
       cancelled: tells process 0 to wait no longer for the others.
 
@@ -75,7 +83,7 @@ def commit_together(
     barrier.tell(bool(leaves))
     if index() == 0:
         _, *wrote = barrier.hear(cancelled)
-        conclude(folder, step, described, store, [process for process, has in enumerate(wrote, 1) if has])
+        conclude(folder, step, described, store, run, [process for process, has in enumerate(wrote, 1) if has])
 
 
 def begin(folder: Path, step: int) -> None:
@@ -100,11 +108,14 @@ def write(folder: Path, step: int, leaves: Mapping[str, Any], store: Store) -> d
     return described
 
 
-def conclude(folder: Path, step: int, described: Mapping[str, Any], store: Store, others: Sequence[int] = ()) -> Path:
+def conclude(
+    folder: Path, step: int, described: Mapping[str, Any], store: Store, run: str = "", others: Sequence[int] = ()
+) -> Path:
     """Describe the parts of all processes in one manifest, and give the checkpoint its name.
 
     Args:
       described: the part of process 0.
+      run: id of the run.
       others: the processes that wrote as well.
 
     Raises: StorageError.
@@ -115,12 +126,12 @@ def conclude(folder: Path, step: int, described: Mapping[str, Any], store: Store
             with _reading(partial, MANIFEST):
                 parts.append(read_manifest(partial, process)["leaves"])
             (partial / shards.file_of(MANIFEST, process)).unlink()
-        write_manifest(partial, shards.merge(parts), store.name)
+        write_manifest(partial, shards.merge(parts), store.name, run=run)
         put_in_place(partial, folder / str(step))
     return folder / str(step)
 
 
-def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
+def restore(path: Path, like: PyTree, whole: bool = False, run: str = "") -> PyTree:
     """Read a pytree back, with the store that wrote it.
 
     Args:
@@ -128,6 +139,7 @@ def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
       like: a tree of the same structure, or a part of it, whose leaves have the expected shape and dtype. A
         `jax.ShapeDtypeStruct` with a sharding is put together there, and on no single device.
       whole: refuse a checkpoint that holds more than `like`.
+      run: refuse a checkpoint that carries the id of another run; "" takes any.
 
     Raises: MismatchError naming the leaves that are missing, or have another shape or dtype; StorageError, with the
       file and the reason, if the files are damaged; ConfigError or PluginError if the store is not installed.
@@ -136,6 +148,8 @@ def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
     wanted = {name: as_stored(leaf) for name, leaf in leaves.items()}
     with _reading(path, MANIFEST):
         manifest = read_manifest(path)
+        if run and manifest.get("run", run) != run:
+            raise StorageError(f"checkpoint {path} is of another run, '{manifest['run']}'; expected '{run}'.")
         entries = entries_of(manifest["leaves"])
         check_leaves(path, wanted, entries, whole)
     store = _store_of(manifest["store"], path)
@@ -145,12 +159,12 @@ def restore(path: Path, like: PyTree, whole: bool = False) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 
-def restore_state(folder: Path, step: int, like: T, whole: bool = False) -> T:
+def restore_state(folder: Path, step: int, like: T, whole: bool = False, run: str = "") -> T:
     """Read the state of a step, or a part of it that has the leaf "step", as `restore` does.
 
     Raises: as `restore`; StorageError too if the checkpoint holds the state of another step.
     """
-    state = restore(folder / str(step), like, whole)
+    state = restore(folder / str(step), like, whole, run)
     found = int(np.max(leaves_by_path(state)["step"]))  # of several members, a frozen one made fewer updates
     if found != step:
         raise StorageError(f"checkpoint {folder / str(step)} holds the state of step {found}.")

@@ -28,27 +28,27 @@ class Entry(NamedTuple):
     pieces: tuple[Piece, ...]  # () if it was written whole, by process 0
 
 
-def sealed(leaves: Mapping[str, Any], store: str = FILES.name) -> dict[str, Any]:
+def sealed(leaves: Mapping[str, Any], store: str = FILES.name, run: str = "") -> dict[str, Any]:
     """Return a manifest with its own sha256, so that a damaged one is not taken for that of another model or store."""
-    content = {"store": store, "leaves": leaves}
+    content = {"store": store, "leaves": leaves} | ({"run": run} if run else {})
     return {**content, "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
 
 
-def write_manifest(folder: Path, leaves: Mapping[str, Any], store: str, process: int = 0) -> None:
+def write_manifest(folder: Path, leaves: Mapping[str, Any], store: str, process: int = 0, run: str = "") -> None:
     """Write the manifest of a checkpoint, or of the part of a process other than 0. Raises: OSError."""
     with (folder / file_of(MANIFEST, process)).open("wb") as file:
-        file.write(json.dumps(sealed(leaves, store), indent=1).encode())
+        file.write(json.dumps(sealed(leaves, store, run), indent=1).encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_manifest(folder: Path, process: int = 0) -> dict[str, Any]:
-    """Read a manifest: "store", the name of the one that wrote the arrays, and "leaves", their descriptions by path.
+    """Read a manifest: "leaves", the descriptions by path, "store", the name of the one that wrote them, and "run".
 
     Raises: ValueError if it is damaged, and whatever JSON raises.
     """
     found = load_json(folder / file_of(MANIFEST, process))
-    if sealed(found["leaves"], found["store"]) != found or not isinstance(found["store"], str):
+    if sealed(found["leaves"], found["store"], found.get("run", "")) != found or not isinstance(found["store"], str):
         raise ValueError("its sha256 does not match")
     return found
 

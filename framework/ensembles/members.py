@@ -16,6 +16,7 @@ from framework.api import Batch, Members, PyTree, Strategy, Task, TrainState, qu
 from framework.config.resolve import plain
 from framework.contracts import updates
 from framework.errors import ConfigError, FrameworkError
+from framework.tables import text_table
 from framework.tasks.rng import root_key
 
 SECTIONS = ("model.", "loss.", "metrics.", "optimizer.", "schedule.", "data.transform.")
@@ -169,11 +170,8 @@ def table(rows: Sequence[Row]) -> list[str]:
 
     def cells(row: Row) -> list[str]:
         values = [f"{value:g}" for value in row["values"].values()]
-        return [str(row["member"]), *values, *(f"{row['metrics'].get(tag, math.nan):.4g}" for tag in tags)]
+        note = f"frozen at step {step}: its loss was not finite" if (step := row["frozen_at_step"]) else ""
+        return [str(row["member"]), *values, *(f"{row['metrics'].get(tag, math.nan):.4g}" for tag in tags), note]
 
-    lines = [["member", *rows[0]["values"], *tags], *map(cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    frozen = [row["frozen_at_step"] for row in rows]
-    notes = ["", *(f"  frozen at step {step}: its loss was not finite" if step else "" for step in frozen)]
-    aligned = ("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return [line + note for line, note in zip(aligned, notes, strict=True)]
+    lines = [["member", *rows[0]["values"], *tags, ""], *map(cells, rows)]
+    return text_table(lines, right=range(len(lines[0]) - 1)).splitlines()

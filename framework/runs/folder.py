@@ -18,6 +18,9 @@ from framework.errors import StorageError, writing
 PROBE_BYTES = 4096
 """One block, for which the file system has to find room."""
 
+WRITTEN = ("config.yaml", "run.log", "metrics.jsonl", "checkpoints", "tb")
+"""Files and folders that a run writes beside its record and its lock."""
+
 
 def check_place(settings: RunSettings) -> None:
     """Check that a run folder can be made, by the nearest folder above it that exists. Write nothing.
@@ -26,6 +29,8 @@ def check_place(settings: RunSettings) -> None:
     """
     key, path = ("run.dir", settings.dir) if settings.dir else ("run.root", settings.root)
     folder = Path(path).absolute()
+    if key == "run.dir" and folder == folder.parent:
+        raise StorageError(f"run.dir: {folder} is the root of all folders; choose another folder.")
     try:
         folder = _nearest(folder)
         is_folder, is_open = folder.is_dir(), os.access(folder, os.W_OK | os.X_OK)
@@ -90,6 +95,7 @@ def _made(settings: RunSettings, name: str) -> Path:
     directory = Path(settings.dir) if settings.dir else Path(settings.root) / name
     try:
         if settings.dir:
+            _check_free(directory, settings.resume == "auto")
             make_folder(directory, exist_ok=True)
         else:
             directory = _fresh(directory)
@@ -102,6 +108,22 @@ def _made(settings: RunSettings, name: str) -> Path:
         raise StorageError(f"run.dir: {directory} cannot be written: {error.strerror}.") from error
     probe(directory)
     return directory
+
+
+def _check_free(directory: Path, is_restart: bool) -> None:
+    """Check that no file of another run is in a folder, so that none is overwritten or taken for the run's own.
+
+    Args:
+      is_restart: accept the log and the config of a run that was killed before it wrote its record.
+
+    Raises: StorageError naming the first such file.
+    """
+    early = ("config.yaml", "run.log") if is_restart and (directory / "run.json").exists() else ()
+    for name in WRITTEN:
+        path = directory / name
+        visible = [each for each in path.iterdir() if not each.name.startswith(".")] if path.is_dir() else []
+        if name not in early and (visible or (path.is_file() and path.stat().st_size)):
+            raise StorageError(f"run.dir: {directory} holds a run already, or parts of one ({name}); choose another.")
 
 
 def is_begun(directory: Path) -> bool:

@@ -63,7 +63,7 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
                 return _fit(loop, run, record, initial)
             except nonfinite.Rollback as fault:
                 barred = nonfinite.one_more(barred, fault)
-                state = resume.newest_state(run.directory, experiment.places)
+                state = resume.newest_state(run.directory, experiment.places, run.id)
                 back = 0 if state is None else updates(state)
                 logs.LOGGER.warning(f"{fault}: going back to step {back}, and on without that batch")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 import time
@@ -24,16 +25,18 @@ from framework.checkpoints import snapshot
 from framework.config.safe_load import load_json
 from framework.config.secrets import masked, masked_words
 from framework.contracts import updates
-from framework.distributed import processes
+from framework.distributed import coordination, processes
 from framework.ensembles import members
 from framework.errors import StorageError, writing
 from framework.experiment import Experiment
-from framework.registry.entry_points import Plugin
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 
 PACKAGES = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
 """Packages whose versions change numbers or files of a run."""
+
+PROVENANCE = ("kind", "name", "distribution", "version", "target")
+"""Fields of a plugin that are recorded."""
 
 
 @dataclass
@@ -43,6 +46,7 @@ class RunRecord:
     Attributes:
       config: resolved, without secrets.
       directory: of the run. Not written, nor is `hidden`: the secrets that no file of the run may hold.
+      id: that the checkpoints of the run carry, so that those of another run are never taken for its own.
       facts: of the data, as a model needs them to be used, such as an alphabet.
       inputs: shapes of the model's inputs, with -1 for the batch.
       members: values, and at the end outcomes, of each member that the run trains side by side.
@@ -59,6 +63,7 @@ class RunRecord:
     directory: Path = Path()
     hidden: frozenset[str] = frozenset()
     name: str = ""
+    id: str = ""
     seed: int = 0
     started: str = ""
     data: str = ""
@@ -123,6 +128,7 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
         directory=directory,
         hidden=hidden,
         name=name,
+        id=coordination.agree(lambda: secrets.token_hex(8)),
         seed=experiment.settings.seed,
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         data=experiment.data.source,
@@ -130,7 +136,9 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
         total_steps=experiment.total_steps,
         inputs=jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], experiment.data.spec["inputs"]),
         members=None if experiment.members is None else members.rows(experiment.members),
-        plugins=provenance(experiment.plugins),
+        plugins={
+            key: {name: getattr(plugin, name) for name in PROVENANCE} for key, plugin in experiment.plugins.items()
+        },
         versions={name: version(name) for name in PACKAGES},
         environment=environment(),
     )
@@ -158,14 +166,6 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def provenance(plugins: Mapping[str, Plugin]) -> dict[str, dict[str, str]]:
-    """Return the distribution of each component, by config key."""
-    return {
-        key: {"kind": p.kind, "name": p.name, "distribution": p.distribution, "version": p.version, "target": p.target}
-        for key, p in plugins.items()
-    }
-
-
 def data_facts(experiment: Experiment) -> dict[str, Any]:
     """Return facts of the data that a model needs to be used, such as an alphabet."""
     return dict(experiment.data.facts)
@@ -184,6 +184,7 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
     return Run(
         directory=record.directory,
         name=record.name,
+        id=record.id,
         config=experiment.config,
         start_step=0 if state is None else updates(state),
         total_steps=experiment.total_steps,

@@ -20,7 +20,7 @@ FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.")
 """Sections that may differ after a resume: they say how long and how a run runs, not what it computes."""
 
 
-def newest_state(directory: Path, like: TrainState) -> TrainState | None:
+def newest_state(directory: Path, like: TrainState, run: str = "") -> TrainState | None:
     """Return the newest state of a run that can be trusted; damaged ones are set aside as `<step>.damaged`.
 
     Of several processes each reads what its devices need. If one of them cannot read a state, none uses it.
@@ -28,6 +28,7 @@ def newest_state(directory: Path, like: TrainState) -> TrainState | None:
     Args:
       directory: the run folder.
       like: the state that the run's config leads to, as `jax.ShapeDtypeStruct` leaves, with shardings or without.
+      run: id of the run; checkpoints of another run are set aside too.
 
     Returns: None if there is none.
 
@@ -36,7 +37,7 @@ def newest_state(directory: Path, like: TrainState) -> TrainState | None:
     folder = directory / "checkpoints"
 
     def read(step: int) -> TrainState:
-        return coordination.together(lambda: restore_state(folder, step, like, whole=True))
+        return coordination.together(lambda: restore_state(folder, step, like, whole=True, run=run))
 
     def reject(step: int, error: StorageError) -> None:
         LOGGER.warning(f"{error} It is set aside; an older one is tried.")

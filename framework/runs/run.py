@@ -130,7 +130,7 @@ def _resumed(directory: Path, config: DictConfig, force: bool, watch: Watch) -> 
         experiment = _built(config, hidden, watch)
         resuming.check_unchanged(former.config, experiment.config, force)
         resuming.warn_of_versions(former)
-        state = resuming.newest_state(directory, experiment.places)
+        state = resuming.newest_state(directory, experiment.places, former.id)
         step, total = 0 if state is None else updates(state), experiment.total_steps
         if state is not None and resuming.is_finished(former, step, total):
             logs.LOGGER.info(f"{directory} is done: it has {step} of {total} steps.")
@@ -138,7 +138,7 @@ def _resumed(directory: Path, config: DictConfig, force: bool, watch: Watch) -> 
         logs.LOGGER.info(f"resuming {directory} at step {step} of {total}")
         write_config(directory, experiment.config)
         record = new_record(experiment, directory, former.name, hidden)
-        record.started, record.resumed = former.started, [*former.resumed, step]
+        record.id, record.started, record.resumed = former.id or record.id, former.started, [*former.resumed, step]
         record.ending = resuming.pending_end(former, step, total)
         return _trained(experiment, record, state)
 

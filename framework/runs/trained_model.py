@@ -91,7 +91,7 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
     built: Model = Builder(discover()).named("models", config["model"], "model")
     model = in_precision(built, config.get("precision", "float32"))
     inputs = jax.tree.map(tuple, record.inputs, is_leaf=lambda node: isinstance(node, list))
-    found = _read(directory, saved, _like(model, inputs, record))
+    found = _read(record, saved, _like(model, inputs, record))
     found = members.part_of(found, member) if rows else found
     return Trained(model, from_checkpoint(found), found["model_state"], config, record.facts, inputs, directory)
 
@@ -117,7 +117,7 @@ def _like(model: Model, inputs: Shape, record: RunRecord) -> dict[str, Any]:
     return like
 
 
-def _read(directory: Path, saved: list[int], like: dict[str, Any]) -> dict[str, Any]:
+def _read(record: RunRecord, saved: list[int], like: dict[str, Any]) -> dict[str, Any]:
     """Read the newest checkpoint that is not damaged. Raises: StorageError if all are."""
     errors: list[StorageError] = []
 
@@ -126,7 +126,8 @@ def _read(directory: Path, saved: list[int], like: dict[str, Any]) -> dict[str, 
         if step != saved[0]:
             LOGGER.warning(f"{error} An older one is tried.")
 
-    found = read_newest(saved, lambda step: restore_state(directory / "checkpoints", step, like), reject)
+    folder = record.directory / "checkpoints"
+    found = read_newest(saved, lambda step: restore_state(folder, step, like, run=record.id), reject)
     if found is None:
         raise errors[0]
     return found
