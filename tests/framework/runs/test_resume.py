@@ -268,67 +268,43 @@ def test_a_signal_saves_and_stops(tmp_path, number, code):
     assert records(tmp_path / "run") == records(tmp_path / "straight")
 
 
-def test_a_signal_ends_the_wait_for_data(tmp_path):
-    script = (
-        "import sys, threading\nfrom framework_data.pipeline import InMemoryPipeline\n"
-        "from framework.commands import cli\n"
-        "rows = InMemoryPipeline.rows\n"
-        "def wait(self, seed, step):\n    return threading.Event().wait() if step == 7 else rows(self, seed, step)\n"
-        "InMemoryPipeline.rows = wait\ncli.main(sys.argv[1:])"
-    )
-    words = [*TINY, f"run.dir={tmp_path}/run", "train.steps=20", "train.resident_mib=0", "train.log_every=1"]
-    words += ["train.eval_every=0"]
-    process = subprocess.Popen([sys.executable, "-c", script, *words], stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or len(records(tmp_path / "run")) < 6:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 143, errors
-    assert errors.splitlines()[-1].startswith("error[interrupted]: SIGTERM at step 7;")
+WAITING = ["data=waiting", "model=mlp", "model.hidden=[8]", *WORDS, "train.log_every=1"]
+
+
+@pytest.fixture
+def interrupted(tmp_path, install):
+    """Signal a run once it has so many records and waits for data; returns the last line that it said."""
+    program = (PROGRAMS / "waiting_data.py").read_text()
+    site = install("waiting", {"framework.data": {"waiting": "waiting_data:waiting"}}, {"waiting_data.py": program})
+
+    def run(wait, count, *overrides):
+        command = [sys.executable, "-m", "framework", *WAITING, f"run.dir={tmp_path}/run", *overrides]
+        environment = {**on_two_devices(), "PYTHONPATH": str(site), "WAIT": wait}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        while not (tmp_path / "run" / "metrics.jsonl").exists() or len(records(tmp_path / "run")) < count:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 143, errors
+        return errors.splitlines()[-1]
+
+    return run
+
+
+def test_a_signal_ends_the_wait_for_data(tmp_path, interrupted):
+    said = interrupted("7", 6, "train.steps=20", "train.eval_every=0")
+    assert said.startswith("error[interrupted]: SIGTERM at step 7;")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["7"]
     assert [line["step"] for line in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
 
 
-WAITING = """
-import sys, threading
-from framework_data.pipeline import InMemoryPipeline
-from framework.commands import cli
-
-class Waiting:
-    def __init__(self, inner):
-        self.inner = inner
-    def __getattr__(self, name):
-        if name == "arrays":
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-    def eval(self, split):
-        yield from list(self.inner.eval(split))[:1]
-        threading.Event().wait()
-
-import framework.experiment
-build = framework.experiment.build
-framework.runs.run.build = lambda *args: (built := build(*args))._replace(batches=Waiting(built.batches))
-cli.main(sys.argv[1:])
-"""
-
-
-def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(tmp_path):
-    words = [*TINY, "train.steps=8", "train.log_every=1", "train.eval_every=4"]
-    script = WAITING.replace("import framework.experiment", "import framework.experiment, framework.runs.run")
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *words, f"run.dir={tmp_path}/run"], stderr=subprocess.PIPE, text=True
-    )
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or len(records(tmp_path / "run")) < 4:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 143, errors
-    assert errors.splitlines()[-1].startswith("error[interrupted]: SIGTERM at step 4;")
+def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(tmp_path, interrupted):
+    words = ["train.steps=8", "train.eval_every=4"]
+    assert interrupted("eval", 4, *words).startswith("error[interrupted]: SIGTERM at step 4;")
     assert not any("eval/loss" in line for line in records(tmp_path / "run"))
-    straight, resumed = train(tmp_path / "straight", *words[len(TINY) :]), framework.resume(tmp_path / "run")
-    assert_same_bits(resumed.state, straight.state)
+    straight = framework.run([*WAITING, *words, f"run.dir={tmp_path}/straight"])
+    assert_same_bits(framework.resume(tmp_path / "run").state, straight.state)
     assert records(tmp_path / "run") == records(tmp_path / "straight")
 
 
