@@ -85,6 +85,12 @@ def disagree():
 def crash():
     return Command("crash", "fail", lambda words: {}[words[0]])
 
+def hang_up(words):
+    raise BrokenPipeError("the line is dead")
+
+def phone():
+    return Command("phone", "lose a connection", hang_up)
+
 def rename():
     return Command("another", "a name of its own", print)
 
@@ -115,7 +121,7 @@ GROUPS = {
     "framework.data": {"ones": "acme_m:ones"},
     "framework.conf": {"acme": "acme_conf"},
     "framework.commands": {
-        **{name: f"acme_v:{name}" for name in ("greet", "disagree", "crash", "rename", "nothing", "train")},
+        **{name: f"acme_v:{name}" for name in ("greet", "disagree", "crash", "phone", "rename", "nothing", "train")},
         "lost": "acme_v:lost",
     },
 }
@@ -168,6 +174,7 @@ REFUSED = [
         "command 'nothing' (acme 1.0, acme_v:nothing) breaks its contract: expected a f",
     ),
     (["lost"], 3, "plugin", "command 'lost' (acme 1.0, acme_v:lost) cannot be imported: AttributeError: "),
+    (["phone"], 1, "internal", "BrokenPipeError: the line is dead"),
     (["crash", "x"], 3, "plugin", "command 'crash' (acme 1.0, acme_v:crash) failed: KeyError: 'x'"),
     (["train.stepz=3"], 2, "config", "train.stepz: section 'train' has no option 'stepz'. Did you mean 'steps'?"),
     (["sede=1"], 2, "config", "sede: no such section. Did you mean 'seed'? Known: "),
