@@ -39,7 +39,7 @@ class Progress:
     Attributes:
       step: the last step that was logged.
       scalars: the last value of every tag.
-      pending_eval: the evaluation of the current step was cut short or left out for a signal, and is still to be made.
+      pending_eval: the evaluation of the first step is still to be made, since a signal cut it short or left it out.
     """
 
     def __init__(self, step: int, scalars: Scalars | None = None, pending_eval: bool = False) -> None:
@@ -88,10 +88,9 @@ class Loop:
                     if self._is_synchronous(step) or signal is not None:
                         self._read(window, clock, step)
                         unread = None
-                    self.progress.pending_eval = self._evaluates(step)
                     if signal is not None:
                         return state, signal.name
-                    if self.progress.pending_eval:
+                    if self._evaluates(step):
                         self._evaluate(state, "eval", step)
                     if step < self.experiment.total_steps:
                         self._show(state, step)
@@ -157,7 +156,6 @@ class Loop:
             means = measure(self._eval_step, feed, state, self._checked(each), lambda: self.requests.after(step))
         if isinstance(means, Signals):
             raise StopTraining(means.name)
-        self.progress.pending_eval = False
         self._log(step, results(self.experiment.task, means, tag))
 
     @cached_property
