@@ -21,6 +21,9 @@ PROBE_BYTES = 4096
 WRITTEN = ("config.yaml", "run.log", "metrics.jsonl", "checkpoints", "tb")
 """Files and folders that a run writes beside its record and its lock."""
 
+DRAFTS = (".probe", ".run.json.partial", ".config.yaml.partial", "metrics.jsonl.draft")
+"""Files that exist for a moment."""
+
 
 def check_place(settings: RunSettings) -> None:
     """Check that a run folder can be made, by the nearest folder above it that exists. Write nothing.
@@ -95,6 +98,7 @@ def _made(settings: RunSettings, name: str) -> Path:
     directory = Path(settings.dir) if settings.dir else Path(settings.root) / name
     try:
         if settings.dir:
+            _check_links(directory)
             _check_free(directory, settings.resume == "auto")
             make_folder(directory, exist_ok=True)
         else:
@@ -108,6 +112,16 @@ def _made(settings: RunSettings, name: str) -> Path:
         raise StorageError(f"run.dir: {directory} cannot be written: {error.strerror}.") from error
     probe(directory)
     return directory
+
+
+def _check_links(directory: Path) -> None:
+    """Check that no file of a run is a symbolic link, so that nothing is written outside of the folder.
+
+    Raises: StorageError naming the first link.
+    """
+    for name in ("lock", "run.json", *WRITTEN, *DRAFTS):
+        if (directory / name).is_symlink():
+            raise StorageError(f"run.dir: {directory / name} is a symbolic link, and a run writes no such; remove it.")
 
 
 def _check_free(directory: Path, is_restart: bool) -> None:
@@ -167,6 +181,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 def _lock(directory: Path, held: ExitStack) -> None:
     path = directory / "lock"
+    _check_links(directory)
     with writing(path):  # unbuffered: on a full disk, closing a buffered file would fail once more
         file = held.enter_context(path.open("ab+", buffering=0))
     try:

@@ -34,7 +34,7 @@ class TensorBoard(Callback):
 
     def on_start(self, run: Run) -> None:
         directory = run.directory / "tb"
-        earlier = sorted(directory.glob("events.out.tfevents.*"))
+        earlier = sorted(path for path in directory.glob("events.out.tfevents.*") if not path.is_symlink())
         # Not every reader of event files honours a mark of a restart, and TensorBoard keeps the first status that it
         # finds of a session. So the points that stay move to the file of this process. The earlier files are emptied,
         # not removed: a TensorBoard in the middle of a file that vanishes reads no further.

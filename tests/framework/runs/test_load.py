@@ -83,32 +83,6 @@ def test_a_run_that_is_shortened_to_where_it_stands_is_evaluated_there(tmp_path)
     assert resumed.metrics["eval/loss"] == straight.metrics["eval/loss"]
 
 
-def without_record(folder):
-    (folder / "run.json").unlink()
-    return folder
-
-
-def emptied(folder):
-    (folder / "run.json").write_text("")
-    return folder
-
-
-@pytest.mark.parametrize("auto", [[], ["run.resume=auto"]])
-@pytest.mark.parametrize("lose", [without_record, emptied])
-def test_a_folder_with_parts_of_another_run_is_refused_and_left_as_it_is(folder, lose, auto):
-    lose(folder)
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(StorageError, match="holds a run already") as caught:
-        testing.train(folder.parent, *SAVING, f"run.dir={folder}", "seed=1", *auto)
-    testing.message(caught)
-    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_the_root_of_all_folders_is_refused():
-    with pytest.raises(StorageError, match=r"run\.dir: / is the root of all folders"):
-        testing.train("/tmp", "run.dir=/")
-
-
 def test_a_checkpoint_of_another_run_is_never_taken(saved, folder, tmp_path, capfd):
     other = testing.train(tmp_path / "other", *SAVING, "train.steps=8", "seed=1").directory
     shutil.copytree(other / "checkpoints" / "8", folder / "checkpoints" / "8")
