@@ -35,14 +35,13 @@ def stax_network(layers: Description) -> Pair:
 
 def framework_network(workload: Workload) -> Pair:
     """The very model that the framework trains, for a loop by hand."""
-    from framework.config.compose import compose_config
-    from framework.config.resolve import plain
+    from framework.config.compose import compose
     from framework.registry.builder import Builder
     from framework.registry.entry_points import discover
 
     shape = (-1, GPT.block) if workload.is_text else (-1, *SHAPE)
-    config, _ = compose_config([*workload.model, "train.steps=1"])
-    model = Builder(discover()).named("models", plain(config)["model"], "model")
+    config = compose([*workload.model, "train.steps=1"])
+    model = Builder(discover()).named("models", config.values["model"], "model")
     _, _, state = jax.eval_shape(lambda key: model.init(key, shape)[:3], jax.random.key(0))
     assert not jax.tree.leaves(state), "a network with state needs a loop that carries it"
 

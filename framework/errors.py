@@ -12,16 +12,27 @@ LONGEST = 2000
 
 
 class FrameworkError(Exception):
-    """A refusal in one line: what happened, what was expected, and the nearest fix."""
+    """A refusal in one line: what happened, what was expected, and the nearest fix.
+
+    Attributes:
+      key: the key of the config that is wrong, such as "train.steps", which the line begins with; "" if there is none.
+        Of a choice of the command line it is the word: "model=mlpp".
+      option: what is wrong below the key, where a factory says it in words: "batch_size" of the key "data".
+      origin: where the key was set, such as "(set in experiment/mine.yaml:7)", which the line ends with.
+    """
 
     kind = "usage"
     exit_code = 2
-    origin = ""  # of the key that it names, once that was looked up
+    key = option = origin = ""
+
+    def __init__(self, *args: object, key: str = "") -> None:
+        super().__init__(*args)
+        self.key = key
 
     def __str__(self) -> str:
-        text = " ".join(super().__str__().split())
-        # What a file says may hold control characters that a terminal obeys, or be long.
-        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+        text = " ".join([self.key and f"{self.key}:", *super().__str__().split(), self.origin]).strip()
+        # A file's text may hold control characters that a terminal obeys, or be long.
+        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
         return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 3 :]}"
 
 
@@ -89,14 +100,14 @@ class InterruptError(FrameworkError):
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The code with which a process ends because of an error; 1 for what is a mistake of ours."""
+    """The exit code of a process that ends with this error; 1 for a mistake of ours."""
     if isinstance(error, FrameworkError):
         return error.exit_code
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def line_of(error: BaseException) -> str:
-    """What is said on stderr of an error that ends a process."""
+    """The line on stderr for an error that ends a process."""
     if isinstance(error, FrameworkError):
         return f"error[{error.kind}]: {error}"
     if isinstance(error, KeyboardInterrupt):
@@ -117,18 +128,18 @@ def writing(path: Path) -> Iterator[None]:
 
 
 LISTED = 16
-"""Names that an error lists; a line with more is not read."""
+"""Names that an error lists; nobody reads a line with more."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known word is meant and which there are, as the tail of an error's line.
+    """Suggest the known word that is meant, and list the known ones, as the tail of an error's line.
 
     Args:
-      word: what was written.
-      known: what could have been written.
+      word: as written.
+      known: the words that are possible.
 
-    Returns: " Did you mean 'x'? Known: x, y." with the question left out when nothing is near, and of more than
-      `LISTED` names those that are nearest.
+    Returns: " Did you mean 'x'? Known: x, y." without the question when nothing is near, and with the
+      nearest `LISTED` names when there are more.
     """
     names = sorted(set(known))
     folded = {name.lower(): name for name in names}

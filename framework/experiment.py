@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 from framework.api import (
     Callback,
@@ -23,11 +22,13 @@ from framework.api import (
     as_pipeline,
     as_strategy,
 )
-from framework.config.resolve import Settings, extended, flat, plain, settings_of, tagged
+from framework.config.compose import Config
+from framework.config.resolve import Settings, tagged
 from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError
+from framework.keys import flat
 from framework.registry.builder import Builder
 from framework.registry.entry_points import Plugin, Registry
 from framework.tasks.ema import averaged
@@ -75,35 +76,33 @@ class Experiment(NamedTuple):
         return self.strategy.placement(self.shapes)
 
 
-def build(config: DictConfig, registry: Registry) -> Experiment:
+def build(config: Config, registry: Registry) -> Experiment:
     """Build an experiment.
 
     The data come first: they decide how many steps an epoch has, and so what `train.steps` and schedules resolve to.
 
     Raises: ConfigError, PluginError or DataError in one line, before anything is compiled.
     """
-    settings = settings_of(plain(extended(config)))
-    config = _recordable(extended(config))
-    builder = Builder(registry)
-    data, data_seconds = clocked(lambda: _build_data(builder, plain(config)))
+    settings, builder = config.settings, Builder(registry)
+    data, data_seconds = clocked(lambda: _build_data(builder, config.values))
     total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
-    OmegaConf.update(config, "train.steps", total, force_add=True)
-    resolved = plain(config)
+    config = config.with_values({"train.steps": total})
+    source, resolved = _recordable(config.source), _recordable(config.values)
     strategy = _build_strategy(builder, data, resolved)
     members = members_of(strategy, settings.seed)
-    model, task = _build_task(builder, _of_first(config, members), settings)
+    model, task = _build_task(builder, _of_first(source, resolved, members), settings)
     _check_batches(strategy, data, resolved["data"], settings.train.accumulate)
     task, init = traced_once(task, data)
     shapes = check_shapes(task, init, data, model)
     batches = data if processes.count() == 1 or strategy.share is None else data.restricted(strategy.share)
     parameters = _parameters(shapes)
     if members is not None:
-        make = _maker(config, settings, registry, members)
+        make = _maker(source, settings, registry, members)
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
     return Experiment(
-        config=resolved if members is None else recordable(config, values_of(members, 0)),
+        config=resolved if members is None else recordable(source, values_of(members, 0)),
         settings=settings,
         model=model,
         task=task,
@@ -141,7 +140,7 @@ def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings)
     metrics = {tag: builder.named("metrics", options, f"metrics.{tag}") for tag, options in _tags(config, "metrics")}
     entries = config["data"].get("transform") or []
     if not isinstance(entries, list):
-        raise ConfigError(f"data.transform: expected a list, found {entries!r}.")
+        raise ConfigError(f"expected a list, found {entries!r}.", key="data.transform")
     transforms = [builder.entry("transforms", entry, f"data.transform[{i}]") for i, entry in enumerate(entries)]
     optimizer = _build_optimizer(builder, config)
     task = supervised(model, loss, optimizer, metrics, transforms, settings.train.accumulate)
@@ -149,16 +148,15 @@ def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings)
     return model, task if settings.ema is None else averaged(task, settings.ema)
 
 
-def _maker(config: DictConfig, settings: Settings, registry: Registry, members: Members) -> Make:
+def _maker(source: Mapping[str, Any], settings: Settings, registry: Registry, members: Members) -> Make:
     """Make a function from a member's values, which may be traced, to its task."""
     if settings.nan_policy in ("skip", "rollback"):
-        raise ConfigError(
-            f"nan_policy: {settings.nan_policy} is not for members, which are frozen one by one; take stop."
-        )
+        text = f"{settings.nan_policy} is not for members, which are frozen one by one; take stop."
+        raise ConfigError(text, key="nan_policy")
     for member in range(1, members.size if len(members.values) > 1 else 0):
         # Factories check ranges here, since they cannot check traced numbers.
-        _build_task(Builder(registry), with_values(config, values_of(members, member)), settings)
-    with_traced = template(config, values_of(members, 0))
+        _build_task(Builder(registry), with_values(source, values_of(members, member)), settings)
+    with_traced = template(source, values_of(members, 0))
     return lambda values: _build_task(Builder(registry), with_traced(values), settings)[1]
 
 
@@ -192,9 +190,9 @@ def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, 
     return list(tagged(config.get(section), section).items())
 
 
-def _recordable(config: DictConfig) -> DictConfig:
+def _recordable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the section `distributed`, which differs between processes."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "distributed"])
+    return {key: value for key, value in config.items() if key != "distributed"}
 
 
 def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, Any]) -> Strategy:
@@ -203,34 +201,29 @@ def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, A
     if processes.count() == 1:
         return strategy
     if strategy.share is None:
-        raise ConfigError(
-            f"strategy: '{config['strategy']['name']}' runs in one process, and there are {processes.count()}; "
-            "take strategy=sharded, or pmap."
-        )
+        text = f"'{config['strategy']['name']}' runs in one process, and there are {processes.count()}; "
+        raise ConfigError(f"{text}take strategy=sharded, or pmap.", key="strategy")
     facts = {key: value for key, value in flat(config).items() if not key.startswith(("run.", "data.root"))}
     versions = {"data": data.source, "JAX": jax.__version__, "devices": jax.local_device_count()}
     coordination.check_alike({**facts, **versions})
     return strategy
 
 
-def _of_first(config: DictConfig, members: Members | None) -> dict[str, Any]:
-    return plain(config) if members is None else with_values(config, values_of(members, 0))
+def _of_first(source: Mapping[str, Any], resolved: dict[str, Any], members: Members | None) -> dict[str, Any]:
+    return resolved if members is None else with_values(source, values_of(members, 0))
 
 
 def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str, Any], accumulate: int) -> None:
     sizes = {"data.batch_size": _leading(data), "data.eval_batch_size": options.get("eval_batch_size")}
     for key, size in sizes.items():
         if isinstance(size, int) and size % strategy.devices:
-            raise ConfigError(
-                f"{key}: {size} does not divide over {strategy.devices} devices; take a multiple of that."
-            )
+            text = f"{size} does not divide over {strategy.devices} devices; take a multiple of that."
+            raise ConfigError(text, key=key)
     each = _leading(data) // strategy.devices
     if each % accumulate:
         fits = ", ".join(str(parts) for parts in range(1, each + 1) if each % parts == 0)
-        raise ConfigError(
-            f"train.accumulate: {accumulate} does not divide the {each} examples a device has of a batch; "
-            f"take one of {fits}, or another data.batch_size."
-        )
+        text = f"{accumulate} does not divide the {each} examples a device has of a batch; take one of {fits}, or "
+        raise ConfigError(f"{text}another data.batch_size.", key="train.accumulate")
 
 
 def _parameters(shapes: TrainState) -> tuple[Parameter, ...]:

@@ -15,7 +15,8 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from framework.config import origins, policy, search_path
+from framework.config import policy, search_path
+from framework.config.origins import Origins
 from framework.config.overrides import rewrite
 from framework.errors import InterruptError, exit_code_of, line_of
 
@@ -73,8 +74,8 @@ def sweep(words: list[str], config_dir: str | None, train: Callable[[list[str], 
 def _run(words: list[str], config_dir: str | None, more: list[str], job: Job) -> None:
     """Call Hydra's program as `hydra.main` does, but with words of ours where that reads `sys.argv`."""
     parser = get_args_parser()
-    with origins.told(lambda: origins.composed(words, config_dir)), search_path.session(), _errors_raised():
-        overrides = rewrite(words)
+    overrides, read = rewrite(words), {}
+    with Origins(read, tuple(overrides)).locating(), search_path.session(read), _errors_raised():
         policy.check_words(overrides)
         folder = [] if config_dir is None else [f"--config-dir={config_dir}"]
         given = parser.parse_args([*overrides, *more, *folder])

@@ -74,7 +74,7 @@ def _listing(registry: Registry, kind: str, width: int | None, with_options: boo
 
 def _details(plugin: Plugin) -> str:
     documentation = inspect.getdoc(plugin.load()) or "(no documentation)"
-    head = f"{KINDS[plugin.kind]} '{plugin.name}', from {plugin.owner} ({plugin.target})"
+    head = f"{KINDS[plugin.kind].noun} '{plugin.name}', from {plugin.owner} ({plugin.target})"
     options = _options(plugin) or ["none"]
     return "\n".join([head, "", documentation, "", "options:", *(f"  {option}" for option in options)])
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from framework.command import Command
 from framework.commands.arguments import Arguments, config_of
-from framework.config.overrides import is_word
 
 if TYPE_CHECKING:
     from framework.runs.run import Result
@@ -42,19 +41,10 @@ def train_one(words: list[str], config_dir: str | None = None) -> Result:
 
     Raises: FrameworkError.
     """
-    from framework.config import origins
+    config = config_of(words, config_dir)
+    from framework.runs.run import run
 
-    def where() -> list[origins.Piece]:
-        recorded = bool(words) and is_word(words[0])
-        return origins.recorded(words[0], words[1:]) if recorded else origins.composed(words, config_dir)
-
-    with origins.told(where):
-        config_of(words, config_dir)
-    from framework.runs import python_api
-
-    if words and is_word(words[0]):
-        return python_api.run(words[1:], recorded=words[0])
-    return python_api.run(words, config_dir)
+    return run(config)
 
 
 def _read(words: list[str]) -> Namespace:

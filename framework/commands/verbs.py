@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from framework.command import Command
 from framework.errors import FrameworkError, PluginError
+from framework.registry.builder import checked
 from framework.registry.entry_points import Plugin, discover
 
 
@@ -48,9 +49,4 @@ def command_of(plugin: Plugin) -> Command:
         command = factory()
     except Exception as error:
         raise PluginError(f"{plugin.label} cannot be built: {type(error).__name__}: {error}") from error
-    if not isinstance(command, Command):
-        kind = type(command).__name__
-        raise PluginError(f"{plugin.label} breaks its contract: expected a framework.command.Command, found {kind}.")
-    if command.name != plugin.name:
-        raise PluginError(f"{plugin.label} breaks its contract: it calls itself '{command.name}'.")
-    return command
+    return checked(plugin, command)

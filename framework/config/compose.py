@@ -1,4 +1,4 @@
-"""From words of a command line, or a run's record, to one composed config."""
+"""The config of a run: composed from the words of a command line, or read from a run folder; a value in either case."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from framework.config import policy, search_path, secrets
-from framework.config.overrides import is_word, rewrite
-from framework.config.resolve import Settings, extended, plain, settings_of
+from framework.config.origins import Origins
+from framework.config.overrides import rewrite
+from framework.config.resolve import Settings, changed, extended, resolved, settings_of
 from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError
 
 
 class Config(NamedTuple):
-    """A composed config, checked as far as it can be before JAX is imported.
+    """A config, checked as far as it can be before JAX is imported.
 
     Attributes:
       source: as written, with `extend` applied and interpolations kept.
@@ -27,6 +28,7 @@ class Config(NamedTuple):
       settings: the core's own sections.
       secrets: texts that are kept off the disk.
       name: of the experiment.
+      origins: where its keys were set, for errors: `with config.origins.locating(): …`.
     """
 
     source: dict[str, Any]
@@ -34,10 +36,18 @@ class Config(NamedTuple):
     settings: Settings
     secrets: frozenset[str]
     name: str
+    origins: Origins
+
+    def with_values(self, values: Mapping[str, Any]) -> Config:
+        """Set keys of the source, such as `{"train.steps": 100}`, and resolve it again.
+
+        Raises: ConfigError.
+        """
+        return _config(changed(self.source, values), self.name, self.origins)
 
 
 def compose(words: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
-    """Compose the config that the words of a command line choose.
+    """Compose the config that the words of a command line choose. Hydra's global state is put back as it was.
 
     Args:
       words: overrides, such as `["+experiment=mnist", "seed=1"]`.
@@ -45,77 +55,53 @@ def compose(words: Sequence[str] = (), config_dir: str | Path | None = None) -> 
 
     Raises: ConfigError.
     """
-    return _config(*compose_config(words, config_dir))
+    overrides = rewrite(words)
+    origins = Origins({}, tuple(overrides))
+    with origins.locating():
+        if config_dir is not None:
+            folder = Path(config_dir).expanduser().resolve()
+            if not folder.is_dir():
+                raise ConfigError(f"{folder} is no folder.", key="config_dir")
+            overrides = [*overrides, f"hydra.searchpath=['file://{folder}']"]
+        with (
+            search_path.session(origins.files),
+            hydra.initialize_config_module("framework_conf", version_base="1.3"),
+        ):
+            policy.check_words(origins.words)
+            composed = hydra.compose("config", overrides, return_hydra_config=True)
+            experiment = composed.hydra.runtime.choices.get("experiment") or "default"
+            config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        return _config(extended(config), re.sub(r"[^\w.-]", "_", str(experiment)).lstrip("."), origins)
 
 
 def recorded(run_folder: str | Path, words: Sequence[str] = ()) -> Config:
-    """Read the config of a run folder, and apply overrides of single values to it.
+    """Read the config of a run folder, and apply overrides of single values; its groups can't be chosen again.
 
-    Raises: ConfigError.
+    Raises: ConfigError if there is no readable `config.yaml`, it held secrets that the words don't give, or a word is
+      no override of a single value.
     """
-    return _config(*recorded_config(run_folder, words))
+    path, overrides = Path(run_folder) / "config.yaml", rewrite(words)
+    origins = Origins({"config": (path, "")}, tuple(overrides))
+    with origins.locating():
+        with search_path.config_errors():
+            policy.check_words(overrides)
+            content, _ = load_yaml(path)
+            if not isinstance(content, dict):
+                raise ConfigError(f"{path}: expected a mapping of sections, found {content!r:.40}.")
+            policy.check_content(content)
+            config = OmegaConf.create(content)
+            OmegaConf.update(config, "run.dir", None, force_add=True)  # it is taken; an override may name another
+            for override in OverridesParser.create().parse_overrides(overrides):
+                if override.is_delete() or override.is_sweep_override() or "/" in override.key_or_group:
+                    raise ConfigError("a recorded config takes key=value only.", key=str(override.input_line))
+                OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+        found = _config(extended(config), path.resolve().parent.parent.name, origins)
+        secrets.check_unmasked(found.values)
+        return found
 
 
-def _config(config: DictConfig, name: str) -> Config:
-    config = extended(config)
-    source: Any = OmegaConf.to_container(config, resolve=False)
-    values = plain(config)
-    return Config(source, values, settings_of(values), secrets.secrets_of(values), name)
-
-
-def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> tuple[DictConfig, str]:
-    """Compose a config, and say which experiment it is. Hydra's global state is put back as it was.
-
-    Raises: ConfigError.
-    """
-    folder = None if config_dir is None else Path(config_dir).expanduser().resolve()
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"config_dir: {folder} is no folder.")
-    with search_path.session(), hydra.initialize_config_module("framework_conf", version_base="1.3"):
-        words = rewrite(overrides)
-        policy.check_words(words)
-        words += [] if folder is None else [f"hydra.searchpath=['file://{folder}']"]
-        config = hydra.compose("config", words, return_hydra_config=True)
-        name = experiment_name(config.hydra.runtime.choices)
-        with open_dict(config):
-            del config["hydra"]
-    return config, name
-
-
-def recorded_config(run_folder: str | Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, str]:
-    """The config of a finished run, with overrides of single values; its groups were resolved and can't be chosen.
-
-    Raises: ConfigError if there is no readable `config.yaml`, or an override is not of a single value.
-    """
-    path = Path(run_folder) / "config.yaml"
-    words = rewrite(overrides)
-    with search_path.config_errors():
-        policy.check_words(words)
-        content, _ = load_yaml(path)
-        if not isinstance(content, dict):
-            raise ConfigError(f"{path}: expected a mapping of sections, found {content!r:.40}.")
-        policy.check_content(content)
-        config = OmegaConf.create(content)
-        OmegaConf.update(config, "run.dir", None, force_add=True)  # it is taken; an override may name another
-        for override in OverridesParser.create().parse_overrides(words):
-            if override.is_delete() or override.is_sweep_override() or "/" in override.key_or_group:
-                raise ConfigError(f"{override.input_line}: a recorded config takes key=value only.")
-            OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
-    secrets.check_unmasked(plain(config))
-    return config, str(OmegaConf.select(config, "run.name") or path.resolve().parent.parent.name)
-
-
-def experiment_name(choices: Mapping[str, Any]) -> str:
-    """The name of the experiment's config; "default" when none was chosen."""
-    return re.sub(r"[^\w.-]", "_", str(choices.get("experiment") or "default")).lstrip(".")
-
-
-def composed(words: list[str], options: Mapping[str, str]) -> tuple[DictConfig, str]:
-    """The config that overrides compose, or that of a run folder with overrides, and the name of the experiment."""
-    if words and is_word(words[0]):
-        from framework.config.compose import recorded_config
-
-        return recorded_config(words[0], words[1:])
-    from framework.config.compose import compose_config
-
-    return compose_config(words, options.get("--config-dir"))
+def _config(source: dict[str, Any], name: str, origins: Origins) -> Config:
+    values = resolved(source)
+    settings, hidden = settings_of(values), secrets.secrets_of(values)
+    secrets.check_names(settings.run._asdict(), hidden)
+    return Config(source, values, settings, hidden, settings.run.name or name, origins)

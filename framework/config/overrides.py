@@ -1,4 +1,4 @@
-"""What the command line adds to Hydra's override grammar, as a rewriting into it."""
+"""Additions to Hydra's override grammar, as a rewriting into it."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ def rewrite(words: Sequence[str]) -> list[str]:
 
 
 def is_word(word: str) -> bool:
-    """Whether it is neither an override nor a flag: a verb, or a run folder."""
+    """Tell a verb or a run folder from an override and a flag."""
     return "=" not in word and not word.startswith(("-", "+", "~"))
 
 
 def _without_steps(words: Sequence[str]) -> list[str]:
-    """What it takes for `train.epochs` to decide, if that is among the words."""
+    """Return the override with which `train.epochs` decides, if that is among the words."""
     given = {found["key"]: found["value"] for found in map(_LENGTH.match, words) if found}
     if given.get("train.epochs") is None or given.get("train.steps", "") is None:
         return []
     if given.get("train.steps", "null") != "null":
-        raise ConfigError("train.epochs: train.steps is given too, on the same command line; leave one of the two out.")
+        text = "train.steps is given too, on the same command line; leave one of the two out."
+        raise ConfigError(text, key="train.epochs")
     return [] if "train.steps" in given else ["++train.steps=null"]
 
 

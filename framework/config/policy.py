@@ -1,4 +1,4 @@
-"""What a config may say: registered components, plain values, and interpolations that end. Nothing of it is run.
+"""The policy of configs: registered components, plain values, and interpolations that end. Nothing of it is run.
 
 Every piece is checked before it is composed: each file as it is read, each override as it is given. So nothing can
 enter Hydra's own section, whose entries Hydra calls by their dotted names.
@@ -18,10 +18,10 @@ from framework.config.secrets import is_secret
 from framework.errors import ConfigError, nearest
 
 OPEN = ("hydra.verbose",)
-"""What of Hydra's own section may be set: how much is logged."""
+"""Keys of Hydra's own section that may be set: how much is logged."""
 
 RESOLVERS = ("steps", "oc.env")
-"""What an interpolation may call. `oc.decode`, `oc.create` and those that libraries register are not among them."""
+"""Resolvers that an interpolation may call. `oc.decode`, `oc.create` and those of libraries are not among them."""
 
 MAX_VALUES = 100_000  # of a config with its interpolations resolved; a hundred characters count as one
 MAX_CHAIN = 20  # interpolations of interpolations
@@ -41,12 +41,10 @@ def check_content(content: Any, key: str = "") -> None:
         for name, value in content.items():
             below = f"{key}.{name}" if key else str(name)
             if re.fullmatch(r"_\w+_", str(name)):
-                raise ConfigError(
-                    f"{below}: a config names registered components; there is no '{name}'. "
-                    "`python -m framework plugins` lists them."
-                )
+                text = f"a config names registered components; there is no '{name}'. `framework plugins` lists them."
+                raise ConfigError(text, key=below)
             if is_hydras(below) and not (isinstance(value, Mapping) and below == "hydra") and below not in OPEN:
-                raise ConfigError(f"{below}: of Hydra's own section only {', '.join(OPEN)} can be set.")
+                raise ConfigError(f"of Hydra's own section only {', '.join(OPEN)} can be set.", key=below)
             check_content(value, below)
     elif isinstance(content, list | tuple):
         for index, value in enumerate(content):
@@ -58,10 +56,10 @@ def check_content(content: Any, key: str = "") -> None:
 def check_file(content: Any, package: str | None) -> None:
     """Check a file's content, its header and its defaults list.
 
-    Raises: ConfigError, as `check_content`, and for what would be put into Hydra's section.
+    Raises: ConfigError, as `check_content`, and for content that would be put into Hydra's section.
     """
     if package and _names_hydra(package):
-        raise ConfigError(f"@package {package}: a file cannot be part of Hydra's own section.")
+        raise ConfigError("a file cannot be part of Hydra's own section.", key=f"@package {package}")
     if not isinstance(content, Mapping):
         return
     prefix = "" if package in (None, "_global_") or package.startswith("_") else f"{package}."
@@ -71,18 +69,19 @@ def check_file(content: Any, package: str | None) -> None:
     defaults = content.get("defaults")
     for entry in defaults if isinstance(defaults, list) else []:
         if _names_hydra(str(entry)):
-            raise ConfigError(f"defaults: {str(entry)!r}: Hydra's own groups cannot be chosen.")
+            raise ConfigError(f"{str(entry)!r}: Hydra's own groups cannot be chosen.", key="defaults")
         check_content(list(entry.values()) if isinstance(entry, Mapping) else [entry], "defaults")
 
 
 def check_words(words: Sequence[str]) -> None:
     """Check overrides, as Hydra will read them.
 
-    Raises: ConfigError, as `check_content`, and for words that are longer or nested deeper than a config can be.
+    Raises: ConfigError, as `check_content`, and for words that are longer than a config's can be.
     """
     jobs = 1
     for word in words:
-        _check_size(word)
+        if len(word) > MAX_SCALAR:
+            raise ConfigError(f"found {len(word)} characters, expected at most {MAX_SCALAR}.", key=f"{word[:40]}…")
         if not _SUSPICIOUS.search(word) and "range" not in word and "," not in word and "glob" not in word:
             continue
         try:
@@ -92,7 +91,7 @@ def check_words(words: Sequence[str]) -> None:
         _check_override(override, word)
         jobs *= _jobs(override)
         if jobs > MAX_JOBS:
-            raise ConfigError(f"{word}: the sweep has more than {MAX_JOBS} jobs.")
+            raise ConfigError(f"the sweep has more than {MAX_JOBS} jobs.", key=word)
 
 
 def check_expansion(config: Mapping[str, Any]) -> None:
@@ -114,28 +113,29 @@ def check_expansion(config: Mapping[str, Any]) -> None:
             inner += [weigh(*target, chain + 1) for target in targets]
         height += max((each for _, each in inner), default=0)
         if chain + height > MAX_CHAIN:
-            raise ConfigError(f"{key}: its interpolations lead back to themselves, or through more than {MAX_CHAIN}.")
+            text = f"its interpolations lead back to themselves, or through more than {MAX_CHAIN}."
+            raise ConfigError(text, key=key)
         total = 1 + (len(node) // 100 if isinstance(node, str) else 0) + sum(each for each, _ in inner)
         if total > MAX_VALUES:
-            raise ConfigError(f"{key or 'config'}: resolved it would hold more than {MAX_VALUES} values.")
+            raise ConfigError(f"resolved it would hold more than {MAX_VALUES} values.", key=key or "config")
         known[key] = total, height
         return known[key]
 
     try:
         weigh(config, (), 0)
     except RecursionError:
-        raise ConfigError(f"config: found more than {MAX_DEPTH} levels of nesting; a config has fewer.") from None
+        raise ConfigError(f"found more than {MAX_DEPTH} levels of nesting; a config has fewer.", key="config") from None
 
 
 def is_hydras(key: str) -> bool:
-    """Whether a key is of Hydra's own section."""
+    """Tell a key of Hydra's own section."""
     return key == "hydra" or key.startswith("hydra.")
 
 
 def _check_override(override: Override, word: str) -> None:
     group, package = override.key_or_group, override.package
     if (package and _names_hydra(package)) or ("/" in group and _names_hydra(group)):
-        raise ConfigError(f"{word}: Hydra's own groups cannot be chosen.")
+        raise ConfigError("Hydra's own groups cannot be chosen.", key=word)
     if package is None:
         value = override.value() if not override.is_sweep_override() else None
         nested: Any = value
@@ -146,19 +146,8 @@ def _check_override(override: Override, word: str) -> None:
             check_content(str(word), group)
 
 
-def _check_size(word: str) -> None:
-    if len(word) > MAX_SCALAR:
-        raise ConfigError(f"{word[:40]}…: found {len(word)} characters, expected at most {MAX_SCALAR}.")
-    depth = deepest = 0
-    for character in word:
-        depth += (character in "[{(") - (character in "]})")
-        deepest = max(deepest, depth)
-    if deepest > MAX_DEPTH:
-        raise ConfigError(f"{word[:40]}…: found more than {MAX_DEPTH} levels of nesting; a config has fewer.")
-
-
 def _jobs(override: Override) -> int:
-    """How many values a sweep gives to a key; a range tells without being counted out."""
+    """Count the values that a sweep gives to a key; a range is not made for that."""
     if not override.is_sweep_override():
         return 1
     if override.is_range_sweep():
@@ -171,41 +160,30 @@ def _jobs(override: Override) -> int:
 def _check_interpolations(text: str, key: str) -> None:
     rest = _INTERPOLATION.sub("", text)
     if "${" in rest:
-        raise ConfigError(f"{key}: {text!r} is no interpolation; expected ${{key}} or ${{{RESOLVERS[0]}:0.1}}.")
+        raise ConfigError(f"{text!r} is no interpolation; expected ${{key}} or ${{{RESOLVERS[0]}:0.1}}.", key=key)
     for found in _INTERPOLATION.finditer(text):
         resolver = found["resolver"]
         if resolver and resolver not in RESOLVERS:
-            raise ConfigError(f"{key}: a config cannot call the resolver '{resolver}'.{nearest(resolver, RESOLVERS)}")
+            raise ConfigError(f"a config cannot call the resolver '{resolver}'.{nearest(resolver, RESOLVERS)}", key=key)
         variable = (found["arguments"] or "").partition(",")[0].strip()
         if resolver == "oc.env" and is_secret(variable) and not is_secret(key.rpartition(".")[2]):
-            raise ConfigError(
-                f"{key}: ${variable} is named like a secret; only a key named like one can hold it, such as token."
-            )
+            text = f"${variable} is named like a secret; only a key named like one can hold it, such as token."
+            raise ConfigError(text, key=key)
 
 
 def _targets(config: Any, text: str, path: tuple[str, ...]) -> list[tuple[Any, tuple[str, ...]]]:
-    """What the interpolations in a text stand for, with where that is; what does not exist weighs nothing."""
+    """Return the values that the interpolations in a text stand for, with their paths; a missing one weighs nothing."""
     found = []
     for match in _INTERPOLATION.finditer(text):
-        if match["key"] is None:
-            continue
-        key = match["key"].strip()
+        key, node, at = (match["key"] or "").strip(), config, ()
         up = len(key) - len(key.lstrip("."))
-        parts = [part for part in re.split(r"[.\[\]]+", key) if part]
-        target = (*(path[: len(path) - up] if up else ()), *parts)
-        node: Any = config
-        for depth, part in enumerate(target):
+        for part in (*path[: len(path) - up if up else 0], *filter(None, re.split(r"[.\[\]]+", key))):
             if isinstance(node, str):  # it interpolates itself, and holds no less than what is looked for in it
-                target = target[:depth]
                 break
-            if isinstance(node, Mapping):
-                node = next((value for name, value in node.items() if str(name) == part), None)
-            else:
-                node = (
-                    node[int(part)] if isinstance(node, list) and part.isdecimal() and int(part) < len(node) else None
-                )
-        if node is not None:
-            found.append((node, target))
+            items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+            node, at = next((value for name, value in items if str(name) == part), None), (*at, part)
+        if key and node is not None:
+            found.append((node, at))
     return found
 
 

@@ -1,11 +1,11 @@
-"""The composed config as the core reads it: sections and their types are checked here, before JAX is imported."""
+"""From a composed config to values: extensions, interpolations, and the types of the core's own sections."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -14,8 +14,11 @@ from framework.config import policy
 from framework.config.settings import Debug, Distributed, NanPolicy, Precision, RunSettings, Train
 from framework.config.sizes import bytes_of
 from framework.errors import ConfigError, nearest
+from framework.keys import flat
 from framework.registry.kinds import GROUPS, MAPPINGS
 from framework.registry.signatures import bind, check, schema_of
+
+T = TypeVar("T")
 
 
 class Settings(NamedTuple):
@@ -40,36 +43,12 @@ def share_of_steps(share: float, *, _root_: DictConfig) -> int | None:
 OmegaConf.register_new_resolver("steps", share_of_steps, replace=True)
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Interpolations resolved, as dicts and lists.
-
-    Raises: ConfigError if an interpolation leads nowhere, to itself or to more than a config can hold, if a mandatory
-      value is missing, or for what `policy.check_content` refuses.
-    """
-    unresolved = _unresolved(config)
-    policy.check_content(unresolved)
-    policy.check_expansion(unresolved)
-    try:
-        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key}: it has no default; set it with {error.full_key}=…") from error
-    except InterpolationKeyError as error:
-        found = re.search(r"'(.*)'", str(error))
-        wanted = found[1] if found else "?"
-        raise ConfigError(f"{error.full_key}: nothing sets '{wanted}', which it takes; set {wanted}=…") from error
-    except OmegaConfBaseException as error:
-        where = getattr(error, "full_key", None) or "config"
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
-    except RecursionError as error:
-        raise ConfigError("config: it is nested too deeply to be read.") from error
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
-
-
-def extended(config: DictConfig) -> DictConfig:
+def extended(config: DictConfig) -> dict[str, Any]:
     """Apply the section `extend`: append its lists to the lists, and add its names to the mappings, of the same key.
 
     `extend.model.layers: [Relu]` appends a layer; `extend.metrics: [perplexity, {top_k_accuracy: {k: 3}}]` adds two.
+
+    Returns: the source of a config: plain dicts and lists, in which interpolations are kept.
 
     Raises: ConfigError if there is nothing to extend under a key, or it is neither a list nor a mapping.
     """
@@ -78,17 +57,50 @@ def extended(config: DictConfig) -> DictConfig:
         if isinstance(config.get("optimizer"), DictConfig) and "learning_rate" not in config.optimizer:
             config.schedule = {"name": "constant"}  # of a learning rate that is not there: never built
         additions = _unresolved(config.pop("extend", None) or {})
-        for key, items in _leaves(additions, ""):
-            target = OmegaConf.select(config, key)
+        if not isinstance(additions, Mapping):
+            raise ConfigError(f"expected a mapping, found {additions!r}.", key="extend")
+        for key, leaf in flat(additions).items():
+            items, target = leaf if isinstance(leaf, list) else [leaf], OmegaConf.select(config, key)
             if isinstance(target, ListConfig):
                 OmegaConf.update(config, key, [*_unresolved(target), *items])
             elif isinstance(target, DictConfig) or (target is None and key in MAPPINGS):
                 OmegaConf.update(config, key, dict(_tagged(item, key) for item in items), merge=True, force_add=True)
             else:
-                raise ConfigError(
-                    f"{key}: expected a list or a mapping to extend, found {target!r}; set it with {key}=…"
-                )
-    return config
+                text = f"expected a list or a mapping to extend, found {target!r}; set it with {key}=…"
+                raise ConfigError(text, key=key)
+    return _unresolved(config)
+
+
+def resolved(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve the interpolations of a config's source.
+
+    Raises: ConfigError if an interpolation leads nowhere, to itself or to more than a config can hold, if a mandatory
+      value is missing, or for what `policy.check_content` refuses.
+    """
+    policy.check_content(source)
+    policy.check_expansion(source)
+    try:
+        values: Any = OmegaConf.to_container(OmegaConf.create(dict(source)), resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise ConfigError(f"it has no default; set it with {key}=…", key=key) from error
+    except InterpolationKeyError as error:
+        wanted = str(error).partition("'")[2].partition("'")[0]
+        text = f"nothing sets '{wanted}', which it takes; set {wanted}=…"
+        raise ConfigError(text, key=str(error.full_key)) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0], key=str(error.full_key or "config")) from error
+    except RecursionError as error:
+        raise ConfigError("it is nested too deeply to be read.", key="config") from error
+    return {str(key): value for key, value in values.items()}
+
+
+def changed(source: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's source with some keys set, such as `{"train.steps": 100}`; missing sections are added."""
+    config = OmegaConf.create(dict(source))
+    for key, value in values.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    return _unresolved(config)
 
 
 def settings_of(config: Mapping[str, Any]) -> Settings:
@@ -100,20 +112,19 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     for section in config:
         if section not in known:
             hint = " An experiment's file begins with '# @package _global_'." if section == "experiment" else ""
-            raise ConfigError(f"{section}: no such section.{hint or nearest(section, known)}")
+            raise ConfigError(f"no such section.{hint or nearest(section, known)}", key=section)
     for section in GROUPS:
         if config.get(section) is None and section in MAPPINGS:
             continue  # `metrics=[]` chooses none
         if not isinstance(config.get(section), Mapping):
-            raise ConfigError(
-                f"{section}: expected a mapping, found {config.get(section)!r}; choose one with {section}=NAME."
-            )
+            text = f"expected a mapping, found {config.get(section)!r}; choose one with {section}=NAME."
+            raise ConfigError(text, key=section)
     settings = Settings(
         seed=check(config.get("seed", 0), int, "seed", {}),
-        train=Train(**_section(config, "train", Train)),
-        run=RunSettings(**_section(config, "run", RunSettings)),
-        distributed=Distributed(**_section(config, "distributed", Distributed)),
-        debug=Debug(**_section(config, "debug", Debug)),
+        train=_section(config, "train", Train),
+        run=_section(config, "run", RunSettings),
+        distributed=_section(config, "distributed", Distributed),
+        debug=_section(config, "debug", Debug),
         nan_policy=check(config.get("nan_policy", "stop"), NanPolicy, "nan_policy", {}),
         precision=check(config.get("precision", "float32"), Precision, "precision", {}),
         ema=check(config.get("ema"), float | None, "ema", {}),
@@ -123,7 +134,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
 
 
 def tagged(section: Mapping[str, Any] | None, key: str) -> dict[str, dict[str, Any]]:
-    """A section of components by tag, each with its `name`; a tag set to null is left out.
+    """Return a section of components by tag, each with its `name`, without the tags that are null.
 
     Raises: ConfigError if an entry is not a mapping of options.
     """
@@ -132,50 +143,40 @@ def tagged(section: Mapping[str, Any] | None, key: str) -> dict[str, dict[str, A
         if options is None:
             continue
         if not isinstance(options, Mapping):
-            raise ConfigError(f"{key}.{tag}: expected options such as {{}}, found {options!r}.")
+            raise ConfigError(f"expected options such as {{}}, found {options!r}.", key=f"{key}.{tag}")
         named[str(tag)] = {"name": str(tag), **options}
     return named
 
 
-def _section(config: Mapping[str, Any], name: str, schema: type) -> dict[str, Any]:
+def _section(config: Mapping[str, Any], name: str, schema: Callable[..., T]) -> T:
     section = config.get(name, {})
     if name == "distributed" and (section is None or section == "auto"):
         section = {"coordinator": section}
     if not isinstance(section, Mapping):
-        raise ConfigError(f"{name}: expected a mapping, found {section!r}.")
-    return bind(schema_of(schema), section, name, f"section '{name}'", {})
+        raise ConfigError(f"expected a mapping, found {section!r}.", key=name)
+    return schema(**bind(schema_of(schema), section, name, f"section '{name}'", {}))
 
 
 def _check_ranges(settings: Settings) -> None:
-    for name, value in settings.train._asdict().items():
-        low = 1 if name in ("steps", "epochs", "steps_per_call", "accumulate", "skips_in_row") else 0
-        if isinstance(value, int) and value < low:
-            raise ConfigError(f"train.{name}: expected at least {low}, found {value}.")
-    waits = ("run.watchdog", settings.run.watchdog, 0), ("distributed.timeout", settings.distributed.timeout, 1)
-    for key, seconds, least in waits:
-        if seconds < least:
-            raise ConfigError(f"{key}: expected at least {least} seconds, found {seconds}.")
+    ones = ("steps", "epochs", "steps_per_call", "accumulate", "skips_in_row")
+    least = [(f"train.{name}", value, int(name in ones)) for name, value in settings.train._asdict().items()]
+    least += [("run.watchdog", settings.run.watchdog, 0), ("distributed.timeout", settings.distributed.timeout, 1)]
+    for key, value, low in least:
+        if isinstance(value, int | float) and value < low:
+            raise ConfigError(f"expected at least {low}, found {value}.", key=key)
     bytes_of(settings.run.compilation_cache_size, "run.compilation_cache_size")
-    if settings.ema is not None and not 0 < settings.ema < 1:
-        raise ConfigError(f"ema: expected a decay between 0 and 1, such as 0.999, or null, found {settings.ema}.")
-    if settings.run.name is not None and not re.fullmatch(r"[\w+=@-][\w.+=@-]*", settings.run.name):
-        raise ConfigError(f"run.name: expected letters, digits and .+=@-_ for a folder, found {settings.run.name!r}.")
-    if not 0 <= settings.seed < 2**32:  # JAX folds larger seeds into these, so that two would give the same run
-        raise ConfigError(f"seed: expected 0 to {2**32 - 1}, found {settings.seed}.")
+    name, ema, seed = settings.run.name, settings.ema, settings.seed
+    if ema is not None and not 0 < ema < 1:
+        raise ConfigError(f"expected a decay between 0 and 1, such as 0.999, or null, found {ema}.", key="ema")
+    if name is not None and not re.fullmatch(r"[\w+=@-][\w.+=@-]*", name):
+        raise ConfigError(f"expected letters, digits and .+=@-_ for a folder, found {name!r}.", key="run.name")
+    if not 0 <= seed < 2**32:  # JAX folds larger seeds into these, so that two would give the same run
+        raise ConfigError(f"expected 0 to {2**32 - 1}, found {seed}.", key="seed")
 
 
 def _unresolved(node: Any) -> Any:
-    """A node as plain lists and dicts: `${train.steps}` has its value only once the data are built."""
+    """Return a node as plain lists and dicts: `${train.steps}` has its value only once the data are built."""
     return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
-
-
-def _leaves(node: Any, prefix: str) -> list[tuple[str, list[Any]]]:
-    """The lists in a nested mapping, by dotted key; a single value stands for a list of one."""
-    if isinstance(node, Mapping):
-        return [leaf for name in node for leaf in _leaves(node[name], f"{prefix}.{name}" if prefix else str(name))]
-    if not prefix:
-        raise ConfigError(f"extend: expected a mapping, found {node!r}.")
-    return [(prefix, node if isinstance(node, list) else [node])]
 
 
 def _tagged(item: Any, key: str) -> tuple[str, Any]:
@@ -184,11 +185,4 @@ def _tagged(item: Any, key: str) -> tuple[str, Any]:
     if isinstance(item, Mapping) and len(item) == 1:
         ((tag, options),) = item.items()
         return str(tag), {} if options is None else options
-    raise ConfigError(f"{key}: expected a name or {{name: options}} to extend it with, found {item!r}.")
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nested mapping by dotted key."""
-    if isinstance(node, Mapping):
-        return {key: value for name in node for key, value in flat(node[name], f"{prefix}{name}.").items()}
-    return {prefix.removesuffix("."): node}
+    raise ConfigError(f"expected a name or {{name: options}} to extend it with, found {item!r}.", key=key)

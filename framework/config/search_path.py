@@ -1,8 +1,7 @@
-"""Where Hydra finds configs: ours, every plugin package's, and one made up for each registered name without a file."""
+"""The places where Hydra finds configs: our package, those of plugins, and one made up for each name without a file."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,17 +31,17 @@ from framework.registry.entry_points import discover
 from framework.registry.kinds import COMPONENTS, GROUPS
 
 SECTIONS = (*GROUPS, *Settings._fields, "experiment", "hydra")
-"""What an override may begin with."""
+"""Words that an override may begin with."""
 
 
 _COMPOSING = ContextVar("composing", default=False)
-"""Whether it is our config that Hydra composes: a script may have one of its own, whose search path is left alone."""
+"""True while Hydra composes our config: a script may have one of its own, whose search path is left alone."""
 
 Read = dict[str, tuple[Readable, str]]
 """Files that were read, with the key below which their content is put, by the path that Hydra gives them."""
 
 _READ: ContextVar[Read] = ContextVar("read")
-"""What a session has read so far."""
+"""Files that a session has read so far."""
 
 _OWN = ("framework_conf", "hydra.conf")
 """Packages whose files may say anything; they are installed with the framework."""
@@ -65,93 +64,80 @@ class RegistrySource(ConfigSource):
 
     @staticmethod
     def scheme() -> str:
-        """The scheme of its search-path entry."""
+        """Return the scheme of its search-path entry."""
         return "registry"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """`name: wide`, or for metrics and callbacks, which are chosen by tag, `wide: {name: wide}`."""
+        """Make up `name: wide`, or for metrics and callbacks, which are chosen by tag, `wide: {name: wide}`."""
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
         content = {"name": name} if group in COMPONENTS else {name.rpartition(":")[2]: {"name": name}}
         return ConfigResult(self.provider, "registry://", OmegaConf.create(content), {"package": None})
 
     def is_group(self, config_path: str) -> bool:
-        """A group of components."""
+        """Look for a group of components."""
         return config_path.strip("/") in GROUPS
 
     def is_config(self, config_path: str) -> bool:
-        """A registered name, or `distribution:name`.
+        """Look for a registered name, or `distribution:name`.
 
         Catalogues are read too, which imports their library; a YAML file is found before.
         """
         group, _, name = config_path.removesuffix(".yaml").strip("/").rpartition("/")
-        if group not in GROUPS:
-            return False
-        registry, kind = discover(), GROUPS[group]
-        named = any(plugin.answers_to(name) for plugin in registry.named(kind))
-        return named or any(plugin.answers_to(name) for plugin in registry.catalogued(kind)[0])
+        return group in GROUPS and discover().has(GROUPS[group], name)
 
     def available(self) -> bool:
-        """Always."""
+        """Return True: it needs nothing."""
         return True
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """The registered names of a group; catalogues are left out, since `--help` must not import libraries."""
+        """List the registered names of a group; catalogues are left out, since `--help` must not import libraries."""
         group = config_path.strip("/")
         if group in GROUPS and results_filter != ObjectType.GROUP:
             return sorted({plugin.name for plugin in discover().named(GROUPS[group])})
         return []
 
 
-def _load(source: ConfigSource, config_path: str, file: Readable) -> ConfigResult:
-    """A file as plain data that the policy allows."""
-    group = config_path.rpartition("/")[0].replace("/", ".")
-    _READ.get()[config_path] = file, group
-    content, text = load_yaml(file)
-    header = ConfigSource._get_header_dict(text[:512])
-    _READ.get()[config_path] = file, header["package"] or group
-    if source.scheme() != "pkg" or source.path not in _OWN:
-        if policy.is_hydras(config_path.replace("/", ".")):
-            raise ConfigError(f"{config_path}: Hydra's own groups cannot be added to.")
-        policy.check_file(content, header["package"])
-    config = OmegaConf.create({} if content is None else content)
-    return ConfigResult(source.provider, f"{source.scheme()}://{source.path}", config, header)
-
-
-class CheckedFiles(FileConfigSource):
-    """Hydra's source of files in a folder, which stays within the folder and reads what the policy allows."""
+class _Checked(ConfigSource):
+    """A source of files, which stays within its folder and reads plain data that the policy allows."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file.
 
-        Raises: ConfigError if it cannot be read or holds what a config may not say.
+        Raises: ConfigError if it cannot be read, or holds what a config may not say.
         """
-        return _load(self, config_path, Path(self.path) / self._normalize_file_name(config_path))
+        folder: Any = Path(self.path) if self.scheme() == "file" else resources.files(self.path)
+        file = folder.joinpath(self._normalize_file_name(config_path))
+        group = config_path.rpartition("/")[0].replace("/", ".")
+        _READ.get()[config_path] = file, group
+        content, text = load_yaml(file)
+        header = ConfigSource._get_header_dict(text[:512])
+        _READ.get()[config_path] = file, header["package"] or group
+        if self.scheme() != "pkg" or self.path not in _OWN:
+            if policy.is_hydras(config_path.replace("/", ".")):
+                raise ConfigError("Hydra's own groups cannot be added to.", key=config_path)
+            policy.check_file(content, header["package"])
+        config = OmegaConf.create({} if content is None else content)
+        return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", config, header)
 
     def is_config(self, config_path: str) -> bool:
-        """A file of that name, below the folder."""
-        return ".." not in config_path.split("/") and super().is_config(config_path)
+        """Look for a file of that name, below the folder."""
+        return ".." not in config_path.split("/") and super().is_config(config_path)  # pyright: ignore[reportAbstractUsage]
 
 
-class CheckedPackages(ImportlibResourcesConfigSource):
-    """Hydra's source of files in a package, as `CheckedFiles`."""
+class CheckedFiles(_Checked, FileConfigSource):
+    """Hydra's source of files in a folder, checked."""
 
-    def load_config(self, config_path: str) -> ConfigResult:
-        """Read a file.
 
-        Raises: ConfigError if it cannot be read or holds what a config may not say.
-        """
-        return _load(self, config_path, resources.files(self.path).joinpath(self._normalize_file_name(config_path)))
-
-    def is_config(self, config_path: str) -> bool:
-        """A file of that name, below the package."""
-        return ".." not in config_path.split("/") and super().is_config(config_path)
+class CheckedPackages(_Checked, ImportlibResourcesConfigSource):
+    """Hydra's source of files in a package, checked."""
 
 
 @contextmanager
-def session() -> Iterator[Read]:
-    """Hydra with our configs. Afterwards it is as before, initialised by somebody else or not.
+def session(read: Read | None = None) -> Iterator[None]:
+    """Let Hydra compose our configs. Afterwards it is as before, initialised by somebody else or not.
 
-    Yields: the files that are read in it, by Hydra's paths.
+    Args:
+      read: takes the files that are read, by Hydra's paths.
 
     Raises: ConfigError.
     """
@@ -161,11 +147,11 @@ def session() -> Iterator[Read]:
     sources: dict[str, Any] = SourcesRegistry.instance().types
     theirs = {scheme: sources[scheme] for scheme in ("file", "pkg")}
     GlobalHydra.instance().clear()
-    composing, reading = _COMPOSING.set(True), _READ.set({})
+    composing, reading = _COMPOSING.set(True), _READ.set({} if read is None else read)
     sources |= {"file": CheckedFiles, "pkg": CheckedPackages}
     try:
         with config_errors():
-            yield _READ.get()
+            yield
     finally:
         sources |= theirs
         _READ.reset(reading)
@@ -175,7 +161,7 @@ def session() -> Iterator[Read]:
 
 @contextmanager
 def config_errors() -> Iterator[None]:
-    """Hydra's and OmegaConf's errors as one line of ours.
+    """Turn Hydra's and OmegaConf's errors into one line of ours.
 
     Raises: ConfigError.
     """
@@ -188,25 +174,22 @@ def config_errors() -> Iterator[None]:
         known = error.options or RegistrySource("", "registry://").list(group, ObjectType.CONFIG)
         hint = nearest(name, known) if known else ""
         hint += "".join(f" ({broken})" for broken in discover().packages()[1])
-        raise ConfigError(f"{group or 'config'}={name}: no such config.{hint}") from error
+        raise ConfigError(f"no such config.{hint}", key=f"{group or 'config'}={name}") from error
     except OverrideParseException as error:
-        raise ConfigError(f"{error.override.lstrip('+')}: {_first_lines(error)}") from error
+        raise ConfigError(_first_lines(error), key=error.override.lstrip("+")) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_unknown_section(str(error)) or _first_lines(error)) from error
+        key = str(error).partition("Could not override '")[2].partition("'")[0]
+        section = key.partition(".")[0]
+        # Hydra says how to add a section that there is not; nearly always another one was meant.
+        is_known = not section or section in SECTIONS
+        text = _first_lines(error) if is_known else f"no such section.{nearest(section, SECTIONS)}"
+        raise ConfigError(text, key=key) from error
     except Exception as error:  # what Hydra did not foresee: keys that are numbers, lists for names, endless nesting
         raise ConfigError(f"the config cannot be composed: {type(error).__name__}: {error}") from error
 
 
-def _unknown_section(text: str) -> str | None:
-    """What Hydra says of a misspelt section is how to add it; nearly always another one was meant."""
-    found = re.match(r"(?P<where>In '.*': )?Could not override '(?P<key>(?P<section>\w*)[^']*)'", text)
-    if found is None or found["section"] in SECTIONS:
-        return None
-    return f"{found['where'] or ''}{found['key']}: no such section.{nearest(found['section'], SECTIONS)}"
-
-
 def _first_lines(error: Exception) -> str:
-    """What Hydra says, and the cause it hides, without its hints to look at stack traces."""
+    """Return Hydra's text, and the cause it hides, without its hints to look at stack traces."""
     texts = [str(error), *([str(error.__cause__)] if error.__cause__ is not None else [])]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key", "object_type", "See https", "reference_type"))]

@@ -1,13 +1,14 @@
-"""Secrets: what looks like one, by the name of its key or variable, and how it is kept off the disk."""
+"""Secrets, known by the names of their keys and variables, and kept off the disk."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from framework.errors import ConfigError
+from framework.keys import flat
 
 MASK = "***"
 FOLDERS = ("PWD", "OLDPWD")  # where a shell stands and stood; their names only look like those of passwords
@@ -21,7 +22,7 @@ _TOKEN = re.compile(
 
 
 def is_secret(name: str) -> bool:
-    """Whether a key holds a secret, going by its name: "password", "api_key", "wandb_secret".
+    """Tell by its name whether a key holds a secret: "password", "api_key", "wandb_secret".
 
     A language model's `pad_token`, `max_tokens` or `tokenizer` is none.
     """
@@ -32,16 +33,21 @@ def is_secret(name: str) -> bool:
 
 
 def secrets_of(config: Any) -> frozenset[str]:
-    """The texts to be kept off the disk: values of a config's secret keys, and of environment variables named so."""
-    named = {str(value) for key, value in _leaves(config, "") if is_secret(_last(key)) and _is_text(value)}
+    """Return the texts to be kept off the disk: values of secret keys, and of environment variables named so.
+
+    Numbers are no secrets: `token: 5` counts something.
+    """
+    leaves = flat(config, lists=True).items()
+    named = {value for key, value in leaves if isinstance(value, str) and is_secret(_last(key))}
     variables = {value for name, value in os.environ.items() if _WORDS.search(_snake(name)) and name not in FOLDERS}
     return frozenset(text for text in named | variables if len(text) >= SHORTEST and text != MASK)
 
 
 def masked(node: Any, secrets: Iterable[str]) -> Any:
-    """A config or a record with `***` in the place of secrets: whole values of secret keys, and parts of any text."""
+    """Put `***` in the place of secrets in a config or a record: whole values of secret keys, and parts of any text."""
     if isinstance(node, Mapping):
-        return {key: _masked_value(str(key), value, secrets) for key, value in node.items()}
+        hidden = {key for key, value in node.items() if isinstance(value, str) and value and is_secret(str(key))}
+        return {key: MASK if key in hidden else masked(value, secrets) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [masked(item, secrets) for item in node]
     if isinstance(node, str):
@@ -51,7 +57,7 @@ def masked(node: Any, secrets: Iterable[str]) -> Any:
 
 
 def masked_words(words: Iterable[str], secrets: Iterable[str]) -> list[str]:
-    """A command line, in which `callbacks.web.token=…` loses its value, however short that is."""
+    """Mask a command line, in which `callbacks.web.token=…` loses its value, however short that is."""
     hidden = []
     for word in words:
         key, equals, _ = word.partition("=")
@@ -60,13 +66,13 @@ def masked_words(words: Iterable[str], secrets: Iterable[str]) -> list[str]:
 
 
 def check_unmasked(config: Any) -> None:
-    """Ask for what was masked when a config was recorded.
+    """Ask for secrets that were masked when a config was recorded.
 
     Raises: ConfigError naming the first key that holds `***`.
     """
-    for key, value in _leaves(config, ""):
+    for key, value in flat(config, lists=True).items():
         if isinstance(value, str) and MASK in value:
-            raise ConfigError(f"{key}: it held a secret, which is not recorded; set it with {key}=…")
+            raise ConfigError(f"it held a secret, which is not recorded; set it with {key}=…", key=key)
 
 
 def check_names(names: Mapping[str, Any], secrets: Iterable[str]) -> None:
@@ -76,34 +82,14 @@ def check_names(names: Mapping[str, Any], secrets: Iterable[str]) -> None:
     """
     for name, value in names.items():
         if masked(value, secrets) != value:
-            raise ConfigError(f"run.{name}: it holds a secret, which would become the name of a folder.")
-
-
-def _masked_value(key: str, value: Any, secrets: Iterable[str]) -> Any:
-    return MASK if is_secret(key) and _is_text(value) else masked(value, secrets)
-
-
-def _is_text(value: Any) -> bool:
-    """Numbers are no secrets: `token: 5` counts something. Texts that interpolate are, once they are resolved."""
-    return isinstance(value, str) and bool(value)
-
-
-def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from _leaves(value, f"{key}[{index}]")
-    else:
-        yield key, node
+            raise ConfigError("it holds a secret, which would become the name of a folder.", key=f"run.{name}")
 
 
 def _last(key: str) -> str:
-    """The name that a value has: of "callbacks.web.tokens[0]" it is "tokens"."""
+    """Return the name of a value: "tokens" of "callbacks.web.tokens[0]"."""
     return re.sub(r"\[\d+\]$", "", key).rpartition(".")[2].lstrip("+~")
 
 
 def _snake(name: str) -> str:
-    """`apiKey`, `API-KEY` and `api.key` as `api_key`."""
+    """Spell `apiKey`, `API-KEY` and `api.key` as `api_key`."""
     return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())

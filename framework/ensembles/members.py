@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 from framework.api import Batch, Members, PyTree, Strategy, Task, TrainState, quick_jit
-from framework.config.resolve import plain
+from framework.config.resolve import changed, resolved
 from framework.contracts import updates
 from framework.errors import ConfigError, FrameworkError
 from framework.tables import text_table
@@ -34,12 +32,13 @@ def members_of(strategy: Strategy, seed: int) -> Members | None:
         return None
     for key in members.values:
         if key != "seed" and not key.startswith(SECTIONS):
-            raise ConfigError(f"strategy.members.{key}: expected seed, or a number of {', '.join(SECTIONS)[:-1]}.")
+            text = f"expected seed, or a number of {', '.join(SECTIONS)[:-1]}."
+            raise ConfigError(text, key=f"strategy.members.{key}")
     counted = range(seed, seed + members.size) if not members.values else (seed,) * members.size
     seeds = members.values.get("seed", tuple(counted))
     for each in seeds:
         if not float(each).is_integer() or not 0 <= each < 2**32:
-            raise ConfigError(f"strategy.members.seed: expected integers from 0 to {2**32 - 1}, found {each}.")
+            raise ConfigError(f"expected integers from 0 to {2**32 - 1}, found {each}.", key="strategy.members.seed")
     others = {key: column for key, column in members.values.items() if key != "seed"}
     return members._replace(values={"seed": tuple(map(int, seeds)), **others})
 
@@ -49,23 +48,22 @@ def values_of(members: Members, member: int) -> dict[str, float]:
     return {key: column[member] for key, column in members.values.items() if key != "seed"}
 
 
-def with_values(config: DictConfig, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plain config with some keys set, and with what interpolates them."""
-    config = copy.deepcopy(config)
+def with_values(source: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resolved config with some keys set, and with what interpolates them."""
     for key, value in values.items():
         try:
-            OmegaConf.update(config, key, value, force_add=True)
+            source = changed(source, {key: value})
         except Exception as error:  # OmegaConf raises many types for a path through a value
-            raise ConfigError(f"strategy.members.{key}: the config has no place for it.") from error
-    return plain(config)
+            raise ConfigError("the config has no place for it.", key=f"strategy.members.{key}") from error
+    return resolved(source)
 
 
-def template(config: DictConfig, keys: Iterable[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Make a function from values to the plain config that has them; unlike in `with_values`, they may be traced.
+def template(source: Mapping[str, Any], keys: Iterable[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Make a function from values to the resolved config that has them; unlike in `with_values`, they may be traced.
 
     OmegaConf cannot hold a traced number, so a text stands for each while OmegaConf interpolates.
     """
-    marked = with_values(config, {key: _mark(key) for key in keys})
+    marked = with_values(source, {key: _mark(key) for key in keys})
 
     def fill(values: Mapping[str, Any]) -> dict[str, Any]:
         by_mark = {_mark(key): value for key, value in values.items()}
@@ -74,8 +72,8 @@ def template(config: DictConfig, keys: Iterable[str]) -> Callable[[Mapping[str, 
     return fill
 
 
-def recordable(config: DictConfig, first: Mapping[str, float]) -> dict[str, Any]:
-    """Return the plain config with the first member's values, which other values still interpolate.
+def recordable(source: Mapping[str, Any], first: Mapping[str, float]) -> dict[str, Any]:
+    """Return the resolved config with the first member's values, which other values still interpolate.
 
     So the run record holds the config of every member, and the run can be resumed.
     """
@@ -85,11 +83,8 @@ def recordable(config: DictConfig, first: Mapping[str, float]) -> dict[str, Any]
             text = text.replace(_mark(key), f"${{{key}}}")
         return text
 
-    marked = with_values(config, {key: _mark(key) for key in first})
-    restored = OmegaConf.create(_map_texts(marked, interpolated))
-    for key, value in first.items():
-        OmegaConf.update(restored, key, value)
-    return cast(dict[str, Any], OmegaConf.to_container(restored))
+    marked = with_values(source, {key: _mark(key) for key in first})
+    return changed(_map_texts(marked, interpolated), first)
 
 
 def _mark(key: str) -> str:
@@ -120,12 +115,12 @@ def check_traceable(make: Callable[[Mapping[str, Any]], Task], first: Mapping[st
             jaxpr = jax.make_jaxpr(run)(jax.ShapeDtypeStruct((), jnp.float32), batch).jaxpr
         except Exception as error:
             reason = f" ({error})" if isinstance(error, FrameworkError) and "<" not in str(error) else ""
-            raise ConfigError(
-                f"strategy.members.{key}: it cannot differ in one program, since a shape or a branch depends on it, or "
-                f"it is no real number{reason}; run one after the other: -m {key}={value:g},…"
-            ) from error
+            text = "it cannot differ in one program, since a shape or a branch depends on it, or it is no real number"
+            text += f"{reason}; run one after the other: -m {key}={value:g},…"
+            raise ConfigError(text, key=f"strategy.members.{key}") from error
         if not any(variable is jaxpr.invars[0] for equation in jaxpr.eqns for variable in equation.invars):
-            raise ConfigError(f"strategy.members.{key}: nothing depends on it; is it set elsewhere, or unused?")
+            text = "nothing depends on it; is it set elsewhere, or unused?"
+            raise ConfigError(text, key=f"strategy.members.{key}")
 
 
 def rows(members: Members) -> list[dict[str, Any]]:
@@ -137,7 +132,7 @@ def rows(members: Members) -> list[dict[str, Any]]:
 def recorded(config: Mapping[str, Any], row: Row) -> dict[str, Any]:
     """Return the config of one member from the run record."""
     values = {key: value for key, value in row["values"].items() if key != "seed"}
-    return {**with_values(OmegaConf.create(dict(config)), values), "seed": row["values"]["seed"]}
+    return {**with_values(config, values), "seed": row["values"]["seed"]}
 
 
 def part_of(tree: PyTree, member: int) -> PyTree:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
-import optax
-
-from framework.api import Callback, Loss, Metric, Model, Schedule, Store, Transform, as_metric, as_model, as_optimizer
 from framework.errors import ConfigError, FrameworkError, PluginError
 from framework.registry.entry_points import Plugin, Registry
-from framework.registry.kinds import CALLS, KINDS, METHODS
-from framework.registry.signatures import Option, Schema, bind, freeze, is_component, schema_of
+from framework.registry.kinds import KINDS
+from framework.registry.signatures import Build, Schema, bind, freeze, is_component, schema_of
 
-CONTRACTS: dict[Any, str] = {
-    Model: "layers",
-    optax.GradientTransformation: "optimizers",
-    Loss: "losses",
-    Metric: "metrics",
-    Schedule: "schedules",
-    Transform: "transforms",
-    Store: "stores",
-}
-"""Annotations of factory parameters that stand for a component: a config names it, the core builds it."""
+if TYPE_CHECKING:
+    from framework.api import Schedule
 
 
 class Builder:
@@ -40,9 +31,10 @@ class Builder:
         self.registry = registry
         self.used: dict[str, Plugin] = {}
         self.rate: Schedule | None = None
-        self._builds = {
-            annotation: lambda value, key, kind=kind: self.entry(kind, value, key)
-            for annotation, kind in CONTRACTS.items()
+        self._builds: dict[Any, Build] = {
+            resolve_name(kind.annotation): functools.partial(self.entry, name)
+            for name, kind in KINDS.items()
+            if kind.annotation
         }
 
     def named(self, kind: str, config: Mapping[str, Any], key: str) -> Any:
@@ -52,7 +44,7 @@ class Builder:
         """
         name = config.get("name")
         if not isinstance(name, str):
-            raise ConfigError(f"{key}.name: expected the name of a {KINDS[kind]}, found {name!r}.")
+            raise ConfigError(f"expected the name of a {KINDS[kind].noun}, found {name!r}.", key=f"{key}.name")
         options = {option: value for option, value in config.items() if option != "name"}
         return self._build(self.registry.find(kind, name, f"{key}.name"), options, key)
 
@@ -66,114 +58,107 @@ class Builder:
             ((name, options),) = value.items()
             plugin = self.registry.find(kind, str(name), key)
             return self._build(plugin, {} if options is None else options, f"{key}.{name}")
-        raise ConfigError(f"{key}: expected the name of a {KINDS[kind]} or {{name: options}}, found {value!r}.")
+        raise ConfigError(f"expected the name of a {KINDS[kind].noun} or {{name: options}}, found {value!r}.", key=key)
 
     def finish(self, built: Any, key: str) -> None:
-        """Wait for what the factory of `key` left to a thread, where what it built has a method `ready`.
+        """Wait for the work that the factory of `key` left to a thread, where its component has a method `ready`.
 
-        Raises: what is wrong with it, as the factory itself would have.
+        Raises: the error of that work, as the factory itself would have.
         """
         if (ready := getattr(built, "ready", None)) is not None:
-            _call(ready, (), {}, key, _label(self.used[key]))
+            with _blaming(self.used[key], key):
+                ready()
 
     def _build(self, plugin: Plugin, options: Any, key: str) -> Any:
-        kind, self.used[key] = plugin.kind, plugin
-        label = _label(plugin)
+        self.used[key] = plugin
         factory = plugin.load()
         schema = schema_of(factory)
-        positional, given = _arguments(schema, options, key, label)
-        if kind == "optimizers" and self.rate is not None and any(o.name == "learning_rate" for o in schema.options):
+        positional, given = self._arguments(schema, options, key, plugin.title)
+        rated = plugin.kind == "optimizers" and self.rate is not None
+        if rated and any(option.name == "learning_rate" for option in schema.options):
             given.setdefault("learning_rate", self.rate)
-        bound = {} if positional else bind(schema, given, key, label, self._builds)
-        built = _call(factory, positional, bound, key, label)
-        adapted = _adapt(kind, built, plugin.name, label)
-        _check_calls(kind, adapted, label)
-        return adapted
+        bound = {} if positional else bind(schema, given, key, plugin.title, self._builds)
+        with _blaming(plugin, key, bound):
+            built = factory(*positional, **bound)
+        return checked(plugin, built, key)
+
+    def _arguments(self, schema: Schema, options: Any, key: str, title: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Read positional and named arguments from `{…}`, `[…]` or one value, which may be a component `{name: …}`."""
+        first = next(iter(schema.options), None)
+        if isinstance(options, Mapping):
+            is_named = not options or any(option.name in options for option in schema.options)
+            if is_named or first is None or not is_component(first.annotation, self._builds):
+                return (), dict(options)
+        values = options if isinstance(options, list | tuple) else [options]
+        origin = first and typing.get_origin(first.annotation)
+        if values is options and isinstance(origin, type) and issubclass(origin, Sequence):
+            values = [options]
+        if schema.variadic and first is None:
+            return tuple(freeze(value) for value in values), {}
+        if len(values) > len(schema.options):
+            raise ConfigError(f"{title} takes {len(schema.options)} options, found {len(values)} values.", key=key)
+        return (), {option.name: value for option, value in zip(schema.options, values, strict=False)}
 
 
-def _label(plugin: Plugin) -> str:
-    return f"{KINDS[plugin.kind]} '{plugin.name}' ({plugin.owner})"
-
-
-def _arguments(schema: Schema, options: Any, key: str, label: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and named arguments from `{…}`, `[…]` or one value, which may be a component `{name: options}`."""
-    if isinstance(options, Mapping) and not _is_wrapped(schema, options):
-        return (), dict(options)
-    values = options if isinstance(options, list | tuple) else [options]
-    if isinstance(options, list | tuple) and schema.options and _takes_sequence(schema.options[0]):
-        values = [options]
-    if schema.variadic and not schema.options:
-        return tuple(freeze(value) for value in values), {}
-    if len(values) > len(schema.options):
-        raise ConfigError(f"{key}: {label} takes {len(schema.options)} options, found {len(values)} values.")
-    return (), {option.name: value for option, value in zip(schema.options, values, strict=False)}
-
-
-def _is_wrapped(schema: Schema, options: Mapping[str, Any]) -> bool:
-    """Whether a mapping such as `{Dense: 10}` is the component that the first option asks for."""
-    first = next(iter(schema.options), None)
-    asks = first is not None and is_component(first.annotation, CONTRACTS)
-    return asks and bool(options) and not any(option.name in options for option in schema.options)
-
-
-def _takes_sequence(option: Option) -> bool:
-    origin = typing.get_origin(option.annotation)
-    return isinstance(origin, type) and issubclass(origin, Sequence)
-
-
-def _call(
-    factory: Callable[..., Any], positional: tuple[Any, ...], bound: Mapping[str, Any], key: str, label: str
-) -> Any:
+@contextmanager
+def _blaming(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Iterator[None]:
+    """Give the key to what a factory refuses, and name the plugin for whatever else it raises."""
     try:
-        return factory(*positional, **bound)
+        yield
     except FrameworkError as error:
-        if not re.match(re.escape(key) + r"[.:\[]", str(error)):
-            error.args = (f"{key}: {error}",)
+        # A factory knows its options, and not the key that holds them.
+        first = str(error).partition(" ")[0].rstrip(":")
+        error.option = first if first in options and not error.key else ""
+        error.key = f"{key}.{error.key}" if error.key else key
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{key}: {label} cannot be built: {type(error).__name__}: {error}") from error
+        text = f"{plugin.title} cannot be built: {type(error).__name__}: {error}"
+        raise PluginError(text, key=key) from error
 
 
-def _adapt(kind: str, built: Any, name: str, label: str) -> Any:
-    """Lift what a factory returned to its contract.
+def checked(plugin: Plugin, built: Any, key: str = "") -> Any:
+    """Lift what a factory returned to its contract, and see that it can be called as the core will call it.
 
-    Raises: PluginError if it is something else.
+    Raises: PluginError if it cannot.
     """
+    kind = KINDS[plugin.kind]
     try:
-        if kind in ("layers", "models"):
-            return as_model(built, name)
-        if kind == "optimizers":
-            return as_optimizer(built)
-        if kind == "metrics":
-            return as_metric(built)
+        if kind.lift is not None:
+            built = kind.lift(built, plugin.name)
+        functions = dict(map(_read, kind.calls))
+        missing = [each for each in (*kind.attributes, *functions) if each and not hasattr(built, each)]
+        if kind.base and not isinstance(built, resolve_name(kind.base)):
+            raise TypeError(f"expected a {kind.base.replace(':', '.')}, found {type(built).__name__}")
+        if missing:
+            raise TypeError(f"{type(built).__name__} lacks {', '.join(missing)}")
+        if "name" in kind.attributes and built.name != plugin.name:
+            raise TypeError(f"it calls itself '{built.name}'")
+        for name, arguments in functions.items():
+            _check_call(name or plugin.kind, getattr(built, name) if name else built, arguments)
     except TypeError as error:
-        raise PluginError(f"{label} breaks its contract: {error}.") from error
-    missing = [attribute for attribute in METHODS.get(kind, ()) if not hasattr(built, attribute)]
-    if missing:
-        raise PluginError(f"{label} breaks its contract: {type(built).__name__} lacks {', '.join(missing)}.")
-    if kind == "callbacks" and not isinstance(built, Callback):
-        raise PluginError(
-            f"{label} breaks its contract: expected a framework.api.Callback, found {type(built).__name__}."
-        )
-    if kind == "stores" and (called := getattr(built, "name", None)) != name:
-        raise PluginError(f"{label} breaks its contract: it calls itself '{called}'.")
-    if kind in ("losses", "schedules", "transforms") and not callable(built):
-        raise PluginError(f"{label} breaks its contract: expected a function, found {type(built).__name__}.")
+        raise PluginError(f"{plugin.title} breaks its contract: {error}.", key=key) from error
     return built
 
 
-def _check_calls(kind: str, built: Any, label: str) -> None:
-    """See that what was made can be called as the core will call it.
+def _read(call: str) -> tuple[str, list[str]]:
+    """Read "apply(params, key=)" as a name and the arguments, in which those by name end in "="."""
+    name, _, arguments = call.rstrip(")").partition("(")
+    return name, arguments.split(", ")
 
-    Raises: PluginError naming the function and what is wrong with its parameters.
+
+def _check_call(name: str, function: Any, arguments: list[str]) -> None:
+    """Bind the arguments of a call to a function's signature.
+
+    Raises: TypeError if they do not fit.
     """
-    for name, (positional, named) in CALLS.get(kind, {}).items():
-        function = getattr(built, name) if name else built
-        try:
-            signature = inspect.signature(function)
-        except (TypeError, ValueError):  # of C, or of a library that hides it
-            continue
-        try:
-            signature.bind(*range(positional), **dict.fromkeys(named))
-        except TypeError as error:
-            raise PluginError(f"{label} breaks its contract: {name or kind}{signature}: {error}.") from error
+    if not callable(function):
+        raise TypeError(f"expected a function, found {type(function).__name__}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of C, or of a library that hides it
+        return
+    named = {argument.rstrip("=") for argument in arguments if argument.endswith("=")}
+    try:
+        signature.bind(*arguments[: len(arguments) - len(named)], **dict.fromkeys(named))
+    except TypeError as error:
+        raise TypeError(f"{name}{signature}: {error}") from error

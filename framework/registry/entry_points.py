@@ -1,231 +1,195 @@
-"""Entry points to factories, lazily: nothing of a plugin is imported until a run, or a listing, names it."""
+"""Entry points of installed distributions, and the factories they name, imported only when a run or a listing asks."""
 
 from __future__ import annotations
 
 import functools
 import re
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import Distribution, EntryPoint, distributions
-from itertools import pairwise
+from dataclasses import dataclass, field
+from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework.errors import ConfigError, PluginError, nearest
-from framework.registry.kinds import KINDS
+from framework.registry.kinds import KINDS, PREFIX
 
-PATIENCE = 8.0  # seconds in some interval of which an import must have worked, for a twentieth of it
-INTERVALS = 8  # in that time; to a process that was suspended it counts as one, however long it took
-LONGEST = 8  # times as long it may compute, the time in which the process had no turn left out
+Found = tuple[list["Plugin"], list[PluginError]]
+"""The components of a kind, beside the catalogues that could not be read."""
 
 
 class Plugin(NamedTuple):
     """One registered component."""
 
-    kind: str  # a key of KINDS
+    kind: str  # a key of KINDS, or another group's name
     name: str
     distribution: str
     version: str
-    target: str  # what is imported, such as "acme.models:wide"
+    target: str  # of the import, such as "acme.models:wide"
     fetch: Callable[[], Any]  # imports and returns the factory
 
     @property
     def owner(self) -> str:
-        """Who registered it, for messages: "acme-jax 0.3.0"."""
+        """The distribution, for messages: "acme-jax 0.3.0"."""
         return f"{self.distribution} {self.version}"
 
     @property
+    def title(self) -> str:
+        """The component, for messages: "model 'wide' (acme-jax 0.3.0)"."""
+        return f"{KINDS[self.kind].noun} '{self.name}' ({self.owner})"
+
+    @property
     def label(self) -> str:
-        """What it is, for messages: "model 'wide' (acme-jax 0.3.0, acme.models:wide)"."""
-        return f"{KINDS[self.kind]} '{self.name}' ({self.owner}, {self.target})"
+        """The component and its target: "model 'wide' (acme-jax 0.3.0, acme.models:wide)"."""
+        return f"{self.title[:-1]}, {self.target})"
 
     def answers_to(self, name: str) -> bool:
-        """Whether it is meant by its name, or by `distribution:name`."""
+        """Compare with a name, or with `distribution:name`."""
         wanted, _, short = name.rpartition(":")
         return self.name == short and (not wanted or normalised(self.distribution) == normalised(wanted))
 
     def load(self) -> Callable[..., Any]:
         """Import the factory.
 
-        Raises: PluginError if the import fails, whatever it raises, or what it names is not callable.
+        Raises: PluginError if the import fails, whatever it raises, or the target is not callable.
         """
-        try:
-            with _impatiently():
-                factory = self.fetch()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a plugin's import may raise anything, SystemExit too
-            raise PluginError(f"{self.label} cannot be imported: {type(error).__name__}: {error}") from error
+        with _blaming(f"{self.label} cannot be imported"):
+            factory = self.fetch()
         if not callable(factory):
             raise PluginError(f"{self.label} is not a factory: expected a callable, found {type(factory).__name__}.")
         return factory
 
 
-class Registry(NamedTuple):
-    """Every entry point of the framework's groups, read once from the metadata of installed distributions."""
+@dataclass(frozen=True, eq=False)
+class Registry:
+    """The framework's entry points, as the metadata of installed distributions give them.
 
-    groups: Mapping[str, tuple[EntryPoint, ...]]  # by group name without "framework."
-    broken: tuple[PluginError, ...] = ()  # distributions whose entry points cannot be read
+    Attributes:
+      groups: plugins by the name of their group, without the prefix "framework.".
+      broken: distributions whose entry points cannot be read.
+    """
 
-    def named(self, kind: str) -> tuple[Plugin, ...]:
-        """The components that are registered by name; imports nothing."""
-        return tuple(_plugin(kind, entry, entry.name, entry.load) for entry in self.groups.get(kind, ()))
+    groups: Mapping[str, Sequence[Plugin]]
+    broken: Sequence[PluginError] = ()
+    _catalogued: dict[str, Found] = field(default_factory=dict)
 
-    def catalogued(self, kind: str) -> tuple[list[Plugin], list[PluginError]]:
-        """The components that catalogues hold, beside the catalogues that could not be read."""
-        found: list[Plugin] = []
-        broken: list[PluginError] = []
-        own = {(plugin.distribution, plugin.name) for plugin in self.named(kind)}
-        for entry in self.groups.get(f"{kind}.catalogue", ()):
-            catalogue = _plugin(kind, entry, f"{entry.name} catalogue", entry.load)
-            try:
-                factories = _contents(catalogue)
-            except PluginError as error:
-                broken.append(error)
-                continue
-            for name, factory in factories.items():
-                if (catalogue.distribution, name) not in own:
-                    found.append(_plugin(kind, entry, name, lambda factory=factory: factory))
-        return found, broken
+    def named(self, kind: str) -> Sequence[Plugin]:
+        """Return the components that are registered by name; imports nothing."""
+        return self.groups.get(kind, ())
+
+    def catalogued(self, kind: str) -> Found:
+        """Return the components that catalogues hold, beside the broken catalogues; each is read once."""
+        if kind not in self._catalogued:
+            found, broken = self._catalogued[kind] = [], []
+            own = {(plugin.distribution, plugin.name) for plugin in self.named(kind)}
+            for entry in self.groups.get(f"{kind}.catalogue", ()):
+                catalogue = entry._replace(kind=kind, name=f"{entry.name} catalogue")
+                try:
+                    read = catalogue.load()
+                    with _blaming(f"{catalogue.label} cannot be read"):
+                        factories = {str(name): factory for name, factory in read().items()}
+                except PluginError as error:
+                    broken.append(error)
+                    continue
+                each = [catalogue._replace(name=name, fetch=lambda f=factory: f) for name, factory in factories.items()]
+                found += [plugin for plugin in each if (plugin.distribution, plugin.name) not in own]
+        return self._catalogued[kind]
 
     def packages(self) -> tuple[list[tuple[str, str]], list[PluginError]]:
-        """Owner and name of every package of configs, ours first, beside the packages that cannot be imported."""
+        """Return owner and name of every package of configs, ours first, beside those that cannot be imported."""
         found: list[tuple[str, str]] = []
         broken: list[PluginError] = []
-        for entry in sorted(
-            self.groups.get("conf", ()), key=lambda entry: (_owner(entry) != "framework", _owner(entry))
-        ):
+        for package in sorted(self.named("conf"), key=lambda each: (each.distribution != "framework", each[2])):
             try:
-                entry.load()
-                found.append((_owner(entry), entry.value))
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                reason = f"{type(error).__name__}: {error}"
-                broken.append(PluginError(f"configs '{entry.value}' of {_owner(entry)} cannot be imported: {reason}"))
+                with _blaming(f"configs '{package.target}' of {package.distribution} cannot be imported"):
+                    package.fetch()
+                found.append((package.distribution, package.target))
+            except PluginError as error:
+                broken.append(error)
         return found, broken
 
     def every(self, kind: str) -> list[Plugin]:
-        """All components of a kind, sorted by name."""
+        """Return all components of a kind, sorted by name."""
         return sorted([*self.named(kind), *self.catalogued(kind)[0]], key=lambda plugin: (plugin.name, plugin.owner))
+
+    def has(self, kind: str, name: str) -> bool:
+        """Tell whether a component of a kind answers to a name; catalogues are read only where they are needed."""
+        named = any(plugin.answers_to(name) for plugin in self.named(kind))
+        return named or any(plugin.answers_to(name) for plugin in self.catalogued(kind)[0])
 
     def find(self, kind: str, name: str, key: str) -> Plugin:
         """Look a component up by its name, or by `distribution:name` where two distributions claim the name.
 
         Args:
           kind: a key of `KINDS`.
-          name: what the config says.
-          key: the config key that says it, for messages.
+          name: as the config gives it.
+          key: the config key that gives it, for messages.
 
         Raises:
           ConfigError: nothing has this name, or more than one distribution claims it.
           PluginError: one distribution claims it twice.
         """
-        catalogued, broken = self.catalogued(kind)
-        known = [*self.named(kind), *catalogued]
+        noun, known = KINDS[kind].noun, self.every(kind)
         found = [plugin for plugin in known if plugin.answers_to(name)]
         if len(found) == 1:
             return found[0]
         if not found:
             names = [f"{p.distribution}:{p.name}" if ":" in name else p.name for p in known]
-            also = "".join(f" ({error})" for error in (*broken, *self.broken))
-            raise ConfigError(f"{key}: no {KINDS[kind]} is named '{name}'.{nearest(name, names)}{also}")
+            also = "".join(f" ({error})" for error in (*self.catalogued(kind)[1], *self.broken))
+            raise ConfigError(f"no {noun} is named '{name}'.{nearest(name, names)}{also}", key=key)
         if len({normalised(plugin.distribution) for plugin in found}) == 1:
             targets = ", ".join(plugin.target for plugin in found)
-            raise PluginError(f"{key}: {found[0].owner} registers the {KINDS[kind]} '{name}' twice ({targets}).")
+            raise PluginError(f"{found[0].owner} registers the {noun} '{name}' twice ({targets}).", key=key)
         choices = " or ".join(f"'{plugin.distribution}:{plugin.name}'" for plugin in found)
-        raise ConfigError(f"{key}: {len(found)} distributions register the {KINDS[kind]} '{name}'; choose {choices}.")
+        raise ConfigError(f"{len(found)} distributions register the {noun} '{name}'; choose {choices}.", key=key)
 
 
 def discover() -> Registry:
-    """Read the installed distributions' entry points; some milliseconds, and nothing is imported.
+    """Read the installed distributions' entry points; some milliseconds at first, and nothing is imported.
 
-    A distribution that stands on the path twice counts once: the first one, as for imports.
+    A distribution that stands on the path twice counts once: the first one, as for imports. The registry is kept until
+    a folder of the path changes.
     """
-    groups: dict[str, list[EntryPoint]] = {}
+    return _discover(tuple((folder, Path(folder).exists() and Path(folder).stat().st_mtime_ns) for folder in sys.path))
+
+
+@functools.lru_cache(maxsize=1)
+def _discover(_: tuple[Any, ...]) -> Registry:
+    groups: dict[str, list[Plugin]] = {}
     broken: list[PluginError] = []
     seen = set()
     for distribution in distributions():
         try:
-            entries = _entries(distribution)
+            entries = [entry for entry in distribution.entry_points if entry.group.startswith(PREFIX)]
+            if not entries:
+                continue
+            name, version = distribution.name, distribution.version  # each parses METADATA
+            if not (name and version):
+                raise ValueError("METADATA names no distribution or version")
         except Exception as error:  # damaged metadata raise whatever the parser meets
             where = getattr(distribution, "_path", distribution.locate_file(""))
             broken.append(PluginError(f"the metadata in {where} cannot be read: {type(error).__name__}: {error}"))
             continue
-        if not entries or (name := normalised(distribution.name)) in seen:
-            continue
-        seen.add(name)
-        for entry in entries:
-            groups.setdefault(entry.group.removeprefix("framework."), []).append(entry)
-    return Registry({group: tuple(entries) for group, entries in groups.items()}, tuple(broken))
+        if normalised(name) not in seen:
+            seen.add(normalised(name))
+            for entry in entries:
+                group = entry.group.removeprefix(PREFIX)
+                groups.setdefault(group, []).append(Plugin(group, entry.name, name, version, entry.value, entry.load))
+    return Registry(groups, broken)
 
 
 def normalised(distribution: str) -> str:
-    """A distribution's name as pip compares it: case and runs of -_. do not count (PEP 503)."""
+    """Spell a distribution's name as pip compares it: case and runs of -_. do not count (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 @contextmanager
-def _impatiently() -> Iterator[None]:
-    """Interrupt an import that waits in vain; one that computes may take `LONGEST` times as long.
-
-    Only the main thread can be interrupted, and only where nobody else has set its alarm.
-
-    Raises: TimeoutError.
-    """
-    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
-        yield
-        return
-    interval = PATIENCE / INTERVALS
-    times = [time.process_time()]
-
-    def look(*_: Any) -> None:
-        times.append(time.process_time())
-        worked = [after - before > interval / 20 for before, after in pairwise(times[-1 - INTERVALS :])]
-        if (len(worked) == INTERVALS and not any(worked)) or times[-1] - times[0] > LONGEST * PATIENCE:
-            raise TimeoutError(f"it did not end within {interval * (len(times) - 1):g} s")
-
-    before = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, interval, interval)
+def _blaming(what: str) -> Iterator[None]:
+    """Turn whatever a plugin raises, SystemExit too, into a PluginError that begins with these words."""
     try:
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _entries(distribution: Distribution) -> list[EntryPoint]:
-    """The framework's entry points of a distribution that has a name and a version."""
-    entries = [entry for entry in distribution.entry_points if entry.group.startswith("framework.")]
-    if entries and not (distribution.name and distribution.version):
-        raise ValueError("METADATA names no distribution or version")
-    return entries
-
-
-def _contents(catalogue: Plugin) -> dict[str, Any]:
-    """What a catalogue holds.
-
-    Raises: PluginError if it cannot be imported, raises, or returns something else than factories by name.
-    """
-    read = catalogue.load()
-    try:
-        return {str(name): factory for name, factory in read().items()}
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PluginError(f"{catalogue.label} cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _plugin(kind: str, entry: EntryPoint, name: str, fetch: Callable[[], Any]) -> Plugin:
-    return Plugin(kind, name, *_identity(entry.dist), entry.value, fetch)
-
-
-def _owner(entry: EntryPoint) -> str:
-    return _identity(entry.dist)[0]
-
-
-@functools.lru_cache(maxsize=64)  # reading them parses a whole METADATA file
-def _identity(distribution: Distribution | None) -> tuple[str, str]:
-    return (distribution.name, distribution.version) if distribution else ("?", "?")
+        raise PluginError(f"{what}: {type(error).__name__}: {error}") from error

@@ -1,59 +1,72 @@
-"""The kinds of plugins."""
+"""The kinds of plugins: one row for each, which all else is derived from."""
 
 from __future__ import annotations
 
-KINDS = {
-    "layers": "layer",
-    "models": "model",
-    "losses": "loss",
-    "metrics": "metric",
-    "optimizers": "optimizer",
-    "schedules": "schedule",
-    "data": "data pipeline",
-    "transforms": "transform",
-    "strategies": "strategy",
-    "callbacks": "callback",
-    "stores": "store",
-    "commands": "command",
-}
-"""Entry-point groups (after `framework.`) of components, and what one of each is called."""
+from collections.abc import Callable
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
 
 
-METHODS = {
-    "data": ("spec", "steps_per_epoch", "splits", "source", "train", "eval"),
-    "strategies": ("devices", "init", "train", "evaluate", "feed"),
-    "stores": ("name", "place", "write", "read"),
-}
+class Kind(NamedTuple):
+    """A kind of plugin: its entry-point group, its place in a config, and the contract of what factories return.
+
+    Contracts are named as entry points are, so that the registry imports neither JAX nor optax.
+    """
+
+    name: str  # plural; the entry-point groups are "framework.models" and, of catalogues, "framework.models.catalogue"
+    noun: str  # of one component, for messages
+    section: str = ""  # of a config, that names one component, or holds several by tag
+    tagged: bool = False  # the section holds several; a tag is the plugin's name unless `name` says otherwise
+    annotation: str = ""  # of a factory's parameter: a config names the component, and the core builds it
+    lift: Callable[[Any, str], Any] | None = None  # from what the factory of a name returned to the contract
+    base: str = ""  # class that components inherit from
+    attributes: tuple[str, ...] = ()  # of components, beside functions; `name` must be the registered one
+    calls: tuple[str, ...] = ()  # functions of a component, as the core calls them; "key=" is given by name
 
 
-CALLS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
-    "layers": {"init": (2, ()), "apply": (3, ("key", "train"))},
-    "models": {"init": (2, ()), "apply": (3, ("key", "train"))},
-    "losses": {"": (2, ())},
-    "metrics": {"values": (2, ())},
-    "schedules": {"": (1, ())},
-    "transforms": {"": (2, ())},
-    "data": {"train": (2, ()), "eval": (1, ())},
-    "strategies": {"init": (2, ()), "train": (2, ()), "evaluate": (1, ()), "feed": (2, ())},
-    "callbacks": {"on_start": (1, ()), "on_log": (2, ()), "on_state": (2, ()), "settle": (1, ()), "on_end": (1, ())},
-    "stores": {"write": (2, ()), "read": (2, ())},
-}
-"""How many arguments, and which by name, the core gives to what a plugin made; "" is the thing itself."""
+PREFIX = "framework."
+"""What all entry-point groups of the framework begin with."""
 
 
-COMPONENTS = {
-    "model": "models",
-    "loss": "losses",
-    "optimizer": "optimizers",
-    "schedule": "schedules",
-    "data": "data",
-    "strategy": "strategies",
-}
-"""Sections that name one component each, and its kind."""
+def _as_model(built: Any, name: str) -> Any:
+    return resolve_name("framework.api:as_model")(built, name)
 
 
-MAPPINGS = {"metrics": "metrics", "callbacks": "callbacks"}
-"""Sections that hold components by tag, and their kind. A tag is the plugin's name unless `name` says otherwise."""
+def _as_metric(built: Any, _: str) -> Any:
+    return resolve_name("framework.api:as_metric")(built)
 
+
+def _as_optimizer(built: Any, _: str) -> Any:
+    return resolve_name("framework.api:as_optimizer")(built)
+
+
+_MODEL = ("init(key, shape)", "apply(params, state, inputs, key=, train=)")
+_PIPELINE = ("spec", "steps_per_epoch", "splits", "source")
+_STRATEGY = ("init(init, given)", "train(step, axes)", "evaluate(step)", "feed(feed, axes)")
+_CALLBACK = ("on_start(run)", "on_log(step, scalars)", "on_state(step, state)", "settle(wait)", "on_end(summary)")
+_STORE = ("write(path, arrays)", "read(path, shapes)")
+
+_ROWS = (
+    Kind("layers", "layer", annotation="framework.api:Model", lift=_as_model, calls=_MODEL),
+    Kind("models", "model", "model", lift=_as_model, calls=_MODEL),
+    Kind("losses", "loss", "loss", annotation="framework.api:Loss", calls=("(outputs, batch)",)),
+    Kind("metrics", "metric", "metrics", True, "framework.api:Metric", _as_metric, calls=("values(outputs, batch)",)),
+    Kind("optimizers", "optimizer", "optimizer", annotation="optax:GradientTransformation", lift=_as_optimizer),
+    Kind("schedules", "schedule", "schedule", annotation="framework.api:Schedule", calls=("(step)",)),
+    Kind("data", "data pipeline", "data", attributes=_PIPELINE, calls=("train(seed, start)", "eval(split)")),
+    Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(key, batch)",)),
+    Kind("strategies", "strategy", "strategy", attributes=("devices",), calls=_STRATEGY),
+    Kind("callbacks", "callback", "callbacks", True, base="framework.api:Callback", calls=_CALLBACK),
+    Kind("stores", "store", annotation="framework.api:Store", attributes=("name", "place"), calls=_STORE),
+    Kind("commands", "command", base="framework.command:Command", attributes=("name",), calls=("run(words)",)),
+)
+
+KINDS = {kind.name: kind for kind in _ROWS}
+
+COMPONENTS = {kind.section: kind.name for kind in _ROWS if kind.section and not kind.tagged}
+"""Kinds by the sections that name one component each."""
+
+MAPPINGS = {kind.section: kind.name for kind in _ROWS if kind.tagged}
+"""Kinds by the sections that hold components by tag."""
 
 GROUPS = COMPONENTS | MAPPINGS

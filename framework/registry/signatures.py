@@ -1,10 +1,11 @@
-"""A factory's signature is the schema of its options: checked by name and type before it is called."""
+"""Signatures of factories: the schema of their options, checked by name and type before a factory is called."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -33,11 +34,15 @@ class Option(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """What a factory takes."""
+    """The options that a factory takes."""
 
     options: tuple[Option, ...]
     open: bool  # takes **options of any name
     variadic: bool  # takes *values
+
+
+class _Misfit(Exception):  # noqa: N818 - caught in this file
+    """A value that an annotation does not accept."""
 
 
 def schema_of(factory: Callable[..., Any]) -> Schema:
@@ -63,12 +68,12 @@ def bind(schema: Schema, given: Mapping[str, Any], key: str, label: str, builds:
       schema: of the factory to be called.
       given: options by name, as plain values.
       key: the config key that holds them, such as "model".
-      label: who takes them, such as "model 'mlp' (framework 0.1.0)".
+      label: the component that takes them, such as "model 'mlp' (framework 0.1.0)".
       builds: for each annotation that stands for a component, how to build one from its name.
 
     Returns: keyword arguments for the factory; lists are tuples, integers floats where a float is annotated.
 
-    Raises: ConfigError for an unknown, missing or mistyped option, naming its key and the nearest fix.
+    Raises: ConfigError for an unknown, missing or mistyped option, with its key and the nearest fix.
     """
     known = {option.name: option for option in schema.options}
     bound = {}
@@ -78,31 +83,33 @@ def bind(schema: Schema, given: Mapping[str, Any], key: str, label: str, builds:
         elif schema.open:
             bound[name] = freeze(value)
         else:
-            raise ConfigError(f"{key}.{name}: {label} has no option '{name}'.{nearest(str(name), known)}")
+            raise ConfigError(f"{label} has no option '{name}'.{nearest(str(name), known)}", key=f"{key}.{name}")
     for option in schema.options:
         if option.default is REQUIRED and option.name not in bound:
-            raise ConfigError(f"{key}.{option.name}: {label} needs it ({option.type_name}), and nothing sets it.")
+            text = f"{label} needs it ({option.type_name}), and nothing sets it."
+            raise ConfigError(text, key=f"{key}.{option.name}")
     return bound
 
 
 def check(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build]) -> Any:
-    """Return a value as its annotation wants it.
+    """Convert a value to the type that its annotation asks for.
 
-    Raises: ConfigError naming the key, the type that was expected and what was found.
+    Raises: ConfigError with the key, the type that was expected and the value that was found.
     """
-    accepted, result = _convert(value, annotation, key, builds)
-    if accepted:
-        return result
-    hint = ""
-    if isinstance(value, str) and typing.get_origin(annotation) is Literal:
-        hint = nearest(value, [str(choice) for choice in typing.get_args(annotation)])
-    elif isinstance(value, int | float) and str in (annotation, *typing.get_args(annotation)):
-        hint = f""" Quoted twice it is a text: {key}="'{value}'"."""
-    raise ConfigError(f"{key}: expected {_describe(annotation)}, found {value!r} ({type(value).__name__}).{hint}")
+    try:
+        return _convert(value, annotation, key, builds)
+    except _Misfit:
+        hint = ""
+        if isinstance(value, str) and typing.get_origin(annotation) is Literal:
+            hint = nearest(value, [str(choice) for choice in typing.get_args(annotation)])
+        elif isinstance(value, int | float) and str in (annotation, *typing.get_args(annotation)):
+            hint = f""" Quoted twice it is a text: {key}="'{value}'"."""
+        text = f"expected {_describe(annotation)}, found {value!r} ({type(value).__name__}).{hint}"
+        raise ConfigError(text, key=key) from None
 
 
 def freeze(value: Any) -> Any:
-    """Lists as tuples, all the way down, as stax and optax expect them."""
+    """Turn lists into tuples, all the way down, as stax and optax expect them."""
     if isinstance(value, Mapping):
         return {name: freeze(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -110,111 +117,93 @@ def freeze(value: Any) -> Any:
     return value
 
 
-def _convert(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build]) -> tuple[bool, Any]:
-    """Whether an annotation accepts a value, and the value as it wants it."""
-    if is_component(annotation, builds):
-        plain = isinstance(value, str | Mapping)
-        return (True, builds[annotation](value, key)) if plain else (callable(value) or isinstance(value, tuple), value)
-    if annotation in (REQUIRED, Any, object):
-        return True, freeze(value)
-    if annotation in (None, type(None)):
-        return value is None, None
-    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
-        return _convert_plain(value, annotation)
-    return _convert_generic(value, annotation, key, builds)
-
-
-def _convert_plain(value: Any, annotation: type) -> tuple[bool, Any]:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        whole = is_number and (isinstance(value, int) or value.is_integer())
-        return whole, int(value) if whole else value
-    if annotation is float:
-        if is_number and abs(value) < 1 << 1023:
-            return True, float(value)
-        return isinstance(value, float) or hasattr(value, "dtype"), value  # infinities and traced values pass
-    if annotation in (tuple, list, Sequence):
-        return isinstance(value, list | tuple), freeze(value)
-    if annotation in (dict, Mapping):
-        return isinstance(value, Mapping), freeze(value)
-    if annotation is Path:
-        return isinstance(value, str | Path), Path(value) if isinstance(value, str) else value
-    return isinstance(value, annotation), value
-
-
-def _convert_generic(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build]) -> tuple[bool, Any]:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _convert(value, arguments[0], key, builds)
-    if origin is Literal:
-        # True == 1 in Python; a config that says `true` where 1 is a choice is a mistake.
-        return any(value == choice and type(value) is type(choice) for choice in arguments), value
-    if origin in (Union, types.UnionType):
-        return _convert_union(value, arguments, key, builds)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return _convert_mapping(value, arguments, key, builds)
-    if origin is tuple and arguments[-1:] != (...,):
-        fits = isinstance(value, list | tuple) and len(value) == len(arguments)
-        pairs = zip(value, arguments, strict=True) if fits else ()
-        return fits, tuple(check(item, each, f"{key}[{i}]", builds) for i, (item, each) in enumerate(pairs))
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        fits = isinstance(value, list | tuple)
-        items = enumerate(value) if fits else ()
-        return fits, tuple(check(item, arguments[0], f"{key}[{i}]", builds) for i, item in items)
-    return (callable(value) if origin is not None else True), value
-
-
-def _convert_union(value: Any, arguments: tuple[Any, ...], key: str, builds: Mapping[Any, Build]) -> tuple[bool, Any]:
-    """What the first fitting member makes of a value; the type it has already comes first: 1.0 is no int then."""
-    refusals: list[ConfigError] = []
-    for argument in sorted(arguments, key=lambda argument: type(value) is not argument):
-        try:
-            accepted, result = _convert(value, argument, key, builds)
-        except ConfigError as error:  # about a part of the value, such as an item of a list
-            refusals.append(error)
-            continue
-        if accepted:
-            return True, result
-    if refusals:
-        raise refusals[0]
-    return False, value
-
-
-def _convert_mapping(value: Any, arguments: tuple[Any, ...], key: str, builds: Mapping[Any, Build]) -> tuple[bool, Any]:
-    if not isinstance(value, Mapping):
-        return False, value
-    each = arguments[1] if len(arguments) == 2 else Any
-    return True, {name: check(item, each, f"{key}.{name}", builds) for name, item in value.items()}
-
-
 def is_component(annotation: Any, builds: Mapping[Any, Any]) -> bool:
-    """Whether an annotation stands for a component, which a config names and `builds` makes."""
+    """Tell an annotation that stands for a component, which a config names and `builds` makes."""
     try:
         return annotation in builds
     except TypeError:  # an annotation that cannot be hashed is nobody's component
         return False
 
 
-def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations with strings resolved, also those of a class, a partial and a callable object."""
-    functions = (factory, getattr(factory, "__init__", None), getattr(factory, "func", None), type(factory).__call__)
-    hints: dict[str, Any] = {}
-    for function in functions:
+def _convert(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build]) -> Any:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if is_component(annotation, builds):
+        if isinstance(value, str | Mapping):
+            return builds[annotation](value, key)
+        return _fitting(value, callable(value) or isinstance(value, tuple))
+    if annotation in (REQUIRED, Any, object):
+        return freeze(value)
+    if origin is None:
+        return _convert_plain(value, annotation)
+    if origin is typing.Annotated:
+        return _convert(value, arguments[0], key, builds)
+    if origin is Literal:
+        # True == 1 in Python; a config that says `true` where 1 is a choice is a mistake.
+        return _fitting(value, any(value == choice and type(value) is type(choice) for choice in arguments))
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, arguments, key, builds)
+    if issubclass(origin, Mapping):
+        each = arguments[1] if len(arguments) == 2 else Any
+        items = _fitting(value, isinstance(value, Mapping)).items()
+        return {name: check(item, each, f"{key}.{name}", builds) for name, item in items}
+    if issubclass(origin, Sequence):
+        length = len(_fitting(value, isinstance(value, list | tuple)))
+        is_fixed = origin is tuple and arguments[-1:] != (...,)
+        pairs = zip(value, arguments if is_fixed else arguments[:1] * length, strict=False)
+        _fitting(value, not is_fixed or length == len(arguments))
+        return tuple(check(item, each, f"{key}[{i}]", builds) for i, (item, each) in enumerate(pairs))
+    return _fitting(value, callable(value))
+
+
+def _fitting(value: Any, fits: bool) -> Any:
+    if not fits:
+        raise _Misfit
+    return value
+
+
+def _convert_plain(value: Any, annotation: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int and is_number and (isinstance(value, int) or value.is_integer()):
+        return int(value)
+    if annotation is float and is_number and abs(value) < 1 << 1023:
+        return float(value)
+    if annotation is float:
+        return _fitting(value, isinstance(value, float) or hasattr(value, "dtype"))  # infinities and traced values
+    if annotation in (tuple, list, Sequence):
+        return freeze(_fitting(value, isinstance(value, list | tuple)))
+    if annotation in (dict, Mapping):
+        return freeze(_fitting(value, isinstance(value, Mapping)))
+    if annotation is Path and isinstance(value, str):
+        return Path(value)
+    if annotation is None or not isinstance(annotation, type):
+        return _fitting(value, annotation is not None or value is None)
+    return _fitting(value, annotation is not int and isinstance(value, annotation))
+
+
+def _convert_union(value: Any, arguments: tuple[Any, ...], key: str, builds: Mapping[Any, Build]) -> Any:
+    """Convert to the first member that fits; the type that a value has already comes first: 1.0 is no int then."""
+    refusals: list[Exception] = []
+    for argument in sorted(arguments, key=lambda argument: type(value) is not argument):
         try:
-            hints |= typing.get_type_hints(function)
-        except Exception:  # some name is imported for type checkers alone, or the function has no annotations
-            hints |= _resolvable(function)
-    return hints
+            return _convert(value, argument, key, builds)
+        except _Misfit:
+            continue
+        except ConfigError as error:  # about a part of the value, such as an item of a list
+            refusals.append(error)
+    raise refusals[0] if refusals else _Misfit
 
 
-def _resolvable(function: Any) -> dict[str, Any]:
-    """The annotations that can be resolved, where not all can."""
-    names = getattr(inspect.unwrap(function), "__globals__", {})
-    hints = {}
-    for parameter, annotation in getattr(function, "__annotations__", {}).items():
-        with contextlib.suppress(Exception):
-            alone = types.SimpleNamespace(__annotations__={parameter: annotation})
-            hints |= typing.get_type_hints(alone, names)
+def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Resolve annotations, also those of a class, a partial and a callable object, as far as they can be."""
+    hints: dict[str, Any] = {}
+    for each in (factory, getattr(factory, "__init__", None), getattr(factory, "func", None), type(factory).__call__):
+        function: Any = inspect.unwrap(each) if callable(each) else each
+        module = sys.modules.get(getattr(function, "__module__", None) or "")
+        names = getattr(function, "__globals__", None) or getattr(module, "__dict__", {})
+        for name, annotation in getattr(function, "__annotations__", {}).items():
+            with contextlib.suppress(Exception):  # a name may be imported for type checkers alone
+                alone = types.SimpleNamespace(__annotations__={name: annotation})
+                hints |= typing.get_type_hints(alone, names)
     return hints
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from framework.config import origins
-from framework.config.compose import compose_config, recorded_config
+from framework.config import compose as configs
 from framework.runs.record import read_record
 from framework.runs.run import Result
 from framework.runs.run import resume as resume_config
@@ -14,7 +13,7 @@ from framework.runs.run import run as run_config
 from framework.runs.trained_model import load
 from framework.startup import seldom_collected
 
-__all__ = ["compose_config", "load", "recorded_config", "resume", "run"]
+__all__ = ["load", "resume", "run"]
 
 
 @seldom_collected()
@@ -31,10 +30,8 @@ def run(
     Raises: FrameworkError.
     """
     if recorded is not None:
-        with origins.told(lambda: origins.recorded(recorded, overrides)):
-            return run_config(*recorded_config(recorded, overrides))
-    with origins.told(lambda: origins.composed(overrides, config_dir)):
-        return run_config(*compose_config(overrides, config_dir))
+        return run_config(configs.recorded(recorded, overrides))
+    return run_config(configs.compose(overrides, config_dir))
 
 
 @seldom_collected()
@@ -49,6 +46,4 @@ def resume(run_folder: str | Path, overrides: Sequence[str] = (), force: bool = 
     Raises: FrameworkError.
     """
     read_record(Path(run_folder))  # refuse what is no run folder before anything is written into it
-    with origins.told(lambda: origins.recorded(run_folder, overrides)):
-        config, _ = recorded_config(run_folder, overrides)
-        return resume_config(Path(run_folder), config, force)
+    return resume_config(Path(run_folder), configs.recorded(run_folder, overrides), force)

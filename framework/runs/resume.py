@@ -10,9 +10,9 @@ from typing import Any
 from framework.api import TrainState
 from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import set_aside, steps
-from framework.config.resolve import flat
 from framework.distributed import coordination
 from framework.errors import ConfigError, StorageError
+from framework.keys import flat
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
 

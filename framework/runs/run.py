@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from omegaconf import DictConfig, open_dict
 
 from framework.api import TrainState
 from framework.config import secrets
-from framework.config.resolve import Settings, extended, plain, settings_of
+from framework.config.compose import Config
+from framework.config.resolve import Settings
 from framework.config.settings import RunSettings
 from framework.contracts import updates
 from framework.distributed import coordination, processes
@@ -63,33 +62,29 @@ Watch = Callable[[Experiment], Experiment]
 """Puts itself between an experiment's parts and the loop, to see what passes."""
 
 
-def run(config: DictConfig, name: str, watch: Watch = lambda experiment: experiment) -> Result:
+def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
     """Build, train, evaluate and record one experiment; with `run.resume=auto`, go on with the one in `run.dir`.
 
     Args:
-      config: as composed by Hydra, without its own section.
-      name: of the experiment, where `run.name` gives none.
+      config: as `compose` and `recorded` return it.
       watch: is given the experiment that was built, and returns the one that is run.
 
     Raises: FrameworkError, in one line, with the exit code of its kind.
     """
-    read = plain(extended(config))
-    settings, hidden = settings_of(read), secrets.secrets_of(read)
-    secrets.check_names(settings.run._asdict(), hidden)
-    with _joined(settings), logs.console():
+    settings = config.settings
+    with config.origins.locating(), _joined(settings), logs.console():
         if coordination.agree(lambda: _is_to_resume(settings.run)):
             return _resumed(Path(settings.run.dir or ""), config, False, watch)
         coordination.agree(lambda: check_place(settings.run))
-        experiment = _built(config, hidden, watch)
-        name = experiment.settings.run.name or name
-        directory = folder.make_directory(experiment.settings.run, name)
-        with folder.locked(directory), logs.run_log(directory, hidden):
+        experiment = _built(config, watch)
+        directory = folder.make_directory(settings.run, config.name)
+        with folder.locked(directory), logs.run_log(directory, config.secrets):
             folder.check_unused(directory)
             write_config(directory, experiment.config)
-            return _trained(experiment, new_record(experiment, directory, name, hidden), None)
+            return _trained(experiment, new_record(experiment, directory, config.name, config.secrets), None)
 
 
-def resume(directory: Path, config: DictConfig, force: bool) -> Result:
+def resume(directory: Path, config: Config, force: bool) -> Result:
     """Go on with a run from its newest sound checkpoint, in its own folder, as if it had never stopped.
 
     Args:
@@ -99,7 +94,7 @@ def resume(directory: Path, config: DictConfig, force: bool) -> Result:
 
     Raises: ConfigError naming such overrides otherwise; StorageError if the folder is in use, and as `run`.
     """
-    with _joined(settings_of(plain(extended(config)))), logs.console():
+    with config.origins.locating(), _joined(config.settings), logs.console():
         return _resumed(directory, config, force, lambda experiment: experiment)
 
 
@@ -112,22 +107,19 @@ def _is_to_resume(settings: RunSettings) -> bool:
     return settings.resume == "auto" and bool(settings.dir) and folder.is_begun(Path(settings.dir or ""))
 
 
-def _built(config: DictConfig, hidden: frozenset[str], watch: Watch) -> Experiment:
+def _built(config: Config, watch: Watch) -> Experiment:
     """Build the experiment, then mask the secrets in its config, so that it can be written down."""
-    if "metrics_log" in (config.get("callbacks") or ()):
+    if (config.values.get("callbacks") or {}).get("metrics_log") is not None:
         logs.LOGGER.warning("callbacks.metrics_log is ignored: every run writes metrics.jsonl, without a callback.")
-        config = copy.deepcopy(config)
-        with open_dict(config):
-            del config.callbacks["metrics_log"]
+        config = config.with_values({"callbacks.metrics_log": None})
     experiment = watch(build(config, discover()))
-    return experiment._replace(config=secrets.masked(experiment.config, hidden))
+    return experiment._replace(config=secrets.masked(experiment.config, config.secrets))
 
 
-def _resumed(directory: Path, config: DictConfig, force: bool, watch: Watch) -> Result:
-    hidden = secrets.secrets_of(plain(extended(config)))
-    with folder.locked(directory), logs.run_log(directory, hidden):
+def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Result:
+    with folder.locked(directory), logs.run_log(directory, config.secrets):
         former = read_record(directory)
-        experiment = _built(config, hidden, watch)
+        experiment = _built(config, watch)
         resuming.check_unchanged(former.config, experiment.config, force)
         resuming.warn_of_versions(former)
         state = resuming.newest_state(directory, experiment.places, former.id)
@@ -137,7 +129,7 @@ def _resumed(directory: Path, config: DictConfig, force: bool, watch: Watch) -> 
             return _result(experiment, former, state)
         logs.LOGGER.info(f"resuming {directory} at step {step} of {total}")
         write_config(directory, experiment.config)
-        record = new_record(experiment, directory, former.name, hidden)
+        record = new_record(experiment, directory, former.name, config.secrets)
         record.id, record.started, record.resumed = former.id or record.id, former.started, [*former.resumed, step]
         record.ending = resuming.pending_end(former, step, total)
         return _trained(experiment, record, state)

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 
 import jax
 import numpy as np
-from omegaconf import OmegaConf
 
 from framework.api import Batch, PyTree, TrainState
 from framework.config.compose import Config
@@ -47,8 +46,8 @@ def opened(config: Config) -> Iterator[tuple[Experiment, dict[str, float]]]:
     settings = config.settings
     if settings.distributed.coordinator is not None:
         raise ConfigError("distributed: one process is measured; leave it out, with distributed.coordinator=null.")
-    with console(), persistent_cache(settings.run), switches(settings.debug):
-        experiment, seconds = clocked(lambda: build(OmegaConf.create(config.source), discover()))
+    with config.origins.locating(), console(), persistent_cache(settings.run), switches(settings.debug):
+        experiment, seconds = clocked(lambda: build(config, discover()))
         parts = {"data": experiment.data_seconds, "other components, shapes": seconds - experiment.data_seconds}
         yield experiment, parts
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from omegaconf import OmegaConf
 
 from framework.api import (
     Batch,
@@ -32,9 +31,7 @@ from framework.api import (
     StrategyWrapper,
     TrainState,
 )
-from framework.config import origins
-from framework.config.compose import composed
-from framework.config.overrides import is_word
+from framework.commands.arguments import config_of
 from framework.errors import exit_code_of, line_of
 from framework.experiment import Experiment, NamedCallback
 from framework.runs.run import run
@@ -70,17 +67,8 @@ def follow(orders: Orders) -> None:
 
     Raises: FrameworkError, as a run does.
     """
-    words = list(orders.words)
-    is_recorded = bool(words) and is_word(words[0])
-
-    def where() -> Any:
-        return origins.recorded(words[0], words[1:]) if is_recorded else origins.composed(words, orders.config_dir)
-
-    with origins.told(where):
-        config, name = composed(words, {} if orders.config_dir is None else {"--config-dir": orders.config_dir})
-        for key, value in orders.settings.items():
-            OmegaConf.update(config, key, value, force_add=True)
-        run(config, name, Witness(orders).watch)
+    config = config_of(list(orders.words), orders.config_dir).with_values(orders.settings)
+    run(config, Witness(orders).watch)
 
 
 class Witness(Callback):

@@ -95,11 +95,9 @@ def test_no_choice_is_left_out():
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "debug").glob("*.yaml")))
 def test_every_debug_switch_composes(name):
-    from framework.config.compose import compose_config
-    from framework.config.resolve import plain, settings_of
+    from framework.config.compose import compose
 
-    config, _ = compose_config([f"debug={name}"])
-    debug = settings_of(plain(config)).debug
+    debug = compose([f"debug={name}"]).settings.debug
     assert sum(debug) == (name != "off")
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from framework.commands import cli
-from framework.config.compose import compose_config
-from framework.config.resolve import extended, plain, settings_of
+from framework.config.compose import compose
 
 SMALL = ("data=digits", "callbacks=[]")
 HEADER = "# @package _global_\n"
@@ -257,7 +256,7 @@ def _settings(folder: Path) -> tuple[int, str]:
     from framework.errors import FrameworkError
 
     try:
-        settings_of(plain(extended(compose_config(["+experiment=case", *SMALL], folder)[0])))
+        compose(["+experiment=case", *SMALL], folder)
     except FrameworkError as error:
         return error.exit_code, f"{error}\n"
     except Exception as error:

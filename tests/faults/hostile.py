@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framework.checkpoints import checkpoint, manifest
-from framework.config.compose import recorded_config
+from framework.config.compose import recorded
 from framework.errors import FrameworkError
 from framework.runs.record import read_record as read
 from framework.runs.trained_model import load
@@ -253,7 +253,7 @@ def _run(**content: Any) -> Callable[[], Any]:
 def _config(text: str) -> Callable[[], Any]:
     def attack() -> Any:
         Path("config.yaml").write_text(text)
-        return lambda: recorded_config(".")
+        return lambda: recorded(".")
 
     return attack
 

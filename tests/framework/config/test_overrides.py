@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from framework.config.compose import compose_config
+from framework.config.compose import compose
 from framework.config.overrides import rewrite
 from framework.errors import ConfigError
 
@@ -81,5 +81,5 @@ def test_a_length_in_steps_and_in_epochs_is_refused():
 
 @pytest.mark.parametrize(("words", "length"), [([], (1872, 3)), (["train.epochs=2"], (None, 2))])
 def test_epochs_of_the_command_line_take_the_place_of_an_experiments_steps(words, length):
-    config, _ = compose_config(["+experiment=mnist", *words])
-    assert (config.train.steps, config.train.epochs) == length
+    train = compose(["+experiment=mnist", *words]).settings.train
+    assert (train.steps, train.epochs) == length

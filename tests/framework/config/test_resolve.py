@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from framework.config.resolve import extended, plain, settings_of, tagged
+from framework.config.resolve import changed, extended, resolved, settings_of, tagged
 from framework.config.settings import Debug, Distributed, RunSettings, Train
 from framework.errors import ConfigError
 from framework.registry.kinds import COMPONENTS, GROUPS, KINDS, MAPPINGS
@@ -114,7 +114,7 @@ callbacks: null
 def after(extend):
     config = OmegaConf.create(BASE)
     config["extend"] = OmegaConf.create(extend) if isinstance(extend, dict) else extend
-    return OmegaConf.to_container(extended(config), resolve=False)
+    return extended(config)
 
 
 @pytest.mark.parametrize(
@@ -183,16 +183,15 @@ def test_extending_leaves_the_config_it_was_given_as_it_was():
     [(0.1, 1000, 100), (0.1, 14, 1), (0.5, 3, 2), (1, 7, 7), (0, 7, 0), (0.333, 1000, 333), (0.1, None, None)],
 )
 def test_a_share_of_the_steps_is_rounded_and_unknown_while_they_are(share, steps, expected):
-    config = OmegaConf.create({"train": {"steps": steps}, "schedule": {"warmup": f"${{steps:{share}}}"}})
-    assert plain(config)["schedule"]["warmup"] == expected
+    config = {"train": {"steps": steps}, "schedule": {"warmup": f"${{steps:{share}}}"}}
+    assert resolved(config)["schedule"]["warmup"] == expected
 
 
 def test_a_share_follows_the_steps_also_where_a_list_was_extended():
     config = OmegaConf.create(BASE)
     config["extend"] = {"schedule": {"boundaries": ["${steps:0.6}"]}}
-    config = extended(config)
-    OmegaConf.update(config, "train.steps", 200)
-    assert plain(config)["schedule"] == {"name": "piecewise", "boundaries": [60, 120], "half": 100}
+    source = changed(extended(config), {"train.steps": 200})
+    assert resolved(source)["schedule"] == {"name": "piecewise", "boundaries": [60, 120], "half": 100}
 
 
 @pytest.mark.parametrize(
@@ -209,12 +208,12 @@ def test_a_share_follows_the_steps_also_where_a_list_was_extended():
 )
 def test_what_cannot_be_resolved_is_one_line_with_its_key(config, text):
     with pytest.raises(ConfigError) as raised:
-        plain(OmegaConf.create(config))
+        resolved(config)
     assert message(raised).startswith(text)
 
 
 def test_plain_is_plain_all_the_way_down():
-    assert plain(OmegaConf.create({"a": [{"b": "${c}"}], "c": {"d": 1}})) == {"a": [{"b": {"d": 1}}], "c": {"d": 1}}
+    assert resolved({"a": [{"b": "${c}"}], "c": {"d": 1}}) == {"a": [{"b": {"d": 1}}], "c": {"d": 1}}
 
 
 @pytest.mark.parametrize(

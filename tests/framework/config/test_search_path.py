@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import hydra
 import pytest
-from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.version import getbase
 
 from framework.commands.plugins import show
-from framework.config.compose import compose_config
-from framework.config.resolve import extended, plain, settings_of
+from framework.config.compose import compose
 from framework.config.search_path import RegistrySource
 from framework.errors import ConfigError
 from framework.registry.entry_points import discover
@@ -48,15 +47,14 @@ def acme(install):
 
 @pytest.mark.parametrize("section", COMPONENTS)
 def test_a_registered_name_needs_no_file(acme, section):
-    config, _ = compose_config([f"{section}=theirs", "schedule=theirs"])
-    assert config[section] == {"name": "theirs"}
-    settings_of(plain(extended(config)))
+    config = compose([f"{section}=theirs", "schedule=theirs"])
+    assert config.source[section] == {"name": "theirs"}
 
 
 @pytest.mark.parametrize("section", MAPPINGS)
 def test_a_registered_tag_needs_no_file(acme, section):
-    config, _ = compose_config([f"{section}=[theirs]"])
-    assert config[section] == {"theirs": {"name": "theirs"}}
+    config = compose([f"{section}=[theirs]"])
+    assert config.source[section] == {"theirs": {"name": "theirs"}}
 
 
 @pytest.mark.parametrize(
@@ -77,13 +75,13 @@ def test_a_registered_tag_needs_no_file(acme, section):
     ],
 )
 def test_what_a_plugin_brings_composes_and_can_be_overridden(acme, words, expected):
-    config, _ = compose_config(words)
-    assert config["model"] == expected
+    config = compose(words)
+    assert config.values["model"] == expected
 
 
 def test_a_tag_that_names_its_distribution_is_short(acme):
-    config, _ = compose_config(["metrics=[acme:theirs]"])
-    assert config["metrics"] == {"theirs": {"name": "acme:theirs"}}
+    config = compose(["metrics=[acme:theirs]"])
+    assert config.values["metrics"] == {"theirs": {"name": "acme:theirs"}}
 
 
 @pytest.mark.parametrize(
@@ -91,29 +89,29 @@ def test_a_tag_that_names_its_distribution_is_short(acme):
     [([], "default"), (["+experiment=theirs"], "theirs"), (["+experiment=nested/first"], "nested_first")],
 )
 def test_the_experiment_is_named_by_its_config(acme, words, name):
-    assert compose_config(words)[1] == name
+    assert compose(words).name == name
 
 
 def test_an_experiment_of_a_plugin_package_sets_everything_it_says(acme):
-    config, _ = compose_config(["+experiment=theirs", "seed=5"])
-    assert (config.seed, config.train.steps, config.loss.name, list(config.metrics)) == (5, 12, "theirs", ["auc"])
-    assert "hydra" not in config
-    settings_of(plain(extended(config)))
+    config = compose(["+experiment=theirs", "seed=5"])
+    chosen = config.values["loss"]["name"], list(config.values["metrics"])
+    assert (config.settings.seed, config.settings.train.steps, *chosen) == (5, 12, "theirs", ["auc"])
+    assert "hydra" not in config.source
 
 
 def test_nothing_of_a_plugin_remains_once_it_is_gone(acme, monkeypatch):
-    compose_config(["+experiment=theirs"])
+    compose(["+experiment=theirs"])
     monkeypatch.undo()
     for words in (["+experiment=theirs"], ["model=wide"], ["model=deep"]):
         with pytest.raises(ConfigError, match="no such config"):
-            compose_config(words)
+            compose(words)
 
 
 def test_our_own_file_comes_before_a_plugins_of_the_same_name(install):
     files = {"acme_conf/__init__.py": "", "acme_conf/model/mlp.yaml": "name: stolen\n"}
     install("acme", {"framework.conf": {"acme": "acme_conf"}}, files)
-    config, _ = compose_config(["model=mlp"])
-    assert config.model.name == "mlp"
+    config = compose(["model=mlp"])
+    assert config.values["model"]["name"] == "mlp"
 
 
 @pytest.mark.parametrize(
@@ -128,10 +126,10 @@ def test_our_own_file_comes_before_a_plugins_of_the_same_name(install):
 def test_a_broken_package_of_configs_disturbs_nobody_and_is_told(install, text, reason):
     files = {} if text is None else {"acme_conf/__init__.py": text, "acme_conf/experiment/theirs.yaml": EXPERIMENT}
     install("acme", {"framework.conf": {"acme": "acme_conf"}}, files)
-    config, _ = compose_config(["model=mlp"])
-    assert config.model.name == "mlp"
+    config = compose(["model=mlp"])
+    assert config.values["model"]["name"] == "mlp"
     with pytest.raises(ConfigError) as raised:
-        compose_config(["+experiment=theirs"])
+        compose(["+experiment=theirs"])
     assert "configs 'acme_conf' of acme cannot be imported" in message(raised)
     assert reason in message(raised)
     assert reason in show([])
@@ -139,16 +137,16 @@ def test_a_broken_package_of_configs_disturbs_nobody_and_is_told(install, text, 
 
 def test_a_damaged_distribution_disturbs_nobody(install):
     install("damaged", "[framework.conf]\nacme\n")
-    assert compose_config(["model=mlp"])[0].model.name == "mlp"
+    assert compose(["model=mlp"]).values["model"]["name"] == "mlp"
 
 
 def test_a_folder_of_ones_own_comes_before_ours(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 9\n")
-    config, name = compose_config(["+experiment=mine"], config_dir=tmp_path)
-    assert (config.seed, name) == (9, "mine")
+    config = compose(["+experiment=mine"], config_dir=tmp_path)
+    assert (config.settings.seed, config.name) == (9, "mine")
     with pytest.raises(ConfigError, match=r"experiment=mine: no such config\."):
-        compose_config(["+experiment=mine"])
+        compose(["+experiment=mine"])
 
 
 @pytest.mark.parametrize(
@@ -159,7 +157,10 @@ def test_a_folder_of_ones_own_comes_before_ours(tmp_path):
         (["metrics=[accuracy,theris]"], "metrics=theris: no such config. Did you mean 'theirs'? Known: "),
         (["loss=thers"], "loss=thers: no such config. Did you mean 'theirs'?"),
         (["+experiment=their"], "experiment=their: no such config. Did you mean 'theirs'? Known: "),
-        (["experiment=theirs"], "Could not override 'experiment'. No match in the defaults list. To append to your"),
+        (
+            ["experiment=theirs"],
+            "experiment: Could not override 'experiment'. No match in the defaults list. To append",
+        ),
         (["debug=nan"], "debug=nan: no such config. Did you mean 'nans'?"),
         (["model=null"], "model=null: no such config. Known: "),
         (["model="], "model=: no such config. Known: "),
@@ -174,7 +175,7 @@ def test_a_folder_of_ones_own_comes_before_ours(tmp_path):
 )
 def test_a_choice_that_is_none_is_one_line_with_the_nearest(acme, words, text):
     with pytest.raises(ConfigError) as raised:
-        compose_config(words)
+        compose(words)
     assert message(raised).startswith(text)
     assert "theirs" in message(raised) or "theirs" not in text
 
@@ -191,7 +192,7 @@ def test_a_choice_that_is_none_is_one_line_with_the_nearest(acme, words, text):
         (
             "group",
             "# @package _global_\ndefaults: [override /modle: mlp]\n",
-            "/group': modle: no such section. Did you",
+            "modle: no such section. Did you mean 'model'?",
         ),
         ("header", "seed: 1\n", "An experiment's file begins with '# @package _global_'."),
         ("empty", "", "An experiment's file begins with '# @package _global_'."),
@@ -202,28 +203,27 @@ def test_a_file_that_is_wrong_is_one_line(tmp_path, name, text, told):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / f"{name}.yaml").write_text(text)
     with pytest.raises(ConfigError) as raised:
-        settings_of(plain(extended(compose_config([f"+experiment={name}"], config_dir=tmp_path)[0])))
+        compose([f"+experiment={name}"], config_dir=tmp_path)
     assert told in message(raised)
 
 
 def test_composing_leaves_nothing_behind_and_works_again():
-    first = compose_config(["seed=1"])
+    first = compose(["seed=1"])
     assert not GlobalHydra.instance().is_initialized()
     with pytest.raises(ConfigError):
-        compose_config(["sede=1"])
+        compose(["sede=1"])
     assert not GlobalHydra.instance().is_initialized()
-    assert compose_config(["seed=1"]) == first
+    assert compose(["seed=1"]) == first
 
 
 def test_composing_inside_an_initialised_hydra_leaves_it_initialised(install):
     files = {"their_app/__init__.py": "", "their_app/app.yaml": "defaults: [_self_, optional model: mlp]\nanswer: 42\n"}
     install("app", {}, files)
-    with initialize_config_module("their_app", version_base="1.2"):
-        config, _ = compose_config(["seed=3"])
-        assert config.seed == 3
+    with hydra.initialize_config_module("their_app", version_base="1.2"):
+        assert compose(["seed=3"]).settings.seed == 3
         with pytest.raises(ConfigError):
-            compose_config(["sede=3"])
-        assert compose("app") == {"answer": 42}
+            compose(["sede=3"])
+        assert hydra.compose("app") == {"answer": 42}
         assert str(getbase()) == "1.2"
     assert not GlobalHydra.instance().is_initialized()
 

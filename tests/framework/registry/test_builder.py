@@ -226,20 +226,19 @@ def test_a_factory_that_fails_is_one_line_with_key_and_owner(component, text, er
 
 @pytest.mark.parametrize("error", [ConfigError, DataError, PluginError])
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("arguments", "told", "key", "option"),
     [
-        ("size is 3.", "key: size is 3."),
-        ("keys are lost.", "key: keys are lost."),
-        ("key: is lost.", "key: is lost."),
-        ("key.size: is 3.", "key.size: is 3."),
-        ("key[0]: is 3.", "key[0]: is 3."),
+        ("'size is 3.'", "key: size is 3.", "key", "size"),
+        ("'sizes are lost.'", "key: sizes are lost.", "key", ""),
+        ("'is 3.', key='size'", "key.size: is 3.", "key.size", ""),
     ],
 )
-def test_a_factorys_own_refusal_gets_the_key_once(component, error, said, told):
-    text = f"from framework.errors import *\ndef theirs(): raise {error.__name__}({said!r})"
+def test_a_factorys_own_refusal_gets_the_key(component, error, arguments, told, key, option):
+    text = f"from framework.errors import *\ndef theirs(size: int = 1): raise {error.__name__}({arguments})"
     with pytest.raises(error) as raised:
-        component("data", text)
+        component("data", text, size=3)
     assert message(raised) == told
+    assert (raised.value.key, raised.value.option) == (key, option)
 
 
 def test_a_refusal_of_a_class_of_its_own_keeps_its_class_and_gets_the_key(component):

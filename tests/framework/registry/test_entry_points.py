@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 
 import pytest
 
-import framework.registry.entry_points
 from framework.commands.plugins import show
 from framework.errors import ConfigError, PluginError
 from framework.registry.entry_points import discover, normalised
@@ -110,42 +108,6 @@ def test_a_broken_plugin_disturbs_nobody_who_does_not_name_it(install, case):
     assert discover().find("models", "wide", "model").load()() == 3
 
 
-HANGING = {
-    "waiting": "import time; time.sleep(60)",
-    "locked": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
-    "computing without end": "while True: pass",
-}
-
-
-@pytest.mark.parametrize("text", HANGING.values(), ids=HANGING.keys())
-def test_an_import_that_does_not_end_is_ended(install, monkeypatch, text):
-    monkeypatch.setattr(framework.registry.entry_points, "PATIENCE", 0.1)
-    install("acme", {"framework.models": {"slow": "slow_m:slow"}}, {"slow_m.py": text})
-    with pytest.raises(
-        PluginError, match=r"model 'slow' \(acme 1\.0, slow_m:slow\) .* TimeoutError: it did not end within"
-    ):
-        discover().find("models", "slow", "model").load()
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
-
-
-def test_an_import_that_works_may_take_its_time(install, monkeypatch):
-    monkeypatch.setattr(framework.registry.entry_points, "PATIENCE", 0.1)
-    text = "import time\nend = time.process_time() + 0.25\n"
-    text += "while time.process_time() < end: pass\n" + WIDE
-    install("acme", {"framework.models": {"wide": "slow_m:wide"}}, {"slow_m.py": text})
-    assert discover().find("models", "wide", "model").load()() == 3
-
-
-def test_an_import_whose_process_is_suspended_goes_on(install, monkeypatch):
-    monkeypatch.setattr(framework.registry.entry_points, "PATIENCE", 0.2)
-    text = "import os, signal, subprocess\n"
-    text += "waker = subprocess.Popen(['sh', '-c', f'sleep 1; kill -CONT {os.getpid()}'])\n"
-    text += "os.kill(os.getpid(), signal.SIGSTOP)\nassert waker.wait() == 0\n" + WIDE
-    install("acme", {"framework.models": {"wide": "stopped_m:wide"}}, {"stopped_m.py": text})
-    assert discover().find("models", "wide", "model").load()() == 3
-
-
 def test_an_interrupt_while_importing_is_not_swallowed(install):
     install("acme", {"framework.models": {"slow": "slow_m:slow"}}, {"slow_m.py": "raise KeyboardInterrupt"})
     with pytest.raises(KeyboardInterrupt):
@@ -236,6 +198,18 @@ def test_an_entry_point_and_the_catalogue_of_another_distribution_need_choosing(
     assert "'acme:wide'" in message(raised)
     assert "'other:wide'" in message(raised)
     assert discover().find("models", "other:wide", "model").load()() == "catalogue"
+
+
+def test_a_catalogue_is_read_once_and_anew_when_something_was_installed(install):
+    counting = f"reads = []\n{CATALOGUE}"
+    counting = counting.replace("def catalogue(): return", "def catalogue():\n    reads.append(0)\n    return")
+    install("acme", {"framework.models.catalogue": {"all": "acme_c:catalogue"}}, {"acme_c.py": counting})
+    for _ in range(3):
+        assert discover().find("models", "narrow", "model").load()() == "catalogue"
+        assert discover().find("models", "acme:wide", "model").name == "wide"
+    assert len(sys.modules["acme_c"].reads) == 1
+    install_good(install, "other", "other_m")
+    assert discover().find("models", "other:wide", "model").load()() == 3
 
 
 def test_a_catalogue_may_hold_something_broken_beside_something_whole(install):

@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 def build_part(value: Any, key: str) -> Part:
     if value == "wrong":
-        raise ConfigError(f"{key}: no part is named 'wrong'.")
+        raise ConfigError("no part is named 'wrong'.", key=key)
     return Part(value if isinstance(value, str) else str(dict(value)))
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from framework.config.compose import compose_config
+from framework.config.compose import compose
 from framework.config.settings import RunSettings
 from framework.config.sizes import bytes_of
 from framework.errors import ConfigError
@@ -72,4 +72,4 @@ def test_a_users_own_folder_is_never_swept(tmp_path, monkeypatch):
 def test_a_size_that_is_none_is_refused_before_anything_runs():
     with pytest.raises(ConfigError, match=r"^run\.compilation_cache_size: expected a size such as 2GiB"):
         run(["data=digits", "run.compilation_cache_size=big"])
-    assert compose_config(["data=digits"])[0].run.compilation_cache_size == "2GiB"
+    assert compose(["data=digits"]).settings.run.compilation_cache_size == "2GiB"
