@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,9 @@ from framework.errors import exit_code_of, line_of
 SIGPIPE = 141
 """Exit code of a program whose reader went away, as shells give it: 128 + 13."""
 
+STDOUT = 1
+"""File descriptor of the standard output."""
+
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code: 0 done, 1 internal, 2 usage, 3 plugin, 4 data, 5 storage, 6 numerical,
@@ -26,9 +30,9 @@ def main(words: Sequence[str] | None = None) -> None:
     with _quiet_pipe():
         try:
             code = dispatch([word for word in words if word != "--traceback"])
-        except BrokenPipeError:
-            raise
         except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, BrokenPipeError) and _has_no_reader():
+                raise
             if with_traceback:
                 traceback.print_exc()
             sys.stderr.write(line_of(error) + "\n")
@@ -69,5 +73,12 @@ def _quiet_pipe() -> Iterator[None]:
             sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more at its end, and complains if it cannot.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
         sys.exit(SIGPIPE)
+
+
+def _has_no_reader() -> bool:
+    """Tell whether our output is the pipe that broke; a plugin may have pipes of its own."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)  # errors are reported without being asked for
+    return any(event & select.POLLERR for _, event in poll.poll(0))

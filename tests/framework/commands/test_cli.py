@@ -85,6 +85,12 @@ def disagree():
 def crash():
     return Command("crash", "fail", lambda words: {}[words[0]])
 
+def hang_up(words):
+    raise BrokenPipeError("the line is dead")
+
+def phone():
+    return Command("phone", "lose a connection", hang_up)
+
 def rename():
     return Command("another", "a name of its own", print)
 
@@ -115,7 +121,7 @@ GROUPS = {
     "framework.data": {"ones": "acme_m:ones"},
     "framework.conf": {"acme": "acme_conf"},
     "framework.commands": {
-        **{name: f"acme_v:{name}" for name in ("greet", "disagree", "crash", "rename", "nothing", "train")},
+        **{name: f"acme_v:{name}" for name in ("greet", "disagree", "crash", "phone", "rename", "nothing", "train")},
         "lost": "acme_v:lost",
     },
 }
@@ -158,6 +164,7 @@ REFUSED = [  # words, the kind of error, who or what it names first, and what el
     (["rename"], "plugin", "command 'rename' (acme 1.0, acme_v:rename)", "breaks its contract"),
     (["nothing"], "plugin", "command 'nothing' (acme 1.0, acme_v:nothing)", "breaks its contract"),
     (["lost"], "plugin", "command 'lost' (acme 1.0, acme_v:lost)", "AttributeError"),
+    (["phone"], "internal", "BrokenPipeError", "the line is dead"),
     (["crash", "x"], "plugin", "command 'crash' (acme 1.0, acme_v:crash)", "KeyError", "x"),
     (["train.stepz=3"], "config", "train.stepz", "train", "stepz", "Did you mean 'steps'"),
     (["sede=1"], "config", "sede", "Did you mean 'seed'"),
@@ -216,7 +223,7 @@ def test_a_refusal_is_one_line_that_names_the_key_and_the_fix(call, tmp_path, re
     words, kind, named, *said = refused
     takes_overrides = "=" in words[0] and words != ["=3"]
     code, out, err = call(*(["+experiment=acme"] if takes_overrides and words != ["experiment=acme"] else []), *words)
-    assert code == {"config": 2, "plugin": 3, "data": 4}[kind]
+    assert code == {"internal": 1, "config": 2, "plugin": 3, "data": 4}[kind]
     assert err.startswith(f"error[{kind}]: {named}")
     assert all(part in err for part in said)
     assert err.count("\n") == 1
