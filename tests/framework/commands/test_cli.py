@@ -223,7 +223,7 @@ def test_a_refusal_is_one_line_that_names_the_key_and_the_fix(call, tmp_path, re
     words, kind, named, *said = refused
     takes_overrides = "=" in words[0] and words != ["=3"]
     code, out, err = call(*(["+experiment=acme"] if takes_overrides and words != ["experiment=acme"] else []), *words)
-    assert code == {"config": 2, "plugin": 3, "data": 4}[kind]
+    assert code == {"internal": 1, "config": 2, "plugin": 3, "data": 4}[kind]
     assert err.startswith(f"error[{kind}]: {named}")
     assert all(part in err for part in said)
     assert err.count("\n") == 1
