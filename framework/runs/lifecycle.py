@@ -91,7 +91,7 @@ def _fit(loop: Loop, run: Run, record: RunRecord, initial: Callable[[], TrainSta
             callbacks.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))
         state = initial()
         if record.ending is not None:
-            reason = str(record.ending["reason"])
+            reason = str(record.ending.get("reason", ""))
         else:
             state, reason = loop.fit(state)
         is_over = reason not in signals.NAMES

@@ -13,6 +13,7 @@ from framework.checkpoints.folder import set_aside, steps
 from framework.distributed import coordination
 from framework.errors import ConfigError, StorageError
 from framework.keys import flat
+from framework.runs import signals
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
 
@@ -76,7 +77,9 @@ def is_finished(record: RunRecord, step: int, total_steps: int) -> bool:
 def pending_end(record: RunRecord, step: int, total_steps: int) -> dict[str, Any] | None:
     """Return the recorded end of a training that a callback ended, if the run goes on from there; else None."""
     known = record.ending
-    return known if known and known.get("step") == step and record.total_steps >= total_steps else None
+    if not known or known.get("step") != step or known.get("reason") in signals.NAMES:
+        return None
+    return known if record.total_steps >= total_steps else None
 
 
 def warn_of_versions(record: RunRecord) -> None:
