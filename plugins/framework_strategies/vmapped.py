@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,7 +81,7 @@ def vmapped(
 
 
 def _members(given: Mapping[str, Any], order: Literal["own", "shared"]) -> Members:
-    columns = {key: _numbers(key, value) for key, value in _flat(given)}
+    columns = {key: _numbers(key, value) for key, value in flat(given).items()}
     lengths = {key: len(column) for key, column in columns.items() if isinstance(column, tuple)}
     if not lengths:
         raise ConfigError("expected a number of seeds, or a list of numbers for some key.", key="members")
@@ -92,15 +92,6 @@ def _members(given: Mapping[str, Any], order: Literal["own", "shared"]) -> Membe
             raise ConfigError(text, key="members")
     values = {key: column if isinstance(column, tuple) else (column,) * size for key, column in columns.items()}
     return Members(size, values, order)
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys with their values, however much of a key was nested."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _numbers(key: str, value: Any) -> Any:
