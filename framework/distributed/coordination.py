@@ -72,12 +72,16 @@ def _told(error: BaseException) -> dict[str, Any]:
             "exit_code": 7,
         }
     kind = next(kind.__name__ for kind in type(error).__mro__ if kind in TOLD)
-    return {"error": kind, "text": str(error), "exit_code": getattr(error, "exit_code", 0)}
+    text, key = Exception.__str__(error), getattr(error, "key", "")
+    return {"error": kind, "text": text, "exit_code": getattr(error, "exit_code", 0), "key": key}
 
 
-def _raised(error: str, text: str, exit_code: int) -> Exception:
+def _raised(error: str, text: str, exit_code: int, key: str = "") -> Exception:
     kind = next(kind for kind in TOLD if kind.__name__ == error)
-    return InterruptError(text, exit_code) if kind is InterruptError else kind(text)
+    made = InterruptError(text, exit_code) if kind is InterruptError else kind(text)
+    if isinstance(made, FrameworkError):
+        made.key = key
+    return made
 
 
 def gather(fact: Any) -> list[Any]:

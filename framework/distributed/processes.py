@@ -76,7 +76,7 @@ def _start(settings: Distributed, patience: float) -> None:
     auto = settings.coordinator == "auto"
     given = {} if auto else _given(settings)
     if xla_bridge.backends_are_initialized():
-        raise ConfigError("distributed: this process has used JAX already; processes must meet before they do.")
+        raise ConfigError("this process has used JAX already; processes must meet before they do.", key="distributed")
     jax.config.update("jax_enable_preemption_service", False)
     connect = _jax.get_distributed_runtime_client
     # Without a callback, JAX prints a page and aborts when process 0 is gone. With one, jaxlib fails to pass it its
@@ -91,15 +91,17 @@ def _start(settings: Distributed, patience: float) -> None:
         )
     except ValueError as error:
         if not auto:
-            raise ConfigError(f"distributed: {error}") from error
+            raise ConfigError(str(error), key="distributed") from error
         raise ConfigError(
-            "distributed: auto found neither SLURM, Open MPI, Kubernetes nor a TPU pod; start the processes under one, "
-            "or set distributed.coordinator=HOST:PORT, distributed.processes and distributed.process."
+            "auto found neither SLURM, Open MPI, Kubernetes nor a TPU pod; start the processes under one, "
+            "or set distributed.coordinator=HOST:PORT, distributed.processes and distributed.process.",
+            key="distributed",
         ) from error
     except RuntimeError as error:
         raise PeerError(
-            f"distributed: process {index()} did not meet the others in {settings.timeout} s; start all of them, where "
-            f"they reach {distributed.global_state.coordinator_address}, or set distributed.timeout higher."
+            f"process {index()} did not meet the others in {settings.timeout} s; start all of them, where "
+            f"they reach {distributed.global_state.coordinator_address}, or set distributed.timeout higher.",
+            key="distributed",
         ) from error
     finally:
         _jax.get_distributed_runtime_client = connect
@@ -161,11 +163,12 @@ def _part() -> None:
 def _given(settings: Distributed) -> dict[str, Any]:
     _, _, port = str(settings.coordinator).rpartition(":")
     if not port.isdecimal():
-        raise ConfigError(f"distributed.coordinator: expected auto or HOST:PORT, found '{settings.coordinator}'.")
+        raise ConfigError(f"expected auto or HOST:PORT, found '{settings.coordinator}'.", key="distributed.coordinator")
     if settings.processes is None or settings.process is None or not 0 <= settings.process < settings.processes:
         raise ConfigError(
-            f"distributed: processes={settings.processes}, process={settings.process}; expected how many there are, "
-            "and which of them this is, counted from 0."
+            f"processes={settings.processes}, process={settings.process}; expected how many there are, "
+            "and which of them this is, counted from 0.",
+            key="distributed",
         )
     if settings.process == 0:
         _check_port(int(port))
@@ -184,6 +187,5 @@ def _check_port(port: int) -> None:
         try:
             probe.bind(("", port))
         except (OSError, OverflowError) as error:
-            raise ConfigError(
-                f"distributed.coordinator: process 0 cannot listen at port {port} ({error}); take one that is free."
-            ) from error
+            text = f"process 0 cannot listen at port {port} ({error}); take one that is free."
+            raise ConfigError(text, key="distributed.coordinator") from error

@@ -33,19 +33,19 @@ def check_place(settings: RunSettings) -> None:
     key, path = ("run.dir", settings.dir) if settings.dir else ("run.root", settings.root)
     folder = Path(path).absolute()
     if key == "run.dir" and folder == folder.parent:
-        raise StorageError(f"run.dir: {folder} is the root of all folders; choose another folder.")
+        raise StorageError(f"{folder} is the root of all folders; choose another folder.", key="run.dir")
     try:
         folder = _nearest(folder)
         is_folder, is_open = folder.is_dir(), os.access(folder, os.W_OK | os.X_OK)
         is_read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise StorageError(f"{key}: {path} cannot be made: {reason}; choose another folder.") from error
+        raise StorageError(f"{path} cannot be made: {reason}; choose another folder.", key=key) from error
     if not is_folder:
-        raise StorageError(f"{key}: {folder} is a file, expected a folder; choose another one.")
+        raise StorageError(f"{folder} is a file, expected a folder; choose another one.", key=key)
     if not is_open:
         reason = "is on a read-only file system" if is_read_only else "cannot be written by this user"
-        raise StorageError(f"{key}: {folder} {reason}; choose another folder.")
+        raise StorageError(f"{folder} {reason}; choose another folder.", key=key)
 
 
 def _nearest(folder: Path) -> Path:
@@ -107,9 +107,11 @@ def _made(settings: RunSettings, name: str) -> Path:
         with (directory / "run.json").open("a" if settings.resume == "auto" and not is_begun(directory) else "x"):
             pass
     except FileExistsError as error:
-        raise StorageError(f"run.dir: {directory} holds a run already, or is a file; choose another folder.") from error
+        raise StorageError(
+            f"{directory} holds a run already, or is a file; choose another folder.", key="run.dir"
+        ) from error
     except OSError as error:
-        raise StorageError(f"run.dir: {directory} cannot be written: {error.strerror}.") from error
+        raise StorageError(f"{directory} cannot be written: {error.strerror}.", key="run.dir") from error
     probe(directory)
     return directory
 
@@ -137,7 +139,9 @@ def _check_free(directory: Path, is_restart: bool) -> None:
         path = directory / name
         visible = [each for each in path.iterdir() if not each.name.startswith(".")] if path.is_dir() else []
         if name not in early and (visible or (path.is_file() and path.stat().st_size)):
-            raise StorageError(f"run.dir: {directory} holds a run already, or parts of one ({name}); choose another.")
+            raise StorageError(
+                f"{directory} holds a run already, or parts of one ({name}); choose another.", key="run.dir"
+            )
 
 
 def is_begun(directory: Path) -> bool:
@@ -154,7 +158,7 @@ def check_unused(directory: Path) -> None:
 
     def check() -> None:
         if is_begun(directory):
-            raise StorageError(f"run.dir: {directory} holds a run by now, of another process; start again.")
+            raise StorageError(f"{directory} holds a run by now, of another process; start again.", key="run.dir")
 
     coordination.agree(check)
 
@@ -189,7 +193,7 @@ def _lock(directory: Path, held: ExitStack) -> None:
     except OSError as error:
         file.seek(0)
         owner = file.read().decode(errors="replace").strip()
-        raise StorageError(f"run.dir: {directory} is in use by {owner or 'another run'}.") from error
+        raise StorageError(f"{directory} is in use by {owner or 'another run'}.", key="run.dir") from error
     with writing(path):
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n".encode())

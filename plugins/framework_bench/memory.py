@@ -34,7 +34,9 @@ def needed(call: Any, state: TrainState, feed: PyTree) -> int:
     Raises: ConfigError if the strategy does not compile; XLA's own error if compilation runs out of memory.
     """
     if not is_compiled(call):
-        raise ConfigError("strategy: its steps are not compiled, so their memory is not known; choose another one.")
+        raise ConfigError(
+            "its steps are not compiled, so their memory is not known; choose another one.", key="strategy"
+        )
     found = call.lower(state, feed).compile().memory_analysis()
     return (
         found.argument_size_in_bytes

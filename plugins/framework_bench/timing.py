@@ -45,7 +45,9 @@ def opened(config: Config) -> Iterator[tuple[Experiment, dict[str, float]]]:
     """
     settings = config.settings
     if settings.distributed.coordinator is not None:
-        raise ConfigError("distributed: one process is measured; leave it out, with distributed.coordinator=null.")
+        raise ConfigError(
+            "one process is measured; leave it out, with distributed.coordinator=null.", key="distributed"
+        )
     with config.origins.locating(), console(), persistent_cache(settings.run), switches(settings.debug):
         experiment, seconds = clocked(lambda: build(config, discover()))
         parts = {"data": experiment.data_seconds, "other components, shapes": seconds - experiment.data_seconds}

@@ -89,8 +89,9 @@ def pmap(devices: int | None = None) -> Strategy:
     available = jax.local_device_count()
     if devices is not None and not 1 <= devices <= available:
         raise ConfigError(
-            f"strategy.devices: {devices} asked for, and there are {available} local devices; on a CPU, "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} simulates more."
+            f"{devices} asked for, and there are {available} local devices; on a CPU, "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} simulates more.",
+            key="devices",
         )
     each, process = devices or available, jax.process_index()
     parts = range(process * each, (process + 1) * each)

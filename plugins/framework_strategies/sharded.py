@@ -101,7 +101,7 @@ class Sharded(Strategy):
         specs = {path: self._spec(path, leaf.shape) for path, leaf in leaves_by_path(state.params).items()}
         unused = [pattern for pattern in self.rules if not any(fnmatchcase(path, pattern) for path in specs)]
         if unused:
-            raise ConfigError(f"strategy.rules: '{unused[0]}' fits no parameter.{nearest(unused[0], specs)}")
+            raise ConfigError(f"'{unused[0]}' fits no parameter.{nearest(unused[0], specs)}", key="strategy.rules")
         return jax.tree.map(
             partial(NamedSharding, self.mesh),
             jax.tree.map(lambda _: PartitionSpec(), state)._replace(
@@ -127,13 +127,15 @@ class Sharded(Strategy):
 
     def _check(self, path: str, shape: tuple[int, ...], names: Sequence[str | None]) -> None:
         if len(names) > len(shape):
-            raise ConfigError(f"strategy.rules: '{path}' has {len(shape)} axes, and its rule names {len(names)}.")
+            text = f"'{path}' has {len(shape)} axes, and its rule names {len(names)}."
+            raise ConfigError(text, key="strategy.rules")
         for size, name in zip(shape, names, strict=False):
             if name is not None and size % self.mesh.shape[name]:
                 parts = self.mesh.shape[name]
                 raise ConfigError(
-                    f"strategy.rules: '{path}' {list(shape)} has an axis of {size}, which {name}={parts} does not "
-                    f"divide; give it the rule {[None] * len(shape)}, or another size to strategy.{name}."
+                    f"'{path}' {list(shape)} has an axis of {size}, which {name}={parts} does not "
+                    f"divide; give it the rule {[None] * len(shape)}, or another size to strategy.{name}.",
+                    key="strategy.rules",
                 )
 
 
@@ -152,21 +154,19 @@ def sharded(data: int | None = None, fsdp: int = 1, tensor: int = 1, rules: Rule
     """
     available = jax.device_count()
     if min(fsdp, tensor, 1 if data is None else data) < 1:
-        raise ConfigError(f"strategy: data={data}, fsdp={fsdp}, tensor={tensor}; expected sizes of at least 1.")
+        raise ConfigError(f"data={data}, fsdp={fsdp}, tensor={tensor}; expected sizes of at least 1.")
     if data is None and available % (fsdp * tensor):
-        raise ConfigError(
-            f"strategy: fsdp={fsdp} × tensor={tensor} does not divide the {available} devices; set strategy.data."
-        )
+        raise ConfigError(f"fsdp={fsdp} × tensor={tensor} does not divide the {available} devices; set strategy.data.")
     sizes = (available // (fsdp * tensor) if data is None else data, fsdp, tensor)
     if math.prod(sizes) > available:
         raise ConfigError(
-            f"strategy: data={sizes[0]} × fsdp={fsdp} × tensor={tensor} needs {math.prod(sizes)} devices, and there "
+            f"data={sizes[0]} × fsdp={fsdp} × tensor={tensor} needs {math.prod(sizes)} devices, and there "
             f"are {available}; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={math.prod(sizes)} "
             "simulates more."
         )
     if jax.process_count() > 1 and math.prod(sizes) < available:
         raise ConfigError(
-            f"strategy: data={sizes[0]} × fsdp={fsdp} × tensor={tensor} leaves some of {available} devices idle, and "
+            f"data={sizes[0]} × fsdp={fsdp} × tensor={tensor} leaves some of {available} devices idle, and "
             f"there are {jax.process_count()} processes; each must have its part."
         )
     _check_names(rules or {})
@@ -183,9 +183,9 @@ def _check_names(rules: Rules) -> None:
         used = [name for name in names if name is not None]
         for name in used:
             if name not in AXES:
-                raise ConfigError(f"strategy.rules.{pattern}: the mesh has no axis '{name}'.{nearest(name, AXES)}")
+                raise ConfigError(f"the mesh has no axis '{name}'.{nearest(name, AXES)}", key=f"rules.{pattern}")
         if len(set(used)) < len(used):
-            raise ConfigError(f"strategy.rules.{pattern}: {list(names)} names an axis twice; each can cut once.")
+            raise ConfigError(f"{list(names)} names an axis twice; each can cut once.", key=f"rules.{pattern}")
 
 
 def _start(part: slice) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,35 +71,27 @@ def vmapped(
     chosen = Members(members, {}, order) if isinstance(members, int) else _members(members, order)
     available = jax.local_device_count()
     if chosen.size < 1:
-        raise ConfigError(f"strategy.members: expected at least 1, found {chosen.size}.")
+        raise ConfigError(f"expected at least 1, found {chosen.size}.", key="members")
     if not 1 <= devices <= available:
-        raise ConfigError(f"strategy.devices: {devices} asked for, and there are {available} local devices.")
+        raise ConfigError(f"{devices} asked for, and there are {available} local devices.", key="devices")
     if chosen.size % devices:
-        raise ConfigError(f"strategy.devices: {chosen.size} members do not divide over {devices} devices.")
+        raise ConfigError(f"{chosen.size} members do not divide over {devices} devices.", key="devices")
     mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices])
     return Vmapped(mesh, chosen)
 
 
 def _members(given: Mapping[str, Any], order: Literal["own", "shared"]) -> Members:
-    columns = {key: _numbers(key, value) for key, value in _flat(given)}
+    columns = {key: _numbers(key, value) for key, value in flat(given).items()}
     lengths = {key: len(column) for key, column in columns.items() if isinstance(column, tuple)}
     if not lengths:
-        raise ConfigError("strategy.members: expected a number of seeds, or a list of numbers for some key.")
+        raise ConfigError("expected a number of seeds, or a list of numbers for some key.", key="members")
     (first, size), *others = lengths.items()
     for key, length in others:
         if length != size:
-            raise ConfigError(f"strategy.members: '{first}' has {size} values and '{key}' {length}; expected as many.")
+            text = f"'{first}' has {size} values and '{key}' {length}; expected as many."
+            raise ConfigError(text, key="members")
     values = {key: column if isinstance(column, tuple) else (column,) * size for key, column in columns.items()}
     return Members(size, values, order)
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys with their values, however much of a key was nested."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _numbers(key: str, value: Any) -> Any:
@@ -109,5 +101,5 @@ def _numbers(key: str, value: Any) -> Any:
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     for each in values:
         if isinstance(each, bool) or not isinstance(each, int | float):
-            raise ConfigError(f"strategy.members.{key}: expected numbers, found {each!r}.")
+            raise ConfigError(f"expected numbers, found {each!r}.", key=f"members.{key}")
     return tuple(values) if values is value else value

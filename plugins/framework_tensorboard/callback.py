@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from framework.api import Callback, Parameter, Run, Summary
+from framework.api import Callback, Parameter, Run, Summary, flat
 from framework_tensorboard import events
 
 NOT_HYPERPARAMETERS = ("run", "callbacks", "debug", "data.root", "data.offline")
@@ -65,18 +65,14 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float |
     Lists are written out, so that `hidden: [128, 64]` is one hyper-parameter. Nulls are left out, as are the parts of a
     config that change no number of a run.
     """
-    return {path: value for path, value in _leaves(config, "") if not _under(path, NOT_HYPERPARAMETERS)}
-
-
-def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, bool | int | float | str]]:
-    for key, value in node.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}.")
-        elif isinstance(value, (bool, int, float, str)):
-            yield path, value
-        elif isinstance(value, (list, tuple)) and not any(isinstance(item, (Mapping, list, tuple)) for item in value):
-            yield path, str(list(value))
+    shown: dict[str, bool | int | float | str] = {}
+    for path, value in flat(config).items():
+        is_list = isinstance(value, list | tuple)
+        if is_list and any(isinstance(item, Mapping | list | tuple) for item in value):
+            continue
+        if (is_list or isinstance(value, bool | int | float | str)) and not _under(path, NOT_HYPERPARAMETERS):
+            shown[path] = str(list(value)) if is_list else value
+    return shown
 
 
 def _under(path: str, parts: Iterable[str]) -> bool:

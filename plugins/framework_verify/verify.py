@@ -61,7 +61,7 @@ def _settings(words: Sequence[str], config_dir: str | None, steps: int) -> tuple
     """
     config = config_of(list(words), config_dir)
     if config.settings.distributed.coordinator is not None:
-        raise ConfigError("distributed: one process is tried; leave it out, with distributed.coordinator=null.")
+        raise ConfigError("one process is tried; leave it out, with distributed.coordinator=null.", key="distributed")
     train = config.settings.train
     steps = min(train.steps or steps, steps)
     if steps < 4:
@@ -149,7 +149,7 @@ def _fatal_steps(last: int, runs: Runs, kills: int, seed: int) -> list[int]:
     Raises: ConfigError if the run keeps no checkpoints, or is too short for so many kills.
     """
     if not comparing.kept(runs.work / "straight"):
-        raise ConfigError("callbacks: the run keeps no checkpoints to go on from; add callbacks+=checkpoint.")
+        raise ConfigError("the run keeps no checkpoints to go on from; add callbacks+=checkpoint.", key="callbacks")
     choices = range(runs.every + 1, last)
     if not 1 <= kills <= len(choices):
         raise ConfigError(
