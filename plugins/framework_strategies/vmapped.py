@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from framework.api import Members, PyTree, Strategy, TrainState, quick_jit
+from framework.api import Members, PyTree, Strategy, TrainState, flat, quick_jit
 from framework.errors import ConfigError
 
 AXIS = "members"
