@@ -28,7 +28,8 @@ Schedule = Callable[[Array], Array]
 """`schedule(step) -> rate`, both scalars; step counts updates from 0."""
 
 Transform = Callable[[Array, Batch], Batch]
-"""`transform(key, batch) -> batch`, a pure JAX function that runs inside the compiled train step."""
+"""`transform(keys, batch) -> batch`, a pure JAX function that runs inside the compiled train step. `keys` [B] holds a
+key for each example, by its place in the whole batch: the noise of an example is the same however a batch is cut."""
 
 
 class Model(NamedTuple):

@@ -13,7 +13,7 @@ from framework.api import Array, Batch, Loss, Metric, Model, PyTree, Task, Train
 from framework.errors import FrameworkError
 from framework.tasks.metrics import WeightedMean, weighted
 from framework.tasks.precision import Scaled, scale_loss, unless_skipped
-from framework.tasks.rng import step_key, stream
+from framework.tasks.rng import example_keys, step_key, stream
 
 Gradients = tuple[PyTree, dict[str, WeightedMean], PyTree]
 """Gradients of the summed loss, metrics by name, and the model's state after the batch."""
@@ -40,7 +40,7 @@ def supervised(
       loss: `loss(outputs, batch) -> [B]`.
       optimizer: turns gradients into updates.
       metrics: by tag. In training they are computed on the step's own outputs, before its update.
-      transforms: augmentations of training batches, in order, each with a key of its own.
+      transforms: augmentations of training batches, in order; each is given a key for each example.
       accumulate: number of parts that a batch is cut into, of which one at a time is in memory.
     """
     metrics = {"loss": as_metric(loss), **metrics}
@@ -55,7 +55,7 @@ def supervised(
         state: TrainState, batch: Batch, axis: str | None = None
     ) -> tuple[TrainState, dict[str, WeightedMean]]:
         key = step_key(state.key, state.step, axis)
-        batch = _augment(transforms, stream(key, "augment"), batch)
+        batch = _augment(transforms, stream(step_key(state.key, state.step), "augment"), batch, axis)
         grads, means, model_state = gradients(state, batch, stream(key, "model"))
         grads, means = _sum_over(axis, (grads, means))
         # A batch whose weights are all 0 has gradient 0, not 0 / 0.
@@ -84,9 +84,10 @@ def _mean_of(name: str, metric: Metric, outputs: PyTree, batch: Batch) -> Weight
         raise type(error)(f"{name if name == 'loss' else f'metrics.{name}'}: {error}") from error
 
 
-def _augment(transforms: Sequence[Transform], key: Array, batch: Batch) -> Batch:
+def _augment(transforms: Sequence[Transform], key: Array, batch: Batch, axis: str | None) -> Batch:
+    count = jax.tree.leaves(batch)[0].shape[0]
     for index, transform in enumerate(transforms):
-        batch = transform(jax.random.fold_in(key, index), batch)
+        batch = transform(example_keys(jax.random.fold_in(key, index), count, axis), batch)
     return batch
 
 

@@ -115,8 +115,8 @@ def test_each_part_draws_noise_of_its_own():
 
 
 def test_transforms_see_the_whole_batch_so_that_parts_change_no_augmentation():
-    def noisy(key, batch):
-        return {**batch, "inputs": batch["inputs"] + jax.random.normal(key, batch["inputs"].shape)}
+    def noisy(keys, batch):
+        return {**batch, "inputs": batch["inputs"] + jax.random.normal(keys[0], batch["inputs"].shape)}
 
     model, batch = serial(Dense(CLASSES)), batch_of(weighted=True)
     assert_close(run(task_of(model, 4, [noisy]), batch, jit()), run(task_of(model, 1, [noisy]), batch, jit()))
