@@ -16,6 +16,7 @@ from framework.command import Command as Command
 from framework.contracts import Array as Array
 from framework.contracts import Batch as Batch
 from framework.contracts import Callback as Callback
+from framework.contracts import Counted as Counted
 from framework.contracts import History as History
 from framework.contracts import Loss as Loss
 from framework.contracts import Metric as Metric
@@ -28,6 +29,8 @@ from framework.contracts import Shape as Shape
 from framework.contracts import StopTraining as StopTraining
 from framework.contracts import Store as Store
 from framework.contracts import Summary as Summary
+from framework.contracts import TargetedLoss as TargetedLoss
+from framework.contracts import Targets as Targets
 from framework.contracts import Task as Task
 from framework.contracts import TrainState as TrainState
 from framework.contracts import Transform as Transform

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,7 +12,16 @@ import jax
 import numpy as np
 
 from framework.contracts import Batch
-from framework.errors import ConfigError
+from framework.errors import ConfigError, DataError
+
+
+Where = Callable[[int], str]
+"""`where(row)`: the file and place of an example, in words; rows count from 0."""
+
+
+def numbered(row: int) -> str:
+    """Name an example by its number, where nothing else is known of it."""
+    return f"example {row + 1} (index {row})"
 
 
 class DataPipeline(ABC):
@@ -48,6 +57,13 @@ class DataPipeline(ABC):
 
         Raises: DataError if what was read is wrong.
         """
+
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        """Yield each split's name, all of its examples [N, ...] as they lie in memory, and where each comes from.
+
+        The core checks their targets before a run begins. By default there are none: batches are made one by one.
+        """
+        return iter(())
 
     def restricted(self, share: Share) -> DataPipeline:
         """Return the same batches, of which `train` and `eval` yield the examples at `share.rows(B)` only.
@@ -96,6 +112,10 @@ class InMemory(DataPipeline):
         """Yield batches start, start + 1, … without end."""
         return map(self.prepare, self.gathered(seed, start))
 
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        """Yield the training examples."""
+        yield "train", self.arrays, numbered
+
     def in_memory(self) -> InMemory | None:
         """Return the pipeline itself."""
         return self
@@ -137,6 +157,10 @@ class PipelineWrapper(InMemory):
         """Yield the wrapped pipeline's batches of a split."""
         return self.data.eval(split)
 
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        """Yield the wrapped pipeline's examples."""
+        return self.data.examples()
+
     def ready(self) -> None:
         """Wait for the wrapped pipeline."""
         self.data.ready()
@@ -150,6 +174,21 @@ class PipelineWrapper(InMemory):
         if self.memory is None:
             raise TypeError(f"the examples of {type(self.data).__name__} do not lie in memory")
         return self.memory
+
+
+def check_examples(data: DataPipeline, check: Callable[[Batch, Batch], tuple[int, str] | None]) -> None:
+    """Hold all examples of a pipeline that has them in memory against what a task can learn from.
+
+    Args:
+      data: a pipeline; one that yields no `examples` passes.
+      check: `Task.check`.
+
+    Raises: DataError that names the split, file and row of the first one that does not fit.
+    """
+    for split, examples, where in data.examples():
+        if (fault := check(data.spec, examples)) is not None:
+            row, text = fault
+            raise DataError(f"data, split '{split}', {where(row)}: {text}.")
 
 
 class Share(NamedTuple):

@@ -261,10 +261,8 @@ def BatchNorm(
 
 
 def _averaged(state: Averages, moments: Moments, momentum: float) -> Averages:
-    """Running averages with one more batch. The share that the batch takes is 1 at first, and 1 - momentum in the end."""
+    """Add a batch to the averages. The share that it takes is 1 at first, and 1 - momentum in the end."""
     weight = momentum * state.weight + (1 - momentum)
     share = (1 - momentum) / weight
-    mean, variance = (
-        old + share * (new - old) for old, new in zip((state.mean, state.variance), moments, strict=True)
-    )
+    mean, variance = (old + share * (new - old) for old, new in zip((state.mean, state.variance), moments, strict=True))
     return Averages(mean, variance, weight)
