@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any, cast
 
 import jax
@@ -10,7 +11,7 @@ import optax
 
 from framework.arrays import with_sharding
 from framework.contracts import Array, Batch, Loss, Metric, Model, PyTree, Shape, TargetedLoss, TrainState
-from framework.data import DataPipeline, PipelineWrapper, Share
+from framework.data import DataPipeline, PipelineWrapper, Share, Where, numbered
 from framework.strategy import Members, Strategy, StrategyWrapper
 
 
@@ -125,6 +126,12 @@ class _PlainPipeline(PipelineWrapper):
 
     def prepare(self, batch: Batch) -> Batch:
         return self.data.prepare(batch) if hasattr(self.data, "prepare") else batch  # pyright: ignore[reportAttributeAccessIssue]
+
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        if hasattr(self.data, "examples"):
+            yield from self.data.examples()
+        elif self.memory is not None and not hasattr(self.data, "prepare"):
+            yield "train", self.arrays, numbered
 
     def ready(self) -> None:
         if hasattr(self.data, "ready"):

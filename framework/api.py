@@ -38,6 +38,8 @@ from framework.data import DataPipeline as DataPipeline
 from framework.data import InMemory as InMemory
 from framework.data import PipelineWrapper as PipelineWrapper
 from framework.data import Share as Share
+from framework.data import Where as Where
+from framework.data import numbered as numbered
 from framework.strategy import Members as Members
 from framework.strategy import Strategy as Strategy
 from framework.strategy import StrategyWrapper as StrategyWrapper

@@ -14,7 +14,6 @@ import numpy as np
 from framework.contracts import Batch
 from framework.errors import ConfigError, DataError
 
-
 Where = Callable[[int], str]
 """`where(row)`: the file and place of an example, in words; rows count from 0."""
 
@@ -113,8 +112,9 @@ class InMemory(DataPipeline):
         return map(self.prepare, self.gathered(seed, start))
 
     def examples(self) -> Iterator[tuple[str, Batch, Where]]:
-        """Yield the training examples."""
-        yield "train", self.arrays, numbered
+        """Yield the training examples, unless `prepare` makes something else of them."""
+        if type(self).prepare is InMemory.prepare:
+            yield "train", self.arrays, numbered
 
     def in_memory(self) -> InMemory | None:
         """Return the pipeline itself."""
@@ -176,19 +176,37 @@ class PipelineWrapper(InMemory):
         return self.memory
 
 
-def check_examples(data: DataPipeline, check: Callable[[Batch, Batch], tuple[int, str] | None]) -> None:
+def check_examples(data: DataPipeline, check: Callable[[Batch, Batch], tuple[int, str] | None] | None) -> None:
     """Hold all examples of a pipeline that has them in memory against what a task can learn from.
 
     Args:
       data: a pipeline; one that yields no `examples` passes.
       check: `Task.check`.
 
+    Weights must be finite numbers from 0, one of them above it.
+
     Raises: DataError that names the split, file and row of the first one that does not fit.
     """
     for split, examples, where in data.examples():
-        if (fault := check(data.spec, examples)) is not None:
+        _check_weights(examples, split, where)
+        if check is not None and (fault := check(data.spec, examples)) is not None:
             row, text = fault
             raise DataError(f"data, split '{split}', {where(row)}: {text}.")
+
+
+def _check_weights(batch: Batch, split: str, where: Where) -> None:
+    """Refuse weights of which no mean can be taken."""
+    if "weights" not in batch:
+        return
+    weights = np.asarray(batch["weights"])
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        place = tuple(int(index) for index in np.argwhere(bad)[0])
+        raise DataError(
+            f"split '{split}', {where(place[0])}: found the weight {weights[place]}, expected a finite number from 0."
+        )
+    if not weights.any():
+        raise DataError(f"split '{split}': all of its {len(weights)} weights are 0, expected one above 0.")
 
 
 class Share(NamedTuple):

@@ -105,8 +105,7 @@ def build(config: Config, registry: Registry) -> Experiment:
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
-    if check is not None:
-        check_examples(data, check)
+    check_examples(data, check)
     return Experiment(
         config=resolved if members is None else recordable(source, values_of(members, 0)),
         settings=settings,

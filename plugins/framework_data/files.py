@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from framework.api import Where
 from framework.errors import ConfigError
-from framework_data.pipeline import InMemoryPipeline, Where, count_examples, gather, hold_out
+from framework_data.pipeline import InMemoryPipeline, count_examples, gather, hold_out
 from framework_data.tables import read_split
 
 SEED = 0  # of the one order into which examples are put, apart from that of a run
@@ -64,7 +65,9 @@ def arrays(
     splits = {"train": kept, **evals}
     places = {name: _places(where_held if name == "test" else where, cut["rows"]) for name, cut in splits.items()}
     examples_of = {name: cut["examples"] for name, cut in evals.items()}
-    return InMemoryPipeline(kept["examples"], examples_of, batch_size, eval_batch_size, source, where=places)
+    pipeline = InMemoryPipeline(kept["examples"], examples_of, batch_size, eval_batch_size, source)
+    pipeline.where = places
+    return pipeline
 
 
 def _places(where: Where, rows: np.ndarray) -> Where:

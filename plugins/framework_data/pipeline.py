@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import jax
 import numpy as np
 
-from framework.api import Batch, InMemory, PyTree, Share, as_aligned
+from framework.api import Batch, InMemory, PyTree, Share, Where, as_aligned, numbered
 from framework.errors import ConfigError, DataError, nearest
 
 ALL = Share((0,), 1)
 """Whole batches."""
-
-Where = Callable[[int], str]
-"""`where(row)`: the file and place of an example, in words; rows count from 0."""
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -35,7 +33,10 @@ class InMemoryPipeline(InMemory):
       splits: names that `eval` takes.
       source: where the data came from, in words.
       ready: waits for what is still being read, and raises DataError if it is damaged.
+      where: by split, the file and row of an example in words, for messages; by default they are numbered.
     """
+
+    where: Mapping[str, Where] = MappingProxyType({})
 
     def __init__(
         self,
@@ -46,7 +47,6 @@ class InMemoryPipeline(InMemory):
         source: str,
         ready: Callable[[], None] = lambda: None,
         prepare: Callable[[Batch], Batch] = _as_it_is,
-        where: Mapping[str, Where] | None = None,
     ) -> None:
         """Take the splits as pytrees of arrays [N, ...].
 
@@ -54,10 +54,9 @@ class InMemoryPipeline(InMemory):
           ready: arrays that are aligned already may be filled as late as this returns; others are copied at once.
           prepare: makes a batch of some examples, each by itself, and leaves "weights" alone; of NumPy arrays as well
             as under `jax.jit`. So examples may lie in memory, and be gathered, in fewer bytes than a model takes.
-          where: by split ("train" and those of `evals`), the file and row of an example in words, for messages.
 
-        Raises: DataError if leading axes, shapes or dtypes disagree, a split is too small, or weights are not numbers
-          from 0 of which one is above it; ConfigError if a batch size is below 1.
+        Raises: DataError if leading axes, shapes or dtypes disagree or a split is too small; ConfigError if a batch
+          size is below 1.
         """
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
@@ -68,9 +67,11 @@ class InMemoryPipeline(InMemory):
             raise DataError(f"the training split has {count} examples, fewer than one batch of {batch_size}. {fix}.")
         for name, split in evals.items():
             _check_alike(train, split, name)
-        self._where = {"train": _numbered, **dict.fromkeys(evals, _numbered), **(where or {})}
-        for name, split in {"train": train, **evals}.items():
-            _check_weights(split, name, self._where[name])
+        if np.ndim(weights := train.get("weights", ())) > 1 and np.shape(weights)[-1] == 1:
+            raise DataError(
+                f"'weights' is {list(np.shape(weights))}, expected one number for each example, [{count}], or for each "
+                "position of a sequence. Drop its last axis."
+            )
         self._arrays = _frozen(jax.tree.map(as_aligned, dict(train)))
         self.ready, self._prepare = ready, prepare
         lying = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), self._arrays)
@@ -112,9 +113,8 @@ class InMemoryPipeline(InMemory):
 
     def examples(self) -> Iterator[tuple[str, Batch, Where]]:
         """Yield each split's name, all of its examples [N, ...] as they lie in memory, and where each comes from."""
-        yield "train", self.arrays, self._where["train"]
-        for name, split in self._evals.items():
-            yield name, split, self._where[name]
+        for name, split in {"train": self.arrays, **self._evals}.items():
+            yield name, split, self.where.get(name, numbered)
 
     def restricted(self, share: Share) -> InMemoryPipeline:
         """The same batches, of which the examples of one process are made."""
@@ -224,29 +224,6 @@ def _check_alike(train: Batch, other: Batch, split: str) -> None:
                 f"split '{split}': '{_name(path)}' holds {theirs.dtype}{list(theirs.shape[1:])} for each example,"
                 f" expected {mine.dtype}{list(mine.shape[1:])} as in training."
             )
-
-
-def _numbered(row: int) -> str:
-    return f"example {row + 1} (index {row})"
-
-
-def _check_weights(batch: Batch, split: str, where: Where) -> None:
-    if "weights" not in batch:
-        return
-    weights = np.asarray(batch["weights"])
-    if weights.ndim > 1 and weights.shape[-1] == 1:
-        raise DataError(
-            f"split '{split}': 'weights' is {list(weights.shape)}, expected one number for each example, "
-            f"[{len(weights)}], or one for each position of a sequence. Drop its last axis."
-        )
-    bad = ~(np.isfinite(weights) & (weights >= 0))
-    if bad.any():
-        place = tuple(int(index) for index in np.argwhere(bad)[0])
-        raise DataError(
-            f"split '{split}', {where(place[0])}: found the weight {weights[place]}, expected a finite number from 0."
-        )
-    if not weights.any():
-        raise DataError(f"split '{split}': all of its {len(weights)} weights are 0, expected one above 0.")
 
 
 def _frozen(batch: Batch) -> Batch:

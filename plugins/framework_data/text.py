@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Batch, DataPipeline, Share
+from framework.api import Batch, DataPipeline, Share, Where
 from framework.errors import ConfigError, DataError, nearest
-from framework_data.pipeline import ALL, Where, padded
+from framework_data.pipeline import ALL, padded
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 SHIPPED = "400,000 characters of Shakespeare's plays that ship with the package (public domain)"

@@ -286,23 +286,6 @@ def test_fractions_in_one_of_two_tables_make_both_real(tmp_path, fractional):
     np.testing.assert_array_equal(batch["targets"], wanted)
 
 
-@pytest.mark.parametrize(
-    ("weights", "text"),
-    [
-        (np.array([1, 1, -2, 1.0]), "row 3 (index 2): found the weight -2.0, expected a finite number from 0"),
-        (np.zeros(4), "all of its 2 weights are 0, expected one above 0"),
-        (np.ones((4, 1)), "'weights' is [2, 1], expected one number for each example"),
-    ],
-    ids=["negative", "zero", "column"],
-)
-def test_weights_that_are_none_are_refused(tmp_path, weights, text):
-    path = save_npz(tmp_path, inputs=np.ones((4, 2)), targets=np.arange(4), weights=weights)
-    fields = {"inputs": "inputs", "targets": "targets", "weights": "weights"}
-    with pytest.raises(DataError) as caught:
-        arrays(str(path), test=0.5, fields=fields, batch_size=1)
-    assert text in str(caught.value)
-
-
 def test_examples_know_their_line_in_the_file(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("a,target\n" + "".join(f"{i},{i}\n\n" for i in range(20)))

@@ -39,6 +39,6 @@ def save(folder: Path, name: str, **arrays: Any) -> Path:
 
 def train(directory: Path, *overrides: str) -> Logged:
     """Run, logging every step, without a terminal's progress."""
-    framework.run(["callbacks=[metrics_log,checkpoint]", "train.log_every=1", *overrides, f"run.dir={directory}"])
+    framework.run(["callbacks=[checkpoint]", "train.log_every=1", *overrides, f"run.dir={directory}"])
     lines = (directory / "metrics.jsonl").read_text().splitlines()
     return Logged(directory, [json.loads(line) for line in lines])

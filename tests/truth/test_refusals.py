@@ -12,6 +12,8 @@ from tests.truth.runs import save, train
 RANDOM = np.random.default_rng(0)
 SHORT = ["data=arrays", "model=mlp", "model.hidden=[4]", "train.steps=2", "data.batch_size=4", "data.eval_batch_size=4"]
 
+FIELDS = "{inputs: inputs, targets: targets, weights: weights}"
+
 
 def refused(folder, *overrides):
     """Run, and return the refusal in words."""
@@ -75,11 +77,25 @@ def test_targets_that_a_loss_cannot_take_are_refused_by_place(tmp_path, targets,
     assert all(word in text for word in words), text
 
 
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.array([1, 1, -2, 1, 1, 1, 1, 1.0]), ["row 3 (index 2)", "found the weight -2.0", "a finite number from 0"]),
+        (np.zeros(8), ["all of its", "weights are 0, expected one above 0"]),
+        (np.ones((8, 1)), ["1], expected one number for each example"]),
+    ],
+    ids=["negative", "zero", "column"],
+)
+def test_weights_of_which_no_mean_can_be_taken_are_refused(tmp_path, weights, words):
+    overrides = data_of(tmp_path, np.arange(8) % 2, weights=weights)
+    text = refused(tmp_path, *overrides, f"data.fields={FIELDS}", "model.classes=2")
+    assert all(word in text for word in words), text
+
+
 def test_examples_of_weight_0_may_hold_anything(tmp_path):
     targets, weights = np.array([0, 1, 9, 1, 0, 1, 0, 1]), np.array([1, 1, 0, 1, 1, 1, 1, 1.0])
     overrides = data_of(tmp_path, targets, weights=weights)
-    fields = "data.fields={inputs: inputs, targets: targets, weights: weights}"
-    run = train(tmp_path / "run", *SHORT, *overrides, fields, "model.classes=2")
+    run = train(tmp_path / "run", *SHORT, *overrides, f"data.fields={FIELDS}", "model.classes=2")
     assert np.isfinite(run.last("eval/accuracy"))
 
 
