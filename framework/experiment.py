@@ -182,10 +182,16 @@ def _of_all(
 
 def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
     """Build the optimizer, with the schedule in the place of its learning rate."""
-    options = dict(config["optimizer"])
+    options, schedule = dict(config["optimizer"]), config["schedule"]
+    if "learning_rate" in options or schedule != {"name": "constant"}:
+        builder.rate = builder.named("schedules", schedule, "schedule")
     if "learning_rate" in options:
-        builder.rate = options["learning_rate"] = builder.named("schedules", config["schedule"], "schedule")
+        options["learning_rate"] = builder.rate
     optimizer = builder.named("optimizers", options, "optimizer")
+    if builder.rate is not None and not builder.rate_taken:
+        raise ConfigError(
+            f"schedule: optimizer '{options.get('name')}' takes no learning rate; leave the schedule out."
+        )
     return loss_scaled(optimizer) if config.get("precision") == "float16" else optimizer
 
 

@@ -29,6 +29,7 @@ class Builder:
     Attributes:
       used: plugins by the config key that named them.
       rate: the schedule that optimizers get as `learning_rate` where their options leave it out.
+      rate_taken: an optimizer took a learning rate.
       loss: the loss, if it says what its targets are. That is the default of the metrics' options `targets` and
         `ignore_index`, and metrics that apply to other targets are refused.
     """
@@ -37,6 +38,7 @@ class Builder:
         self.registry = registry
         self.used: dict[str, Plugin] = {}
         self.rate: Schedule | None = None
+        self.rate_taken = False
         self.loss: TargetedLoss | None = None
         self._builds: dict[Any, Build] = {
             resolve_name(kind.annotation): functools.partial(self.entry, name)
@@ -91,6 +93,8 @@ class Builder:
         rated = plugin.kind == "optimizers" and self.rate is not None
         if rated and any(option.name == "learning_rate" for option in schema.options):
             given.setdefault("learning_rate", self.rate)
+            self.rate_taken = True
+        given |= {o.name: _scheduled(given[o.name], o.annotation) for o in schema.options if o.name in given}
         chosen = dict(given)
         if self.loss is not None and wanted == "metrics":
             said = {"targets": self.loss.targets, "ignore_index": self.loss.ignore_index}
@@ -131,6 +135,16 @@ class Builder:
         if len(values) > len(schema.options):
             raise ConfigError(f"{title} takes {len(schema.options)} options, found {len(values)} values.", key=key)
         return (), {option.name: value for option, value in zip(schema.options, values, strict=False)}
+
+
+def _scheduled(value: Any, annotation: Any) -> Any:
+    """Return a constant schedule for a number, where an option takes schedules and no numbers."""
+    schedule, inner = resolve_name(KINDS["schedules"].annotation), typing.get_args(annotation)
+    if isinstance(value, list | tuple) and inner == (schedule,):
+        return [_scheduled(item, schedule) for item in value]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    takes = annotation == schedule or (schedule in inner and float not in inner)
+    return resolve_name("optax:constant_schedule")(value) if number and takes else value
 
 
 @contextmanager

@@ -58,8 +58,8 @@ def r2() -> Metric:
 
 
 def _determined(predicted: np.ndarray, target: np.ndarray, weights: np.ndarray) -> float:
-    if not len(target):
-        return math.nan
+    if len(target) < 2:
+        return math.nan  # one number has no variance
     errors = (weights * (target - predicted) ** 2).sum()
     spread = (weights * (target - np.average(target, weights=weights)) ** 2).sum()
     return float(1 - errors / spread) if spread != 0 else float(errors == 0)
