@@ -25,7 +25,7 @@ from framework.api import (
 )
 from framework.config.compose import Config
 from framework.config.resolve import Settings, tagged
-from framework.data import check_examples
+from framework.data import CheckedBatches, check_examples
 from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
@@ -105,7 +105,9 @@ def build(config: Config, registry: Registry) -> Experiment:
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
-    check_examples(data, check)
+    told = check_examples(data, check)
+    if check is not None and not told and members is None:
+        batches = CheckedBatches(batches, check)
     return Experiment(
         config=resolved if members is None else recordable(source, values_of(members, 0)),
         settings=settings,

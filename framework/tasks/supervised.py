@@ -85,8 +85,14 @@ def supervised(
         measured = _measure(metrics, outputs, batch)
         return {name: over_devices(mean, axis) for name, mean in measured.items()}
 
+    traced: list[PyTree] = []  # once, since a stream is checked batch by batch
+
     def check(spec: Batch, examples: Batch) -> tuple[int, str] | None:
-        return outside(loss, examples, _outputs_of(model, spec)) if isinstance(loss, TargetedLoss) else None
+        if not isinstance(loss, TargetedLoss):
+            return None
+        if not traced:
+            traced.append(_outputs_of(model, spec))
+        return outside(loss, examples, traced[0])
 
     results = {name: metric.result for name, metric in metrics.items()}
     return Task(init, train_step, eval_step, results, check)

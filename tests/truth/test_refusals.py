@@ -120,3 +120,48 @@ def test_a_text_with_more_characters_than_the_model_knows_is_refused(tmp_path):
                 f"run.dir={tmp_path / 'r'}",
             ]
         )
+
+
+STREAM = """
+import itertools
+import jax
+import numpy as np
+from framework.api import DataPipeline
+
+class Stream(DataPipeline):
+    spec = {"inputs": jax.ShapeDtypeStruct((4, 3), np.float32), "targets": jax.ShapeDtypeStruct((4,), np.int32)}
+    steps_per_epoch, splits, source = 5, ("test",), "a stream"
+
+    def __init__(self, bad, bad_eval):
+        self.bad, self.bad_eval = bad, bad_eval
+
+    def train(self, seed, start=0):
+        for step in itertools.count(start + 1):
+            yield self._batch(7 if step == self.bad else 1)
+
+    def eval(self, split):
+        for label in (1, -1 if self.bad_eval else 0):
+            yield {**self._batch(label), "weights": np.ones(4, np.float32)}
+
+    def _batch(self, label):
+        return {"inputs": np.ones((4, 3), np.float32), "targets": np.array([0, 1, label, 1], np.int32)}
+
+def stream(bad: int = 0, bad_eval: bool = False):
+    return Stream(bad, bad_eval)
+"""
+
+
+@pytest.mark.parametrize("cut", ["1", "3"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("data.bad=4", ["data, step 4, example 3 (index 2)", "found the target 7", "from 0 to 1"]),
+        ("data.bad_eval=true", ["data, split 'test', batch 2, example 3 (index 2)", "found the target -1"]),
+    ],
+)
+def test_a_stream_is_refused_at_the_step_that_it_spoils(tmp_path, install, fault, words, cut):
+    install("acme", {"framework.data": {"stream": "acme_stream:stream"}}, {"acme_stream.py": STREAM})
+    overrides = ["data=stream", fault, "model=mlp", "model.hidden=[4]", "model.classes=2", "train.steps=6"]
+    with pytest.raises(FrameworkError) as caught:
+        train(tmp_path / "run", *overrides, f"train.steps_per_call={cut}")
+    assert all(word in str(caught.value) for word in words), str(caught.value)
