@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any, cast
 
 import jax
 import optax
 
 from framework.arrays import with_sharding
-from framework.contracts import Array, Batch, Loss, Metric, Model, PyTree, Shape, TrainState
-from framework.data import DataPipeline, PipelineWrapper, Share
+from framework.contracts import Array, Batch, Loss, Metric, Model, PyTree, Shape, TargetedLoss, TrainState
+from framework.data import DataPipeline, PipelineWrapper, Share, Where, numbered
 from framework.strategy import Members, Strategy, StrategyWrapper
 
 
@@ -84,13 +85,22 @@ def as_optimizer(built: object) -> optax.GradientTransformation:
 def as_metric(built: Any) -> Metric:
     """Give a plain `f(outputs, batch) -> [B]` the mean as its result; a `Metric` passes as it is.
 
-    Raises: TypeError if it is neither.
+    Of a `TargetedLoss` less is better, and its targets are the metric's.
+
+    Raises: TypeError if it is none of them.
     """
     if isinstance(built, Metric):
         return built
+    if isinstance(built, TargetedLoss):
+        return Metric(built.values, mean, higher_is_better=False, targets=(built.targets,))
     if not callable(built):
         raise TypeError(f"expected a function (outputs, batch) -> [B] or a Metric, found {type(built).__name__}")
-    return Metric(cast(Loss, built), lambda total, count: float(total / count))
+    return Metric(cast(Loss, built), mean)
+
+
+def mean(total: Any, count: float) -> float:
+    """Return total / count: the result of a metric that is a mean."""
+    return float(total / count)
 
 
 def as_pipeline(built: Any) -> DataPipeline:
@@ -116,6 +126,12 @@ class _PlainPipeline(PipelineWrapper):
 
     def prepare(self, batch: Batch) -> Batch:
         return self.data.prepare(batch) if hasattr(self.data, "prepare") else batch  # pyright: ignore[reportAttributeAccessIssue]
+
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        if hasattr(self.data, "examples"):
+            yield from self.data.examples()
+        elif self.memory is not None and not hasattr(self.data, "prepare"):
+            yield "train", self.arrays, numbered
 
     def ready(self) -> None:
         if hasattr(self.data, "ready"):

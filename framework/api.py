@@ -16,6 +16,7 @@ from framework.command import Command as Command
 from framework.contracts import Array as Array
 from framework.contracts import Batch as Batch
 from framework.contracts import Callback as Callback
+from framework.contracts import Counted as Counted
 from framework.contracts import History as History
 from framework.contracts import Loss as Loss
 from framework.contracts import Metric as Metric
@@ -28,6 +29,8 @@ from framework.contracts import Shape as Shape
 from framework.contracts import StopTraining as StopTraining
 from framework.contracts import Store as Store
 from framework.contracts import Summary as Summary
+from framework.contracts import TargetedLoss as TargetedLoss
+from framework.contracts import Targets as Targets
 from framework.contracts import Task as Task
 from framework.contracts import TrainState as TrainState
 from framework.contracts import Transform as Transform
@@ -35,6 +38,8 @@ from framework.data import DataPipeline as DataPipeline
 from framework.data import InMemory as InMemory
 from framework.data import PipelineWrapper as PipelineWrapper
 from framework.data import Share as Share
+from framework.data import Where as Where
+from framework.data import numbered as numbered
 from framework.keys import flat as flat
 from framework.strategy import Members as Members
 from framework.strategy import Strategy as Strategy

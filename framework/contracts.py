@@ -7,8 +7,9 @@ a few methods (data, strategy, callback). An entry point names a factory of one;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -19,16 +20,26 @@ Shape = Any
 """A shape whose leading -1 stands for the batch, such as (-1, 28, 28, 1), or a pytree of shapes."""
 
 Batch = Mapping[str, PyTree]
-"""Keys "inputs", "targets" and, where examples count unequally, "weights" [B]; every leaf has leading axis B."""
+"""Keys "inputs", "targets" and, where examples count unequally, "weights": [B], or [B, T] for the positions of a
+sequence. Every leaf has leading axis B."""
 
-Loss = Callable[[PyTree, Batch], Array]
-"""`loss(outputs, batch) -> [B]`, one value per example. The core takes the weighted mean."""
+Loss = Callable[[PyTree, Batch], Any]
+"""`loss(outputs, batch) -> [B]`, one value per example, or `Counted`. The core takes the weighted mean."""
+
+Targets = Literal["classes", "binary", "real"]
+"""What targets are.
+
+classes: class numbers [B, ...] from 0 to K-1, or distributions over K classes [B, ..., K], such as one-hot rows.
+binary: labels from 0 (no) to 1 (yes), each for itself: one for an example, [B] or [B, 1], or several, [B, K].
+real: real numbers, as in a regression.
+"""
 
 Schedule = Callable[[Array], Array]
 """`schedule(step) -> rate`, both scalars; step counts updates from 0."""
 
 Transform = Callable[[Array, Batch], Batch]
-"""`transform(key, batch) -> batch`, a pure JAX function that runs inside the compiled train step."""
+"""`transform(keys, batch) -> batch`, a pure JAX function that runs inside the compiled train step. `keys` [B] holds a
+key for each example, by its place in the whole batch: the noise of an example is the same however a batch is cut."""
 
 
 class Model(NamedTuple):
@@ -44,17 +55,57 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[PyTree, PyTree]]
 
 
-class Metric(NamedTuple):
-    """A metric that is not the mean of one value per example.
+class Counted(NamedTuple):
+    """Values of examples that count in part only, since some of their positions are left out or weigh less.
 
     Attributes:
-      values: `values(outputs, batch) -> [B, ...]`, a statistic of any trailing shape for each example.
-      result: `result(total, count) -> float or {suffix: float}`, from the weighted sum of the statistics over all
-        examples (shape [...], NumPy float64) and the summed weight. It runs on the host.
+      values: [B, ...], a mean over the positions that count; 0 where none does.
+      counts: [B], the mean weight of an example's positions, 0 for those left out. A batch's weights of shape [B, T]
+        are in it; weights of shape [B] are not, since the core multiplies by them.
     """
 
-    values: Callable[[PyTree, Batch], Array]
-    result: Callable[[Any, float], float | Mapping[str, float]]
+    values: Array
+    counts: Array
+
+
+@dataclass(frozen=True)
+class TargetedLoss:
+    """A loss that says what its targets are. It is called as any other loss.
+
+    Attributes:
+      values: the loss itself.
+      targets: what it takes; metrics with an option `targets` get it as default, and others are held against it.
+      ignore_index: a class number that marks what does not count.
+    """
+
+    values: Loss
+    targets: Targets
+    ignore_index: int | None = None
+
+    def __call__(self, outputs: PyTree, batch: Batch) -> Any:
+        """Return the values."""
+        return self.values(outputs, batch)
+
+
+class Metric(NamedTuple):
+    """A metric that is not the mean of one value per example, or that says more of itself.
+
+    Attributes:
+      values: `values(outputs, batch) -> [B, ...]`, a statistic of any trailing shape for each example, or `Counted`.
+      result: `result(total, count) -> float or {suffix: float}`, from the weighted sum of the statistics over all
+        examples (shape [...], NumPy float64) and the summed weight. It runs on the host.
+      higher_is_better: which way is better, for all of its numbers; None where it does not say.
+      targets: the kinds of targets that it applies to; None for any.
+      collect: keep the statistics of all examples rather than their sum, for what no sum can tell. `result` is then
+        given them all, [N, ...], and the weights [N]. They are kept in the host's memory, and of evaluations alone:
+        such a metric is not computed in training.
+    """
+
+    values: Callable[[PyTree, Batch], Any]
+    result: Callable[[Any, Any], float | Mapping[str, float]]
+    higher_is_better: bool | None = None
+    targets: tuple[Targets, ...] | None = None
+    collect: bool = False
 
 
 class TrainState(NamedTuple):
@@ -75,12 +126,15 @@ class Task(NamedTuple):
       train_step: `train_step(state, batch, axis=None) -> (state, {name: (total, count)})`.
       eval_step: `eval_step(state, batch, axis=None) -> {name: (total, count)}`.
       results: by name, what turns a total and a count into numbers, as `Metric.result` does; by default it divides.
+      check: `check(spec, examples) -> (row, text) or None`, the first of some examples (NumPy arrays [N, ...])
+        that cannot be learnt from, and what was found and expected; None where the task checks nothing.
     """
 
     init: Callable[..., TrainState]
     train_step: Callable[..., tuple[TrainState, Mapping[str, Any]]]
     eval_step: Callable[..., Mapping[str, Any]]
-    results: Mapping[str, Callable[[Any, float], float | Mapping[str, float]]]
+    results: Mapping[str, Callable[[Any, Any], float | Mapping[str, float]]]
+    check: Callable[[Batch, Batch], tuple[int, str] | None] | None = None
 
 
 class Store(NamedTuple):

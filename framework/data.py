@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,7 +12,15 @@ import jax
 import numpy as np
 
 from framework.contracts import Batch
-from framework.errors import ConfigError
+from framework.errors import ConfigError, DataError
+
+Where = Callable[[int], str]
+"""`where(row)`: the file and place of an example, in words; rows count from 0."""
+
+
+def numbered(row: int) -> str:
+    """Name an example by its number, where nothing else is known of it."""
+    return f"example {row + 1} (index {row})"
 
 
 class DataPipeline(ABC):
@@ -48,6 +56,13 @@ class DataPipeline(ABC):
 
         Raises: DataError if what was read is wrong.
         """
+
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        """Yield each split's name, all of its examples [N, ...] as they lie in memory, and where each comes from.
+
+        The core checks their targets before a run begins. By default there are none: batches are made one by one.
+        """
+        return iter(())
 
     def restricted(self, share: Share) -> DataPipeline:
         """Return the same batches, of which `train` and `eval` yield the examples at `share.rows(B)` only.
@@ -96,6 +111,11 @@ class InMemory(DataPipeline):
         """Yield batches start, start + 1, … without end."""
         return map(self.prepare, self.gathered(seed, start))
 
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        """Yield the training examples, unless `prepare` makes something else of them."""
+        if type(self).prepare is InMemory.prepare:
+            yield "train", self.arrays, numbered
+
     def in_memory(self) -> InMemory | None:
         """Return the pipeline itself."""
         return self
@@ -137,6 +157,10 @@ class PipelineWrapper(InMemory):
         """Yield the wrapped pipeline's batches of a split."""
         return self.data.eval(split)
 
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        """Yield the wrapped pipeline's examples."""
+        return self.data.examples()
+
     def ready(self) -> None:
         """Wait for the wrapped pipeline."""
         self.data.ready()
@@ -150,6 +174,72 @@ class PipelineWrapper(InMemory):
         if self.memory is None:
             raise TypeError(f"the examples of {type(self.data).__name__} do not lie in memory")
         return self.memory
+
+
+def check_examples(data: DataPipeline, check: Callable[[Batch, Batch], tuple[int, str] | None] | None) -> bool:
+    """Hold all examples of a pipeline that has them in memory against what a task can learn from.
+
+    Args:
+      data: a pipeline; one that yields no `examples` passes.
+      check: `Task.check`.
+
+    Weights must be finite numbers from 0, one of them above it.
+
+    Returns: whether it has some.
+
+    Raises: DataError that names the split, file and row of the first one that does not fit.
+    """
+    told = False
+    for split, examples, where in data.examples():
+        told = True
+        _check_weights(examples, split, where)
+        if check is not None and (fault := check(data.spec, examples)) is not None:
+            row, text = fault
+            raise DataError(f"data, split '{split}', {where(row)}: {text}.")
+    return told
+
+
+class CheckedBatches(PipelineWrapper):
+    """A pipeline whose batches are held against what a task can learn from, as they are made.
+
+    For streams; examples that lie in memory are checked once, by `check_examples`.
+    """
+
+    def __init__(self, data: DataPipeline, check: Callable[[Batch, Batch], tuple[int, str] | None]) -> None:
+        super().__init__(data)
+        self._check = check
+
+    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches. Raises: DataError that names the step and the example."""
+        for step, batch in enumerate(self.data.train(seed, start), start + 1):
+            yield self._checked(batch, f"step {step}")
+
+    def eval(self, split: str) -> Iterator[Batch]:
+        """Yield the batches of a split. Raises: DataError that names the batch and the example."""
+        for number, batch in enumerate(self.data.eval(split), 1):
+            yield self._checked(batch, f"split '{split}', batch {number}")
+
+    def _checked(self, batch: Batch, where: str) -> Batch:
+        sound = isinstance(batch, Mapping) and "targets" in batch  # what is no batch is told by who takes it
+        if sound and (fault := self._check(self.spec, batch)) is not None:
+            row, text = fault
+            raise DataError(f"data, {where}, {numbered(row)}: {text}.")
+        return batch
+
+
+def _check_weights(batch: Batch, split: str, where: Where) -> None:
+    """Refuse weights of which no mean can be taken."""
+    if "weights" not in batch:
+        return
+    weights = np.asarray(batch["weights"])
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        place = tuple(int(index) for index in np.argwhere(bad)[0])
+        raise DataError(
+            f"split '{split}', {where(place[0])}: found the weight {weights[place]}, expected a finite number from 0."
+        )
+    if not weights.any():
+        raise DataError(f"split '{split}': all of its {len(weights)} weights are 0, expected one above 0.")
 
 
 class Share(NamedTuple):

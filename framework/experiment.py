@@ -17,6 +17,7 @@ from framework.api import (
     Model,
     Parameter,
     Strategy,
+    TargetedLoss,
     Task,
     TrainState,
     as_pipeline,
@@ -24,6 +25,7 @@ from framework.api import (
 )
 from framework.config.compose import Config
 from framework.config.resolve import Settings, tagged
+from framework.data import CheckedBatches, check_examples
 from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
@@ -32,6 +34,7 @@ from framework.keys import flat
 from framework.registry.builder import Builder
 from framework.registry.entry_points import Plugin, Registry
 from framework.tasks.ema import averaged
+from framework.tasks.metrics import check_tag
 from framework.tasks.nonfinite import guarded
 from framework.tasks.precision import in_precision, loss_scaled
 from framework.tasks.supervised import supervised
@@ -92,6 +95,7 @@ def build(config: Config, registry: Registry) -> Experiment:
     members = members_of(strategy, settings.seed)
     model, task = _build_task(builder, _of_first(source, resolved, members), settings)
     _check_batches(strategy, data, resolved["data"], settings.train.accumulate)
+    check = task.check
     task, init = traced_once(task, data)
     shapes = check_shapes(task, init, data, model)
     batches = data if processes.count() == 1 or strategy.share is None else data.restricted(strategy.share)
@@ -101,6 +105,9 @@ def build(config: Config, registry: Registry) -> Experiment:
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
+    told = check_examples(data, check)
+    if check is not None and not told and members is None:
+        batches = CheckedBatches(batches, check)
     return Experiment(
         config=resolved if members is None else recordable(source, values_of(members, 0)),
         settings=settings,
@@ -137,7 +144,10 @@ def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings)
     """Build the model and its task from a plain config, in which numbers may be traced."""
     model = in_precision(builder.named("models", config["model"], "model"), settings.precision)
     loss = builder.named("losses", config["loss"], "loss")
+    builder.loss = loss if isinstance(loss, TargetedLoss) else None
     metrics = {tag: builder.named("metrics", options, f"metrics.{tag}") for tag, options in _tags(config, "metrics")}
+    for tag in metrics:
+        check_tag(tag)
     entries = config["data"].get("transform") or []
     if not isinstance(entries, list):
         raise ConfigError(f"expected a list, found {entries!r}.", key="data.transform")
@@ -174,10 +184,16 @@ def _of_all(
 
 def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
     """Build the optimizer, with the schedule in the place of its learning rate."""
-    options = dict(config["optimizer"])
+    options, schedule = dict(config["optimizer"]), config["schedule"]
+    if "learning_rate" in options or schedule != {"name": "constant"}:
+        builder.rate = builder.named("schedules", schedule, "schedule")
     if "learning_rate" in options:
-        builder.rate = options["learning_rate"] = builder.named("schedules", config["schedule"], "schedule")
+        options["learning_rate"] = builder.rate
     optimizer = builder.named("optimizers", options, "optimizer")
+    if builder.rate is not None and not builder.rate_taken:
+        raise ConfigError(
+            f"schedule: optimizer '{options.get('name')}' takes no learning rate; leave the schedule out."
+        )
     return loss_scaled(optimizer) if config.get("precision") == "float16" else optimizer
 
 

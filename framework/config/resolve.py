@@ -54,7 +54,7 @@ def extended(config: DictConfig) -> dict[str, Any]:
     """
     config = copy.copy(config)
     with open_dict(config):
-        if isinstance(config.get("optimizer"), DictConfig) and "learning_rate" not in config.optimizer:
+        if _lacks_rate(config):
             config.schedule = {"name": "constant"}  # of a learning rate that is not there: never built
         additions = _unresolved(config.pop("extend", None) or {})
         if not isinstance(additions, Mapping):
@@ -186,3 +186,11 @@ def _tagged(item: Any, key: str) -> tuple[str, Any]:
         ((tag, options),) = item.items()
         return str(tag), {} if options is None else options
     raise ConfigError(f"expected a name or {{name: options}} to extend it with, found {item!r}.", key=key)
+
+
+def _lacks_rate(config: DictConfig) -> bool:
+    """Tell whether the schedule is the default, a constant of a learning rate that the optimizer does not have."""
+    optimizer, schedule = config.get("optimizer"), config.get("schedule")
+    lacking = isinstance(optimizer, DictConfig) and "learning_rate" not in optimizer
+    default = isinstance(schedule, DictConfig) and schedule._get_node("name") == "constant"
+    return lacking and default and OmegaConf.is_interpolation(schedule, "value")

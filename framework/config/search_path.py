@@ -83,7 +83,8 @@ class RegistrySource(ConfigSource):
         Catalogues are read too, which imports their library; a YAML file is found before.
         """
         group, _, name = config_path.removesuffix(".yaml").strip("/").rpartition("/")
-        return group in GROUPS and discover().has(GROUPS[group], name)
+        kinds = ("metrics", "losses") if group == "metrics" else GROUPS.get(group, "").split()
+        return any(discover().has(kind, name) for kind in kinds)  # a loss can stand as a metric
 
     def available(self) -> bool:
         """Return True: it needs nothing."""

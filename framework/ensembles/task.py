@@ -98,15 +98,15 @@ def _surely_finite(tree: PyTree) -> Array:
 
 def _counted(means: Mapping[str, Any], live: Array) -> dict[str, WeightedMean]:
     """Give each member a count of its own: float32 [members], NaN for those that are frozen."""
-    return {name: WeightedMean(total, jnp.where(live, count, jnp.nan)) for name, (total, count) in means.items()}
+    return {name: mean._replace(count=jnp.where(live, mean.count, jnp.nan)) for name, mean in means.items()}
 
 
 def _for_each(result: Result) -> Callable[..., dict[str, float]]:
     """Report the mean over the live members under the tag itself, and each member's value under `<tag>/<member>`."""
 
     def results(total: Any, count: Any) -> dict[str, float]:
-        live = np.flatnonzero(~np.isnan(count))
-        each = {member: _by_suffix(result(total[member], float(count[member]))) for member in live}
+        live = np.flatnonzero(~np.isnan(count.reshape(len(count), -1)).any(axis=1))  # [members], or of each example
+        each = {member: _by_suffix(result(total[member], count[member])) for member in live}
         suffixes = dict.fromkeys(suffix for values in each.values() for suffix in values)
         means = {suffix: float(np.mean([values[suffix] for values in each.values()])) for suffix in suffixes}
         tagged = {f"{suffix}/{member}".lstrip("/"): value for member in each for suffix, value in each[member].items()}

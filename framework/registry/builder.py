@@ -16,7 +16,11 @@ from framework.registry.kinds import KINDS
 from framework.registry.signatures import Build, Schema, bind, freeze, is_component, schema_of
 
 if TYPE_CHECKING:
-    from framework.api import Schedule
+    from framework.api import Schedule, TargetedLoss
+
+
+FITTING = {"classes": "metrics=[accuracy]", "binary": "metrics=[accuracy, auc]", "real": "metrics=[mse]"}
+"""Metrics that fit the targets of a loss, for messages."""
 
 
 class Builder:
@@ -25,12 +29,17 @@ class Builder:
     Attributes:
       used: plugins by the config key that named them.
       rate: the schedule that optimizers get as `learning_rate` where their options leave it out.
+      rate_taken: an optimizer took a learning rate.
+      loss: the loss, if it says what its targets are. That is the default of the metrics' options `targets` and
+        `ignore_index`, and metrics that apply to other targets are refused.
     """
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.used: dict[str, Plugin] = {}
         self.rate: Schedule | None = None
+        self.rate_taken = False
+        self.loss: TargetedLoss | None = None
         self._builds: dict[Any, Build] = {
             resolve_name(kind.annotation): functools.partial(self.entry, name)
             for name, kind in KINDS.items()
@@ -46,18 +55,18 @@ class Builder:
         if not isinstance(name, str):
             raise ConfigError(f"expected the name of a {KINDS[kind].noun}, found {name!r}.", key=f"{key}.name")
         options = {option: value for option, value in config.items() if option != "name"}
-        return self._build(self.registry.find(kind, name, f"{key}.name"), options, key)
+        return self._build(self._find(kind, name, f"{key}.name"), options, key, kind)
 
     def entry(self, kind: str, value: Any, key: str) -> Any:
         """Build from an entry of a list: `Relu`, `{Dense: 10}`, `{Conv: [16, [5, 5]]}` or `{Conv: {out_chan: 16}}`."""
         if isinstance(value, str):
-            return self._build(self.registry.find(kind, value, key), {}, key)
+            return self._build(self._find(kind, value, key), {}, key, kind)
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
             return self.named(kind, value, key)
         if isinstance(value, Mapping) and len(value) == 1:
             ((name, options),) = value.items()
-            plugin = self.registry.find(kind, str(name), key)
-            return self._build(plugin, {} if options is None else options, f"{key}.{name}")
+            plugin = self._find(kind, str(name), key)
+            return self._build(plugin, {} if options is None else options, f"{key}.{name}", kind)
         raise ConfigError(f"expected the name of a {KINDS[kind].noun} or {{name: options}}, found {value!r}.", key=key)
 
     def finish(self, built: Any, key: str) -> None:
@@ -69,7 +78,14 @@ class Builder:
             with _blaming(self.used[key], key):
                 ready()
 
-    def _build(self, plugin: Plugin, options: Any, key: str) -> Any:
+    def _find(self, kind: str, name: str, key: str) -> Plugin:
+        """Look a component up. A loss can stand as a metric, where no metric has its name."""
+        if kind == "metrics" and not self.registry.has(kind, name) and self.registry.has("losses", name):
+            kind = "losses"
+        return self.registry.find(kind, name, key)
+
+    def _build(self, plugin: Plugin, options: Any, key: str, wanted: str) -> Any:
+        """Build a plugin as the kind that is wanted: its own, or a metric of a loss."""
         self.used[key] = plugin
         factory = plugin.load()
         schema = schema_of(factory)
@@ -77,10 +93,31 @@ class Builder:
         rated = plugin.kind == "optimizers" and self.rate is not None
         if rated and any(option.name == "learning_rate" for option in schema.options):
             given.setdefault("learning_rate", self.rate)
+            self.rate_taken = True
+        given |= {o.name: _scheduled(given[o.name], o.annotation) for o in schema.options if o.name in given}
+        chosen = dict(given)
+        if self.loss is not None and wanted == "metrics":
+            said = {"targets": self.loss.targets, "ignore_index": self.loss.ignore_index}
+            given = {option.name: said[option.name] for option in schema.options if option.name in said} | given
         bound = {} if positional else bind(schema, given, key, plugin.title, self._builds)
         with _blaming(plugin, key, bound):
             built = factory(*positional, **bound)
-        return checked(plugin, built, key)
+        built = checked(plugin, built, key)
+        return self._fitting(plugin, built, key, "targets" in chosen) if wanted == "metrics" else built
+
+    def _fitting(self, plugin: Plugin, built: Any, key: str, is_chosen: bool) -> Any:
+        """Return a metric, of a loss too, that applies to the targets of the loss or to those that its options say."""
+        lift = KINDS["metrics"].lift
+        assert lift is not None
+        metric = lift(built, plugin.name)
+        metric = metric._replace(higher_is_better=False) if plugin.kind == "losses" else metric
+        if self.loss is not None and not is_chosen and metric.targets and self.loss.targets not in metric.targets:
+            raise ConfigError(
+                f"{plugin.title} applies to {' or '.join(metric.targets)} targets, and those of the loss are "
+                f"{self.loss.targets}; take {FITTING[self.loss.targets]}, or another loss.",
+                key=key,
+            )
+        return metric
 
     def _arguments(self, schema: Schema, options: Any, key: str, title: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Read positional and named arguments from `{…}`, `[…]` or one value, which may be a component `{name: …}`."""
@@ -98,6 +135,16 @@ class Builder:
         if len(values) > len(schema.options):
             raise ConfigError(f"{title} takes {len(schema.options)} options, found {len(values)} values.", key=key)
         return (), {option.name: value for option, value in zip(schema.options, values, strict=False)}
+
+
+def _scheduled(value: Any, annotation: Any) -> Any:
+    """Return a constant schedule for a number, where an option takes schedules and no numbers."""
+    schedule, inner = resolve_name(KINDS["schedules"].annotation), typing.get_args(annotation)
+    if isinstance(value, list | tuple) and inner == (schedule,):
+        return [_scheduled(item, schedule) for item in value]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    takes = annotation == schedule or (schedule in inner and float not in inner)
+    return resolve_name("optax:constant_schedule")(value) if number and takes else value
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def averaged(task: Task, decay: float) -> Task:
         average, inner = state.opt_state
         return task.eval_step(state._replace(params=average, opt_state=inner), batch, axis)
 
-    return Task(init, train_step, eval_step, task.results)
+    return task._replace(init=init, train_step=train_step, eval_step=eval_step)
 
 
 def trained_params(state: TrainState) -> PyTree:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from framework.contracts import Counted
 from framework.errors import ConfigError
 from framework.trees import is_key
 
@@ -22,15 +23,48 @@ class WeightedMean(NamedTuple):
     count: jax.Array  # float32 [], summed weight # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-def weighted(values: jax.Array, weights: jax.Array | None) -> WeightedMean:
+class Collected(NamedTuple):
+    """The statistics of single examples, kept for a result that no sum can tell.
+
+    Attributes:
+      total: float [B, ...], one statistic for each example; of members [members, B, ...].
+      count: float32 [B], their weights; of members [members, B].
+    """
+
+    total: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+RESERVED = ("loss", "learning_rate", "loss_scale", "skipped", "live_members")
+"""Names of the core's own scalars, which no metric's tag may take."""
+
+
+def check_tag(tag: str) -> None:
+    """Raise ConfigError if a metric's tag would replace a scalar of the core's, or look like one of its parts."""
+    if tag in RESERVED or "/" in tag:
+        why = f"the run logs its own '{tag}'" if tag in RESERVED else "a tag holds no '/'"
+        raise ConfigError(f"metrics.{tag}: {why}; choose another tag, such as metrics.{tag.replace('/', '_')}_metric.")
+
+
+def weighted(values: jax.Array | Counted, weights: jax.Array | None) -> WeightedMean:
     """Sum per-example values by weight.
 
     Args:
-      values: [B, ...].
-      weights: [B], or None for weight 1 each. Values of weight 0 do not count, not even if they are not finite.
+      values: [B, ...], or `Counted`.
+      weights: [B], or None for weight 1 each; [B, T] only where `Counted` values hold them already. Values of weight 0
+        do not count, not even if they are not finite.
 
     Raises: ConfigError if the values are not one per example.
     """
+    if isinstance(values, Counted):
+        given = None if weights is None or weights.ndim > 1 else weights.astype(jnp.float32)
+        values, counts = values
+        weights = counts if given is None else counts * given
+    elif weights is not None and weights.ndim > 1:
+        raise ConfigError(
+            f"weights are {list(weights.shape)}, and a loss or metric returned one value per example, which leaves the "
+            "weights of positions out; return Counted, as framework.api has it, or give weights [B]."
+        )
     if values.ndim == 0:
         raise ConfigError("a loss or metric returned one number, expected one value per example: [B], not its mean.")
     values = values.astype(jnp.float32)  # a sum in fewer bits, or of booleans, would be wrong
@@ -44,6 +78,57 @@ def weighted(values: jax.Array, weights: jax.Array | None) -> WeightedMean:
     # The inner where keeps 0 * nan out of the sum; gradients stay clean too, since it selects before multiplying.
     total = (jnp.where(spread == 0, 0, values) * spread).sum(axis=0)
     return WeightedMean(total, weights.astype(jnp.float32).sum())
+
+
+def collected(values: jax.Array, weights: jax.Array | None) -> Collected:
+    """Keep the statistics [B, ...] of examples with their weights [B]; weights [B, T] are the metric's own affair."""
+    if weights is None or weights.ndim > 1:
+        weights = jnp.ones(values.shape[0], jnp.float32)
+    return Collected(values.astype(jnp.float32), weights.astype(jnp.float32))
+
+
+def over_devices(mean: Any, axis: str | None) -> Any:
+    """Sum a mean over a mapped axis, or put what was collected side by side, in the order of the devices."""
+    if axis is None:
+        return mean
+    if isinstance(mean, Collected):
+        return jax.tree.map(lambda leaf: _side_by_side(leaf, axis), mean)
+    return jax.lax.psum(mean, axis)
+
+
+def _side_by_side(leaf: jax.Array, axis: str) -> jax.Array:
+    # By a sum, which every device ends with; what `all_gather` returns is not known to be the same on all.
+    whole = jnp.zeros((jax.lax.axis_size(axis), *leaf.shape), leaf.dtype).at[jax.lax.axis_index(axis)].set(leaf)
+    return jax.lax.psum(whole, axis).reshape(-1, *leaf.shape[1:])
+
+
+class Sums:
+    """Means of batches on the host, in float64, so that the order of batches hardly matters."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, WeightedMean] = {}
+        self._kept: dict[str, list[Collected]] = {}
+
+    def add(self, means: Mapping[str, Any]) -> None:
+        """Add the means of one batch; waits for the devices."""
+        for name, mean in jax.device_get(dict(means)).items():
+            if isinstance(mean, Collected):
+                self._kept.setdefault(name, []).append(mean)
+                continue
+            total, count = (np.asarray(part, np.float64) for part in mean)
+            if name in self._sums:
+                total, count = total + self._sums[name].total, count + self._sums[name].count
+            self._sums[name] = WeightedMean(total, count)  # pyright: ignore[reportArgumentType]
+
+    def means(self) -> dict[str, Any]:
+        """Return all means, with what was collected joined along the examples, the last axis of `count`."""
+        joined = {name: _joined(parts) for name, parts in self._kept.items()}
+        return {**self._sums, **joined}
+
+
+def _joined(parts: list[Collected]) -> Collected:
+    axis = np.ndim(parts[0].count) - 1
+    return Collected(*(np.concatenate(each, axis=axis) for each in zip(*parts, strict=True)))  # pyright: ignore
 
 
 Layout = tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]

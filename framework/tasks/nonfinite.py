@@ -71,7 +71,8 @@ def guarded(task: Task) -> Task:
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> Any:
         return task.eval_step(state._replace(opt_state=state.opt_state.inner), batch, axis)
 
-    return Task(init, train_step, eval_step, {**task.results, "skipped": lambda total, count: float(total[0])})
+    results = {**task.results, "skipped": lambda total, count: float(total[0])}
+    return Task(init, train_step, eval_step, results, task.check)
 
 
 def check_skips(counts: np.ndarray, start: int, limit: int) -> None:

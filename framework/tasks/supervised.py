@@ -9,11 +9,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from framework.api import Array, Batch, Loss, Metric, Model, PyTree, Task, TrainState, Transform, as_metric
+from framework.api import (
+    Array,
+    Batch,
+    Loss,
+    Metric,
+    Model,
+    PyTree,
+    TargetedLoss,
+    Task,
+    TrainState,
+    Transform,
+    as_metric,
+)
 from framework.errors import FrameworkError
-from framework.tasks.metrics import WeightedMean, weighted
+from framework.tasks.metrics import Collected, WeightedMean, collected, over_devices, weighted
 from framework.tasks.precision import Scaled, scale_loss, unless_skipped
-from framework.tasks.rng import step_key, stream
+from framework.tasks.rng import example_keys, root_key, step_key, stream
+from framework.tasks.targets import outside
 
 Gradients = tuple[PyTree, dict[str, WeightedMean], PyTree]
 """Gradients of the summed loss, metrics by name, and the model's state after the batch."""
@@ -40,11 +53,12 @@ def supervised(
       loss: `loss(outputs, batch) -> [B]`.
       optimizer: turns gradients into updates.
       metrics: by tag. In training they are computed on the step's own outputs, before its update.
-      transforms: augmentations of training batches, in order, each with a key of its own.
+      transforms: augmentations of training batches, in order; each is given a key for each example.
       accumulate: number of parts that a batch is cut into, of which one at a time is in memory.
     """
-    metrics = {"loss": as_metric(loss), **metrics}
-    gradients = _accumulated(_gradients(model, metrics), accumulate)
+    metrics = {**metrics, "loss": as_metric(loss)}
+    summed = {name: metric for name, metric in metrics.items() if not metric.collect}
+    gradients = _accumulated(_gradients(model, summed), accumulate)
 
     def init(key: Array, spec: Batch) -> TrainState:
         in_shape = jax.tree.map(lambda leaf: (-1, *leaf.shape[1:]), spec["inputs"])
@@ -55,7 +69,7 @@ def supervised(
         state: TrainState, batch: Batch, axis: str | None = None
     ) -> tuple[TrainState, dict[str, WeightedMean]]:
         key = step_key(state.key, state.step, axis)
-        batch = _augment(transforms, stream(key, "augment"), batch)
+        batch = _augment(transforms, stream(step_key(state.key, state.step), "augment"), batch, axis)
         grads, means, model_state = gradients(state, batch, stream(key, "model"))
         grads, means = _sum_over(axis, (grads, means))
         # A batch whose weights are all 0 has gradient 0, not 0 / 0.
@@ -68,25 +82,47 @@ def supervised(
 
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, WeightedMean]:
         outputs, _ = model.apply(state.params, state.model_state, batch["inputs"], key=None, train=False)
-        return _sum_over(axis, _measure(metrics, outputs, batch))
+        measured = _measure(metrics, outputs, batch)
+        return {name: over_devices(mean, axis) for name, mean in measured.items()}
 
-    return Task(init, train_step, eval_step, {name: metric.result for name, metric in metrics.items()})
+    traced: list[PyTree] = []  # once, since a stream is checked batch by batch
+
+    def check(spec: Batch, examples: Batch) -> tuple[int, str] | None:
+        if not isinstance(loss, TargetedLoss):
+            return None
+        if not traced:
+            traced.append(_outputs_of(model, spec))
+        return outside(loss, examples, traced[0])
+
+    results = {name: metric.result for name, metric in metrics.items()}
+    return Task(init, train_step, eval_step, results, check)
 
 
-def _measure(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch) -> dict[str, WeightedMean]:
+def _measure(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch) -> dict[str, Any]:
     return {name: _mean_of(name, metric, outputs, batch) for name, metric in metrics.items()}
 
 
-def _mean_of(name: str, metric: Metric, outputs: PyTree, batch: Batch) -> WeightedMean:
+def _mean_of(name: str, metric: Metric, outputs: PyTree, batch: Batch) -> WeightedMean | Collected:
     try:
-        return weighted(metric.values(outputs, batch), batch.get("weights"))
+        return (collected if metric.collect else weighted)(metric.values(outputs, batch), batch.get("weights"))
     except FrameworkError as error:  # a metric does not know the config key that chose it
         raise type(error)(f"{name if name == 'loss' else f'metrics.{name}'}: {error}") from error
 
 
-def _augment(transforms: Sequence[Transform], key: Array, batch: Batch) -> Batch:
+def _outputs_of(model: Model, spec: Batch) -> PyTree:
+    """Return the shapes of a model's outputs for a batch."""
+
+    def run(key: Array, inputs: PyTree) -> PyTree:
+        _, params, state = model.init(key, jax.tree.map(lambda leaf: (-1, *leaf.shape[1:]), inputs))
+        return model.apply(params, state, inputs, key=None, train=False)[0]
+
+    return jax.eval_shape(run, root_key(0), spec["inputs"])
+
+
+def _augment(transforms: Sequence[Transform], key: Array, batch: Batch, axis: str | None) -> Batch:
+    count = jax.tree.leaves(batch)[0].shape[0]
     for index, transform in enumerate(transforms):
-        batch = transform(jax.random.fold_in(key, index), batch)
+        batch = transform(example_keys(jax.random.fold_in(key, index), count, axis), batch)
     return batch
 
 

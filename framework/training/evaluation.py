@@ -15,7 +15,7 @@ import numpy as np
 
 from framework.api import Batch, PyTree, Task, TrainState
 from framework.errors import NumericalError
-from framework.tasks.metrics import unpack
+from framework.tasks.metrics import Sums, unpack
 from framework.training.stepper import IN_FLIGHT, Parts
 
 Scalars = dict[str, float]
@@ -78,14 +78,14 @@ def measure(
     Returns: sums by name, or the signal.
     """
     waiting: deque[Any] = deque()
-    sums: PyTree = None
+    sums = Sums()
     ahead, since = IN_FLIGHT, time.perf_counter()
     for batch in batches:
         waiting.append(step(state, feed(batch, 0)))
         if (signal := stopping()) is not None:
             return signal
         while len(waiting) >= ahead:
-            sums = _add(sums, waiting.popleft())
+            sums.add(waiting.popleft())
             # A dispatched batch cannot be cancelled, so of slow batches only one waits beside the one at work.
             ahead = 2 if time.perf_counter() - since > SLOW else IN_FLIGHT
             since = time.perf_counter()
@@ -93,13 +93,8 @@ def measure(
     if (signal := stopping()) is not None:
         return signal
     for means in waiting:
-        sums = _add(sums, means)
-    return sums
-
-
-def _add(sums: PyTree, means: PyTree) -> PyTree:
-    host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(means))
-    return host if sums is None else jax.tree.map(np.add, sums, host)
+        sums.add(means)
+    return sums.means()
 
 
 class Clock:

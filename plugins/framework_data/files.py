@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
+from framework.api import Where
 from framework.errors import ConfigError
 from framework_data.pipeline import InMemoryPipeline, count_examples, gather, hold_out
 from framework_data.tables import read_split
@@ -26,8 +28,9 @@ def arrays(
     """Your own arrays: an .npz file, a folder of .npy files, or a .csv table with a header.
 
     Floating-point numbers become float32, integers and truth values int32. In a table, one column of whole numbers
-    becomes int32, as labels are; several set side by side become float32 [B, columns]. Training examples are put in one
-    fixed random order, so that a share of a sorted file is a fair one.
+    becomes int32, as labels are; several set side by side become float32 [B, columns]. An array that has fractions in
+    one of two files is float32 in both. Training examples are put in one fixed random order, so that a share of a
+    sorted file is a fair one.
 
     Args:
       train: path of the training examples.
@@ -40,18 +43,43 @@ def arrays(
       validation: how many training examples (or their share, below 1) become the split "validation".
       train_limit: use at most the first so many training examples.
 
-    Raises: DataError if a file cannot be read, lacks a name or holds anything but finite numbers; ConfigError if `test`
-      is no share.
+    Raises: DataError if a file cannot be read, lacks a name or holds anything but finite numbers that fit; ConfigError
+      if `test` is no share.
     """
-    examples = read_split(train, fields)
+    examples, where = read_split(train, fields)
     count = count_examples(examples, "train")
     order = np.random.default_rng(SEED).permutation(count)
     if isinstance(test, str):
-        held, source = read_split(test, fields), f"{train}, {test}"
+        (held, where_held), source = read_split(test, fields), f"{train}, {test}"
+        examples, held = _alike(examples, held)
+        rows = np.arange(count_examples(held, "test"))
     elif 0 < test < 1:
         cut = max(1, round(count * test))
-        held, order, source = gather(examples, order[:cut]), order[cut:], f"{train}, {test:.0%} of it for testing"
+        rows, order, source = order[:cut], order[cut:], f"{train}, {test:.0%} of it for testing"
+        held, where_held = gather(examples, rows), where
     else:
         raise ConfigError(f"test is {test}, expected the path of a file or a share between 0 and 1.")
-    kept, evals = hold_out(gather(examples, order), held, validation, train_limit)
-    return InMemoryPipeline(kept, evals, batch_size, eval_batch_size, source)
+    # Rows go through the same cuts as the examples, so that a message can name the place in the file.
+    whole, apart = {"examples": gather(examples, order), "rows": order}, {"examples": held, "rows": rows}
+    kept, evals = hold_out(whole, apart, validation, train_limit)
+    splits = {"train": kept, **evals}
+    places = {name: _places(where_held if name == "test" else where, cut["rows"]) for name, cut in splits.items()}
+    examples_of = {name: cut["examples"] for name, cut in evals.items()}
+    pipeline = InMemoryPipeline(kept["examples"], examples_of, batch_size, eval_batch_size, source)
+    pipeline.where = places
+    return pipeline
+
+
+def _places(where: Where, rows: np.ndarray) -> Where:
+    return lambda row: where(int(rows[row]))
+
+
+def _alike(train: Any, test: Any) -> tuple[Any, Any]:
+    """Make an array float32 in both splits if it is in one of them: a table's column may be whole by chance."""
+    if jax.tree.structure(train) != jax.tree.structure(test):
+        return train, test
+
+    def meet(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return mine.astype(np.float32) if mine.dtype != other.dtype else mine
+
+    return jax.tree.map(meet, train, test), jax.tree.map(meet, test, train)

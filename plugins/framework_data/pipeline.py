@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import jax
 import numpy as np
 
-from framework.api import Batch, InMemory, PyTree, Share, as_aligned
+from framework.api import Batch, InMemory, PyTree, Share, Where, as_aligned, numbered
 from framework.errors import ConfigError, DataError, nearest
 
 ALL = Share((0,), 1)
@@ -32,7 +33,10 @@ class InMemoryPipeline(InMemory):
       splits: names that `eval` takes.
       source: where the data came from, in words.
       ready: waits for what is still being read, and raises DataError if it is damaged.
+      where: by split, the file and row of an example in words, for messages; by default they are numbered.
     """
+
+    where: Mapping[str, Where] = MappingProxyType({})
 
     def __init__(
         self,
@@ -63,6 +67,11 @@ class InMemoryPipeline(InMemory):
             raise DataError(f"the training split has {count} examples, fewer than one batch of {batch_size}. {fix}.")
         for name, split in evals.items():
             _check_alike(train, split, name)
+        if np.ndim(weights := train.get("weights", ())) > 1 and np.shape(weights)[-1] == 1:
+            raise DataError(
+                f"'weights' is {list(np.shape(weights))}, expected one number for each example, [{count}], or for each "
+                "position of a sequence. Drop its last axis."
+            )
         self._arrays = _frozen(jax.tree.map(as_aligned, dict(train)))
         self.ready, self._prepare = ready, prepare
         lying = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), self._arrays)
@@ -102,6 +111,11 @@ class InMemoryPipeline(InMemory):
         self.ready()
         return map(self.prepare, padded(self._evals[split], self._eval_batch_size, self._share))
 
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        """Yield each split's name, all of its examples [N, ...] as they lie in memory, and where each comes from."""
+        for name, split in {"train": self.arrays, **self._evals}.items():
+            yield name, split, self.where.get(name, numbered)
+
     def restricted(self, share: Share) -> InMemoryPipeline:
         """The same batches, of which the examples of one process are made."""
         part = copy.copy(self)
@@ -110,7 +124,7 @@ class InMemoryPipeline(InMemory):
 
 
 def padded(arrays: Batch, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-    """Yield every example once, in order, with "weights" [B] of 1; the last batch is padded with examples of 0.
+    """Yield every example once, in order, with "weights" [B] of 1 or its own; padding of the last batch has weight 0.
 
     Args:
       arrays: all examples, [N, ...].
@@ -124,7 +138,8 @@ def padded(arrays: Batch, batch_size: int, share: Share = ALL) -> Iterator[Batch
         # Padding repeats the last example: a real one, so that it cannot bring up a NaN.
         batch = gather(arrays, np.minimum(wanted, count - 1))
         real = (wanted < count).astype(np.float32)
-        yield {**batch, "weights": real * batch["weights"] if "weights" in batch else real}
+        weights = batch.get("weights", real)
+        yield {**batch, "weights": weights * real.reshape(-1, *[1] * (weights.ndim - 1))}
 
 
 def _orders(count: int, seed: int) -> Callable[[int], np.ndarray]:

@@ -1,9 +1,13 @@
-"""Files of named arrays: .npz archives, folders of .npy files, CSV tables. Nothing in them is ever executed."""
+"""Files of named arrays: .npz archives, folders of .npy files, CSV tables. Nothing in them is ever executed.
+
+Batches are float32 and int32. What these cannot hold is refused, or told where little is lost.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import logging
 import math
 import os
 import re
@@ -30,6 +34,8 @@ UNREADABLE = (
     zlib.error,
 )
 
+LOGGER = logging.getLogger("framework")
+
 RATIO = 100  # bytes that one of a compressed archive may stand for, so that a small file is no large one
 FREE = 1 << 26  # bytes that may be had at any ratio: labels in order pack very well
 
@@ -41,28 +47,41 @@ class Table(NamedTuple):
       names: what there is.
       get: `get(name) -> array`, reading it.
       fields: which arrays make up a batch unless the user says so.
+      where: the place of a row, counted from 0, in words.
     """
 
     names: Sequence[str]
     get: Callable[[str], np.ndarray]
     fields: Mapping[str, Any]
+    where: Callable[[int], str] = lambda row: f"row {row + 1} (index {row})"
 
 
-def read_split(path: str, fields: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A split from a file.
+class Split(NamedTuple):
+    """The examples of a file.
+
+    Attributes:
+      examples: a pytree of float32 and int32 arrays [N, ...].
+      where: the file and place of a row, counted from 0, in words.
+    """
+
+    examples: dict[str, Any]
+    where: Callable[[int], str]
+
+
+def read_split(path: str, fields: Mapping[str, Any] | None) -> Split:
+    """Read a split from a file.
 
     Args:
       path: an .npz file, a .csv file with a header, or a folder of .npy files.
       fields: for each leaf of a batch its name in the file, or several names; nested as the batch shall be.
 
-    Returns: a pytree of float32 and int32 arrays.
-
-    Raises: DataError naming the file.
+    Raises: DataError naming the file, and the line or column where there is one.
     """
     place = Path(path).expanduser()
     try:
         table = _open(place)
-        return _pick(table, table.fields if fields is None else fields)
+        examples = _pick(table, table.fields if fields is None else fields)
+        return Split(examples, lambda row: f"{place}, {table.where(row)}")
     except FileNotFoundError as error:
         raise DataError(f"{place} does not exist, expected a file or folder; seen from {Path.cwd()}.") from error
     except UNREADABLE as error:
@@ -143,22 +162,44 @@ def _available_memory() -> int:
 
 
 def _open_csv(place: Path) -> Table:
-    lines = [line for line in place.read_text("utf-8-sig").splitlines() if line.strip()]
-    if len(lines) < 2:
-        raise ValueError(f"found {len(lines)} lines, expected a header and at least one row")
+    numbered = [(n, line) for n, line in enumerate(place.read_text("utf-8-sig").splitlines(), 1) if line.strip()]
+    if len(numbered) < 2:
+        raise ValueError(f"found {len(numbered)} lines, expected a header and at least one row")
+    numbers, lines = zip(*numbered, strict=True)
     names = [name.strip() for name in next(csv.reader(lines[:1]))]
     if any(_is_number(name) for name in names) or len(set(names)) < len(names):
         raise ValueError(f"found the first line {lines[0]!r:.60}, expected a header of distinct column names")
-    values = np.loadtxt(lines[1:], np.float64, comments=None, delimiter=",", quotechar='"', ndmin=2)
+    for mark, name in {";": "semicolons", "\t": "tabs"}.items():
+        if len(names) == 1 and mark in lines[0]:
+            raise ValueError(f"found a header with {name} between its columns, expected commas; replace them")
+    try:
+        values = np.loadtxt(lines[1:], np.float64, comments=None, delimiter=",", quotechar='"', ndmin=2)
+    except ValueError as error:
+        raise _culprit(numbered[1:], names) or error from error
     if values.shape[1] != len(names):
-        raise ValueError(f"found {values.shape[1]} columns under a header of {len(names)}, expected as many")
+        raise _culprit(numbered[1:], names) or ValueError(f"found {values.shape[1]} columns, expected {len(names)}")
 
     def get(name: str) -> np.ndarray:
         column = values[:, names.index(name)]
         whole = np.array_equal(column, np.rint(column)) and np.abs(column).max(initial=0) < 2**62
         return column.astype(np.int64) if whole else column
 
-    return Table(names, get, {"inputs": [name for name in names if name != "target"], "targets": "target"})
+    fields = {"inputs": [name for name in names if name != "target"], "targets": "target"}
+    return Table(names, get, fields, lambda row: f"line {numbers[row + 1]}")
+
+
+def _culprit(numbered: Sequence[tuple[int, str]], names: Sequence[str]) -> ValueError | None:
+    """Find the first line of a table that does not fit its header; lines and columns count from 1, as in editors."""
+    for number, line in numbered:
+        cells = next(csv.reader([line]))
+        if len(cells) != len(names):
+            return ValueError(
+                f"line {number}: found {len(cells)} columns under a header of {len(names)}, expected as many"
+            )
+        for column, (name, cell) in enumerate(zip(names, cells, strict=True), 1):
+            if not cell.strip() or not _is_number(cell):
+                return ValueError(f"line {number}, column {column} ('{name}'): found {cell!r:.40}, expected a number")
+    return None
 
 
 def _pick(table: Table, node: Any) -> Any:
@@ -171,23 +212,64 @@ def _pick(table: Table, node: Any) -> Any:
             raise ValueError(f"found nothing called '{name}', expected it to be there.{nearest(name, table.names)}")
     if isinstance(node, str):
         return _narrow(node, table.get(node))
-    return np.stack([_narrow(name, table.get(name)).astype(np.float32) for name in names], axis=1)
+    return np.stack([_single(name, _real(name, table.get(name))) for name in names], axis=1)
 
 
 def _narrow(name: str, array: np.ndarray) -> np.ndarray:
-    """Give an array one of the two dtypes that batches have."""
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            raise ValueError(f"found values in '{name}' that are not finite, expected none")
-        if np.abs(array).max(initial=0) > np.finfo(np.float32).max:
-            raise ValueError(f"found values in '{name}' beyond float32, expected up to {np.finfo(np.float32).max:.2g}")
-        return array.astype(np.float32)
-    if array.dtype.kind not in "biu":
+    """Give an array one of the two dtypes that batches have; integers beyond int32 become float32, as floats do."""
+    array, limits = _real(name, array), np.iinfo(np.int32)
+    if array.dtype.kind != "f" and (not array.size or limits.min <= array.min() <= array.max() <= limits.max):
+        return array.astype(np.int32)
+    return _single(name, array)
+
+
+def _real(name: str, array: np.ndarray) -> np.ndarray:
+    """Return an array of finite real numbers as it is.
+
+    Raises: ValueError if it is something else.
+    """
+    if array.dtype.kind not in "biuf":
         raise ValueError(f"found '{name}' with dtype {array.dtype}, expected real numbers")
-    limits = np.iinfo(np.int32)
-    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
-        raise ValueError(f"found integers in '{name}' beyond int32, expected up to {limits.max}")
-    return array.astype(np.int32)
+    if not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0]) if array.ndim else 0
+        raise ValueError(f"found values in '{name}' that are not finite, the first in row {row + 1}, expected none")
+    return array
+
+
+COARSE = 1e-3
+"""Rounding errors beyond this share of a column's range are a loss of what it says."""
+
+
+def _single(name: str, array: np.ndarray) -> np.ndarray:
+    """Cast to float32, if that keeps what the numbers say.
+
+    Raises: ValueError if rounding moves them by more than `COARSE` of their range, or makes most of them equal, as it
+      does to time stamps. What whole numbers lose otherwise is told as a warning.
+    """
+    if array.dtype in (np.float16, np.float32, np.int8, np.int16, np.uint8, np.uint16, np.bool_) or not array.size:
+        return array.astype(np.float32)
+    wide = array.astype(np.float64)
+    if np.abs(wide).max() > np.finfo(np.float32).max:
+        raise ValueError(f"found values in '{name}' beyond float32, expected up to {np.finfo(np.float32).max:.2g}")
+    single = wide.astype(np.float32)
+    lost = np.abs(single - wide)
+    if not lost.any():
+        return single
+    spread = wide.max(axis=0) - wide.min(axis=0)
+    coarse = (lost.max(axis=0) > COARSE * spread) & (spread > 0)
+    suspicious = (lost.max(axis=0) > COARSE**2 * spread) & (spread > 0)
+    distinct, kept = (len(np.unique(x)) if wide.ndim == 1 and suspicious.any() else 0 for x in (wide, single))
+    if coarse.any() or kept < distinct / 2:
+        counts = f": {distinct} different ones become {kept}" if distinct else ""
+        raise ValueError(
+            f"found values in '{name}' that float32 cannot tell apart{counts}; subtract an offset, such as the first "
+            "time stamp, and scale them"
+        )
+    if (wide == np.rint(wide)).all():
+        LOGGER.warning(
+            "data: '%s' holds whole numbers beyond 2**24, which float32 rounds by up to %g.", name, lost.max()
+        )
+    return single
 
 
 def _is_number(text: str) -> bool:

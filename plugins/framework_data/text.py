@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Batch, DataPipeline, Share
+from framework.api import Batch, DataPipeline, Share, Where
 from framework.errors import ConfigError, DataError, nearest
 from framework_data.pipeline import ALL, padded
 
@@ -84,7 +84,7 @@ class TextPipeline(DataPipeline):
     ) -> None:
         """Take both parts of the text as integers [N], N above block, and the batch sizes of both."""
         self._batch_size, self._eval_batch_size = sizes
-        self._share = ALL
+        self._share, self._block = ALL, block
         leaf = jax.ShapeDtypeStruct((self._batch_size, block), np.int32)
         self.spec: Batch = {"inputs": leaf, "targets": leaf}
         self.steps_per_epoch = max(1, len(train) // (self._batch_size * block))
@@ -108,6 +108,12 @@ class TextPipeline(DataPipeline):
         if split not in self.splits:
             raise ConfigError(f"there is no split '{split}' to evaluate.{nearest(split, self.splits)}")
         return padded(_batch(self._held), self._eval_batch_size, self._share)
+
+    def examples(self) -> Iterator[tuple[str, Batch, Where]]:
+        """Yield each part's name and all of its characters once, in windows that lie side by side, as views."""
+        for name, windows in (("train", self._windows[:: self._block]), ("validation", self._held)):
+            batch = {"inputs": windows[:, :-1], "targets": windows[:, 1:]}
+            yield name, batch, lambda row: f"characters {row * self._block} to {(row + 1) * self._block}"
 
     def restricted(self, share: Share) -> TextPipeline:
         """Return a pipeline of the same batches that makes only the windows of one process."""

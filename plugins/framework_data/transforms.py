@@ -1,6 +1,7 @@
 """Random augmentations of images, as pure functions that run inside the compiled train step.
 
-Each example has its own key, so what happens to one does not depend on the others. Leaves other than "inputs" pass.
+Each example has its own key, by its place in the whole batch: its noise depends neither on the other examples nor on
+the number of devices. Leaves other than "inputs" pass.
 """
 
 from __future__ import annotations
@@ -100,12 +101,12 @@ def gaussian_noise(scale: float = 0.1) -> Transform:
 def _each_image(name: str, function: Callable[[Array, Array], Array]) -> Transform:
     """Lift `function(key, image [H, W, C])` to batches."""
 
-    def transform(key: Array, batch: Batch) -> Batch:
+    def transform(keys: Array, batch: Batch) -> Batch:
         inputs = batch["inputs"]
         if getattr(inputs, "ndim", None) != 4 or not jnp.issubdtype(inputs.dtype, jnp.floating):
             found = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", inputs)
             raise ConfigError(f"{name}: inputs are {found}, expected floating-point images [B, H, W, C].")
-        return {**batch, "inputs": jax.vmap(function)(jax.random.split(key, inputs.shape[0]), inputs)}
+        return {**batch, "inputs": jax.vmap(function)(keys, inputs)}
 
     return transform
 

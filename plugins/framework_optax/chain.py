@@ -44,13 +44,15 @@ def chain(
     return _combined("chain", parts, lambda built: optax.chain(*built))
 
 
-def groups(groups: Mapping[str, Any], learning_rate: float | Schedule | None = None) -> optax.GradientTransformation:
+def groups(
+    groups: Mapping[str, Any] | None = None, learning_rate: float | Schedule | None = None
+) -> optax.GradientTransformation:
     """An optimizer for each group of parameters, chosen by the pattern of their path; "freeze" keeps some as they are.
 
     Args:
       groups: for each pattern, "freeze", or an entry of a chain, or a list of those. `{"0_*": freeze, "*": adam}`
         trains all but the first layer. A parameter belongs to the most specific pattern that it matches: the one with
-        the most characters that are no wildcards, whatever the order.
+        the most characters that are no wildcards, whatever the order. Null is `{"*": adam}`.
       learning_rate: handed to each transform that takes one and is not given its own.
 
     Returns: a transformation whose hyper-parameters in the state are called as a chain's.
@@ -58,6 +60,7 @@ def groups(groups: Mapping[str, Any], learning_rate: float | Schedule | None = N
     Raises: ConfigError for an unknown transform or option, or no transform that takes the learning rate; and, once
       there are parameters, for a pattern that chooses none, or a parameter that no pattern chooses.
     """
+    groups = {"*": "adam"} if groups is None else groups
     if not groups:
         raise ConfigError('groups: it is empty; expected patterns such as {"0_*": freeze, "*": adam}.')
     known = search()

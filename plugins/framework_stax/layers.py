@@ -27,6 +27,20 @@ class Linear(NamedTuple):
     b: Any  # [out], or () without a bias
 
 
+class Averages(NamedTuple):
+    """Running averages of a batch's moments, free of the bias of their first values.
+
+    Attributes:
+      mean: [features], 0 before the first update.
+      variance: [features], 1 before the first update.
+      weight: float32 [], how much of the averages comes from batches: 1 - momentum ** updates.
+    """
+
+    mean: Array
+    variance: Array
+    weight: Array
+
+
 class Affine(NamedTuple):
     """Shift and scale after a normalization, in the order of stock stax."""
 
@@ -199,9 +213,12 @@ def BatchNorm(
     If a strategy maps over parts of the batch (an axis named "batch"), the moments are those of the whole batch. So
     outputs, gradients and running averages are those of one device. Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
 
+    The averages are corrected for their bias, as Adam's are (Kingma and Ba 2015, arXiv:1412.6980): after t batches
+    they are the weighted mean of these batches' moments alone. So a short run can be evaluated too.
+
     Args:
       axis: axes over which moments are taken, the batch's 0 among them; null takes all except the last.
-      momentum: share of the running averages that stays at each step.
+      momentum: share of the running averages that stays at each step, once there were many.
       epsilon: number added to the variance.
       center: add a learned beta, at first 0.
       scale: multiply by a learned gamma, at first 1.
@@ -217,19 +234,19 @@ def BatchNorm(
             raise ConfigError(f"BatchNorm expects axes from 0 to {rank - 1}, with 0 among them, found {axes}.")
         return axes
 
-    def init(key: Array, in_shape: Shape) -> tuple[Shape, Affine, Moments]:
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, Affine, Averages]:
         axes = axes_of(len(in_shape))
         features = tuple(size for i, size in enumerate(in_shape) if i not in axes)
         affine = Affine(jnp.zeros(features) if center else (), jnp.ones(features) if scale else ())
         # Two arrays: a step that overwrites its state takes no buffer twice.
-        return in_shape, affine, Moments(jnp.zeros(features), jnp.ones(features))
+        return in_shape, affine, Averages(jnp.zeros(features), jnp.ones(features), jnp.zeros([]))
 
     def apply(
-        params: Affine, state: Moments, inputs: Array, *, key: Array | None = None, train: bool = False
-    ) -> tuple[Array, Moments]:
+        params: Affine, state: Averages, inputs: Array, *, key: Array | None = None, train: bool = False
+    ) -> tuple[Array, Averages]:
         axes = axes_of(inputs.ndim)
         values = inputs.astype(state.mean.dtype)  # moments of bfloat16 values need the sums of float32
-        moments = batch_moments(values, axes) if train else state
+        moments = batch_moments(values, axes) if train else Moments(state.mean, state.variance)
         mean, variance, beta, gamma = jax.tree.map(
             lambda x: jnp.expand_dims(x, axes).astype(values.dtype), (*moments, *params)
         )
@@ -237,7 +254,15 @@ def BatchNorm(
         values = values * gamma if scale else values
         values = values + beta if center else values
         if train:
-            state = jax.tree.map(lambda old, new: momentum * old + (1 - momentum) * new, state, moments)
+            state = _averaged(state, moments, momentum)
         return values.astype(inputs.dtype), state
 
     return Model(init, apply)
+
+
+def _averaged(state: Averages, moments: Moments, momentum: float) -> Averages:
+    """Add a batch to the averages. The share that it takes is 1 at first, and 1 - momentum in the end."""
+    weight = momentum * state.weight + (1 - momentum)
+    share = (1 - momentum) / weight
+    mean, variance = (old + share * (new - old) for old, new in zip((state.mean, state.variance), moments, strict=True))
+    return Averages(mean, variance, weight)

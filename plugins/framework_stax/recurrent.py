@@ -108,7 +108,7 @@ def GRU(hidden: int, return_sequences: bool = True, reverse: bool = False) -> Mo
 def Embedding(vocab: int, dim: int, stddev: float = 0.02) -> Model:
     """Map integers in [0, vocab) to learned vectors: [...] to [..., dim].
 
-    An integer beyond the vocabulary gives NaN, so that the mistake is found.
+    An integer outside of it, a negative one too, gives NaN, so that it is found and not hidden.
 
     Args:
       vocab: number of rows.
@@ -124,7 +124,8 @@ def Embedding(vocab: int, dim: int, stddev: float = 0.02) -> Model:
     def apply(params: Table, inputs: Array) -> Array:
         if not jnp.issubdtype(inputs.dtype, jnp.integer):
             raise ConfigError(f"Embedding expects integers, found {inputs.dtype}.")
-        return jnp.take(params.W, inputs, axis=0, mode="fill", fill_value=jnp.nan)
+        rows = jnp.where(inputs < 0, vocab, inputs.astype(jnp.int32))  # NumPy would count negative ones from the end
+        return jnp.take(params.W, rows, axis=0, mode="fill", fill_value=jnp.nan)
 
     return as_model((init, apply), "Embedding")
 

@@ -198,7 +198,21 @@ BAD_FILES = {
     "text": (npz(inputs=np.array(["a"] * 4), targets=np.zeros(4)), "'inputs' with dtype <U1, expected real numbers"),
     "complex": (npz(inputs=np.ones(4, complex), targets=np.zeros(4)), "complex128"),
     "not finite": (npz(inputs=np.array([1, np.nan]), targets=np.zeros(2)), "'inputs' that are not finite"),
-    "beyond int32": (npz(inputs=np.ones(2), targets=np.array([1, 2**31])), "beyond int32"),
+    "time stamps": (
+        npz(inputs=np.ones(240), targets=1_700_000_000_000 + np.arange(240)),
+        "'targets' that float32 cannot tell apart: 240 different ones become 1",
+    ),
+    "time stamps as floats": (
+        npz(inputs=np.ones(240), targets=1.7e9 + np.arange(240)),
+        "'targets' that float32 cannot tell apart: 240 different ones become 3",
+    ),
+    "beyond float32": (npz(inputs=np.ones(2), targets=np.array([1, 1e39])), "'targets' beyond float32"),
+    "semicolons": (write("data.csv", "a;target\n1;2\n"), "semicolons between its columns, expected commas"),
+    "tabs": (write("data.csv", "a\ttarget\n1\t2\n"), "tabs between its columns, expected commas"),
+    "stamps in a table": (
+        write("data.csv", "when,target\n" + "".join(f"{1_700_000_000 + i},{i % 2}\n" for i in range(240))),
+        "data.csv: found values in 'when' that float32 cannot tell apart: 240 different ones become 3",
+    ),
     "another name": (npz(input=np.ones(4), targets=np.zeros(4)), "Did you mean 'input'? Known: input, targets."),
     "unequal": (npz(inputs=np.ones(4), targets=np.zeros(3)), "4 examples and 'targets' has 3"),
     "one number": (npz(inputs=np.ones(4), targets=np.float32(1)), "single value"),
@@ -208,10 +222,13 @@ BAD_FILES = {
     "empty csv": (write("data.csv", ""), "found 0 lines"),
     "no header": (write("data.csv", "1,2\n3,4\n"), "expected a header of distinct column names"),
     "twice a name": (write("data.csv", "a,a,target\n1,2,3\n"), "expected a header of distinct column names"),
-    "a word": (write("data.csv", "a,target\n1,2\nred,4\n"), "'red'"),
-    "a gap": (write("data.csv", "a,target\n1,2\n,4\n"), "could not convert"),
-    "ragged": (write("data.csv", "a,target\n1,2\n1,2,3\n"), "columns changed"),
-    "short header": (write("data.csv", "a,target\n1,2,3\n"), "found 3 columns under a header of 2"),
+    "a word": (
+        write("data.csv", "a,target\n1,2\n\nred,4\n"),
+        "data.csv: line 4, column 1 ('a'): found 'red', expected a number",
+    ),
+    "a gap": (write("data.csv", "a,target\n1,2\n1,\n"), "line 3, column 2 ('target'): found '', expected a number"),
+    "ragged": (write("data.csv", "a,target\n1,2\n1,2,3\n"), "line 3: found 3 columns under a header of 2"),
+    "short header": (write("data.csv", "a,target\n1,2,3\n"), "line 2: found 3 columns under a header of 2"),
     "nan": (write("data.csv", "a,target\nnan,2\n"), "not finite"),
     "no target": (write("data.csv", "a,targets\n1,2\n"), "Did you mean 'targets'?"),
     "not text": (write("data.csv", b"a,target\n\xff\xfe,1\n"), "utf-8"),
@@ -239,3 +256,40 @@ def test_test_files_must_match_the_training_file(tmp_path):
         DataError, match=r"split 'test': 'inputs' holds float32\[2\] for each example, expected float32\[3\]"
     ):
         arrays(str(save_npz(tmp_path)), test=str(other), batch_size=4)
+
+
+@pytest.mark.parametrize("target", [2**31, 2**40, -(2**33)])
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_integers_beyond_int32_are_what_floats_are(tmp_path, dtype, target):
+    path = save_npz(tmp_path, inputs=np.ones(4), targets=np.array([0, 1, 2, target], dtype))
+    data = arrays(str(path), test=0.25, batch_size=1)
+    targets = np.concatenate([data.arrays["targets"], *(batch["targets"][:1] for batch in data.eval("test"))])
+    assert targets.dtype == np.float32
+    assert sorted(targets) == sorted([0, 1, 2, target])
+
+
+def test_what_whole_numbers_lose_is_told(tmp_path, caplog):
+    path = save_npz(tmp_path, inputs=np.ones(3), targets=np.array([0, 2**31 + 1, 2**32]))
+    arrays(str(path), test=0.3, batch_size=1)
+    assert "'targets' holds whole numbers beyond 2**24" in caplog.text
+
+
+@pytest.mark.parametrize("fractional", ["train", "test"])
+def test_fractions_in_one_of_two_tables_make_both_real(tmp_path, fractional):
+    for name in ("train", "test"):
+        rows = [f"{i},{i + (0.5 if name == fractional else 0)}" for i in range(4)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["a,target", *rows]))
+    data = arrays(str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"), batch_size=2, eval_batch_size=4)
+    (batch,) = data.eval("test")
+    assert (data.spec["targets"].dtype, batch["targets"].dtype) == (np.float32, np.float32)
+    wanted = np.arange(4) + (0.5 if fractional == "test" else 0)
+    np.testing.assert_array_equal(batch["targets"], wanted)
+
+
+def test_examples_know_their_line_in_the_file(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("a,target\n" + "".join(f"{i},{i}\n\n" for i in range(20)))
+    data = arrays(str(path), test=0.25, validation=0.25, batch_size=1)
+    for _, examples, where in data.examples():
+        for row, target in enumerate(examples["targets"]):
+            assert where(row) == f"{path}, line {2 + 2 * target}"

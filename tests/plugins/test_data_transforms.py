@@ -26,39 +26,44 @@ def coded(count):
     return {"inputs": jnp.asarray(np.tile(images, (count, 1, 1, 1)), jnp.float32), "targets": jnp.arange(count)}
 
 
+def keys_of(batch, seed=0):
+    """A key for each example, as the core hands them over."""
+    return jax.random.split(jax.random.key(seed), len(jax.tree.leaves(batch["inputs"])[0]))
+
+
 def near(found, expected, count):
     """Whether a share found in `count` trials is within 5 standard deviations of the expected one."""
     return abs(found - expected) <= 5 * np.sqrt(expected * (1 - expected) / count)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
-def test_pure_keyed_and_only_inputs_change(key, transform):
+def test_pure_keyed_and_only_inputs_change(transform):
     batch = {**coded(16), "weights": jnp.ones(16)}
-    out = transform(key, batch)
+    out = transform(keys_of(batch), batch)
     assert out.keys() == batch.keys()
     assert out["inputs"].shape == batch["inputs"].shape
     assert out["inputs"].dtype == batch["inputs"].dtype
     assert np.array_equal(out["targets"], batch["targets"])
     assert np.array_equal(out["weights"], batch["weights"])
-    assert np.array_equal(transform(key, batch)["inputs"], out["inputs"])
-    other = transform(jax.random.key(1), batch)["inputs"]
+    assert np.array_equal(transform(keys_of(batch), batch)["inputs"], out["inputs"])
+    other = transform(keys_of(batch, 1), batch)["inputs"]
     assert not np.array_equal(other, out["inputs"])
     assert len({image.tobytes() for image in np.asarray(out["inputs"])}) > 1, "examples of one batch differ"
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
-def test_what_happens_to_an_example_does_not_depend_on_the_others(key, transform):
+def test_what_happens_to_an_example_does_not_depend_on_the_others(transform):
     batch = coded(8)
     changed = {**batch, "inputs": batch["inputs"].at[3].multiply(2)}
-    before, after = (np.asarray(transform(key, b)["inputs"]) for b in (batch, changed))
+    before, after = (np.asarray(transform(keys_of(b), b)["inputs"]) for b in (batch, changed))
     assert np.array_equal(np.delete(before, 3, axis=0), np.delete(after, 3, axis=0))
 
 
 @pytest.mark.parametrize("pixels", [0, 1, 2])
-def test_shifts_are_uniform_and_repeat_the_border(key, pixels):
+def test_shifts_are_uniform_and_repeat_the_border(pixels):
     count, side = 4000, 2 * pixels + 1
     batch = coded(count)
-    out = np.asarray(jax.jit(random_shift(pixels))(key, batch)["inputs"])
+    out = np.asarray(jax.jit(random_shift(pixels))(keys_of(batch), batch)["inputs"])
     row, column = HEIGHT // 2, WIDTH // 2
     moved = out[:, row, column, 0] - 1
     down, right = (moved // 100 - row).astype(int), (moved % 100 - column).astype(int)
@@ -72,10 +77,10 @@ def test_shifts_are_uniform_and_repeat_the_border(key, pixels):
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 0.5, 1.0])
-def test_flips_mirror_the_given_share(key, probability):
+def test_flips_mirror_the_given_share(probability):
     count = 4000
     batch = coded(count)
-    out = np.asarray(jax.jit(random_flip(probability))(key, batch)["inputs"])
+    out = np.asarray(jax.jit(random_flip(probability))(keys_of(batch), batch)["inputs"])
     image = np.asarray(batch["inputs"][0])
     flipped = (out == image[:, ::-1]).all(axis=(1, 2, 3))
     assert np.array_equal(out[~flipped], np.broadcast_to(image, out[~flipped].shape))
@@ -83,9 +88,9 @@ def test_flips_mirror_the_given_share(key, probability):
 
 
 @pytest.mark.parametrize(("size", "probability"), [(1, 1.0), (3, 0.5), (7, 0.25), (3, 0.0)])
-def test_erased_squares_lie_within_anywhere(key, size, probability):
+def test_erased_squares_lie_within_anywhere(size, probability):
     count = 4000
-    out = np.asarray(jax.jit(random_erase(size, probability))(key, coded(count))["inputs"])
+    out = np.asarray(jax.jit(random_erase(size, probability))(keys_of(coded(count)), coded(count))["inputs"])
     image = np.asarray(coded(1)["inputs"][0])
     gone = out == 0
     assert np.array_equal(out[~gone], np.broadcast_to(image, out.shape)[~gone])
@@ -102,9 +107,9 @@ def test_erased_squares_lie_within_anywhere(key, size, probability):
     assert probability == 0 or (len(shares) == places and all(near(s, 1 / places, hit.sum()) for s in shares))
 
 
-def test_noise_is_normal_and_independent(key):
+def test_noise_is_normal_and_independent():
     batch = {"inputs": jnp.full([2000, 4, 4, 1], 3.0)}
-    noise = np.asarray(TRANSFORMS["noise"](key, batch)["inputs"], np.float64).reshape(2000, 16) - 3
+    noise = np.asarray(TRANSFORMS["noise"](keys_of(batch), batch)["inputs"], np.float64).reshape(2000, 16) - 3
     assert abs(noise.mean()) < 5 * 0.5 / np.sqrt(noise.size)
     assert abs(noise.std() / 0.5 - 1) < 5 / np.sqrt(2 * noise.size)
     assert abs((np.abs(noise) < 0.5).mean() - 0.6827) < 0.015
@@ -115,8 +120,9 @@ def test_noise_is_normal_and_independent(key):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
-def test_the_dtype_of_images_is_kept(key, transform, dtype):
-    out = jax.eval_shape(transform, key, {"inputs": jnp.ones([4, 8, 8, 1], dtype)})
+def test_the_dtype_of_images_is_kept(transform, dtype):
+    batch = {"inputs": jnp.ones([4, 8, 8, 1], dtype)}
+    out = jax.eval_shape(transform, keys_of(batch), batch)
     assert out["inputs"] == jax.ShapeDtypeStruct((4, 8, 8, 1), dtype)
 
 
@@ -145,6 +151,6 @@ def test_options_out_of_range_are_refused(factory, options, text):
         (gaussian_noise(), {"left": jnp.ones([2, 5, 5, 1])}, "left"),
     ],
 )
-def test_inputs_that_are_no_fitting_images_are_refused(key, transform, inputs, text):
+def test_inputs_that_are_no_fitting_images_are_refused(transform, inputs, text):
     with pytest.raises(ConfigError, match=text):
-        transform(key, {"inputs": inputs})
+        transform(keys_of({"inputs": inputs}), {"inputs": inputs})

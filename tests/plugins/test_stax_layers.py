@@ -226,16 +226,17 @@ class TestBatchNorm:
         _, params, state = model.init(key, (-1, 5, 4, 3))
         step = jax.jit(lambda state, x: model.apply(params, state, x, train=True))
         rng = np.random.default_rng(0)
-        mean, variance = np.zeros(3), np.ones(3)
-        for _ in range(6):
+        means, variances = [], []
+        for count in range(1, 7):
             x = rng.normal(3, 2, (8, 5, 4, 3)).astype(np.float32)
             outputs, state = step(state, x)
             batch_mean, batch_variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
             np.testing.assert_allclose(outputs, (x - batch_mean) / np.sqrt(batch_variance + epsilon), atol=1e-4)
-            mean = momentum * mean + (1 - momentum) * batch_mean
-            variance = momentum * variance + (1 - momentum) * batch_variance
-        np.testing.assert_allclose(state.mean, mean, rtol=1e-5)
-        np.testing.assert_allclose(state.variance, variance, rtol=1e-5)
+            means, variances = [*means, batch_mean], [*variances, batch_variance]
+            shares = momentum ** np.arange(count)[::-1]
+            mean, variance = (np.average(moments, axis=0, weights=shares) for moments in (means, variances))
+            np.testing.assert_allclose(state.mean, mean, rtol=1e-5)
+            np.testing.assert_allclose(state.variance, variance, rtol=1e-5)
         outputs, after = model.apply(params, state, x[:1])
         np.testing.assert_allclose(outputs, (x[:1] - mean) / np.sqrt(variance + epsilon), atol=1e-4)
         assert after is state
@@ -284,7 +285,7 @@ class TestBatchNorm:
         _, params, state = model.init(key, (-1, 3))
         step = jax.jit(lambda p, s, x: (p, model.apply(p, s, x, train=True)[1]), donate_argnums=(0, 1))
         _, after = step(params, state, jnp.ones((4, 3)))
-        np.testing.assert_allclose(after.mean, 0.01, rtol=1e-5)
+        np.testing.assert_allclose(after.mean, 1, rtol=1e-5)
 
     def test_bfloat16_keeps_its_type_and_float32_moments(self, key):
         model = layers.BatchNorm()

@@ -114,9 +114,10 @@ class TestEmbedding:
         grads = jax.grad(lambda p: model.apply(p, (), jnp.asarray([[1, 1, 3]]))[0].sum())(params)
         np.testing.assert_array_equal(grads.W, [[0, 0], [2, 2], [0, 0], [1, 1]])
 
-    def test_a_token_beyond_the_vocabulary_is_not_hidden(self, key):
+    @pytest.mark.parametrize("token", [4, -1, -4, 2**31 - 1, -(2**31)])
+    def test_a_token_outside_the_vocabulary_is_not_hidden(self, key, token):
         model = Embedding(4, 2)
-        outputs, _ = model.apply(model.init(key, (-1,))[1], (), jnp.asarray([3, 4]))
+        outputs, _ = model.apply(model.init(key, (-1,))[1], (), jnp.asarray([3, token]))
         assert np.isnan(outputs).tolist() == [[False, False], [True, True]]
 
     def test_refuses_numbers_that_are_not_integers(self, key):

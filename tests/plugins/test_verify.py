@@ -54,16 +54,16 @@ def stream(fault: str):
 
 
 def jitter():
-    def transform(key, batch):
+    def transform(bits, batch):
         shape = jax.ShapeDtypeStruct(batch["inputs"].shape, np.float32)
-        noise = jax.pure_callback(lambda _: np.random.normal(size=shape.shape).astype(np.float32), shape, key[None])
+        noise = jax.pure_callback(lambda _: np.random.normal(size=shape.shape).astype(np.float32), shape, bits)
         return {**batch, "inputs": batch["inputs"] + noise}
 
-    return lambda key, batch: transform(jax.random.key_data(key)[0], batch)
+    return lambda keys, batch: transform(jax.random.key_data(keys).ravel()[:1], batch)
 
 
 def unseeded():
-    return lambda key, batch: {**batch, "inputs": batch["inputs"] + np.float32(np.random.default_rng().normal())}
+    return lambda keys, batch: {**batch, "inputs": batch["inputs"] + np.float32(np.random.default_rng().normal())}
 
 
 def _counter():
