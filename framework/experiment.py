@@ -191,9 +191,8 @@ def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
         options["learning_rate"] = builder.rate
     optimizer = builder.named("optimizers", options, "optimizer")
     if builder.rate is not None and not builder.rate_taken:
-        raise ConfigError(
-            f"schedule: optimizer '{options.get('name')}' takes no learning rate; leave the schedule out."
-        )
+        name = options.get("name")
+        raise ConfigError(f"optimizer '{name}' takes no learning rate; leave the schedule out.", key="schedule")
     return loss_scaled(optimizer) if config.get("precision") == "float16" else optimizer
 
 

@@ -43,7 +43,7 @@ def check_tag(tag: str) -> None:
     """Raise ConfigError if a metric's tag would replace a scalar of the core's, or look like one of its parts."""
     if tag in RESERVED or "/" in tag:
         why = f"the run logs its own '{tag}'" if tag in RESERVED else "a tag holds no '/'"
-        raise ConfigError(f"metrics.{tag}: {why}; choose another tag, such as metrics.{tag.replace('/', '_')}_metric.")
+        raise ConfigError(f"{why}; choose another tag, such as {tag.replace('/', '_')}_metric.", key=f"metrics.{tag}")
 
 
 def weighted(values: jax.Array | Counted, weights: jax.Array | None) -> WeightedMean:

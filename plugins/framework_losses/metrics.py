@@ -95,8 +95,8 @@ def perplexity(from_log_probabilities: bool = False, ignore_index: int | None = 
     """
 
     def result(total: Any, count: float) -> float:
-        mean = float(total / count)
-        return math.exp(mean) if not mean > 700 else math.inf  # beyond it a float overflows
+        with np.errstate(over="ignore"):
+            return float(np.exp(np.float64(total / count)))
 
     loss = softmax_cross_entropy(from_log_probabilities=from_log_probabilities, ignore_index=ignore_index)
     return Metric(loss.values, result, False, ("classes",))

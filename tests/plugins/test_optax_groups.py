@@ -109,7 +109,7 @@ def test_a_chain_ends_with_freeze_too():
 @pytest.mark.parametrize(
     "optimizer",
     [
-        ["optimizer=groups", "optimizer.groups={1_Dense/*: freeze, '*': adam}"],
+        ["optimizer=groups", "optimizer.groups={1_Dense/*: freeze, *: adam}"],
         ["optimizer=chain", "optimizer.transforms=[adam, {freeze: {mask: 1_Dense/*}}]"],
     ],
 )
