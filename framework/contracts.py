@@ -27,7 +27,7 @@ Loss = Callable[[PyTree, Batch], Any]
 """`loss(outputs, batch) -> [B]`, one value per example, or `Counted`. The core takes the weighted mean."""
 
 Targets = Literal["classes", "binary", "real"]
-"""What targets are.
+"""Kinds of targets.
 
 classes: class numbers [B, ...] from 0 to K-1, or distributions over K classes [B, ..., K], such as one-hot rows.
 binary: labels from 0 (no) to 1 (yes), each for itself: one for an example, [B] or [B, 1], or several, [B, K].

@@ -9,7 +9,7 @@ import numpy as np
 from framework.contracts import Batch, TargetedLoss
 
 TOLERANCE = 1e-3
-"""How far the sum of a distribution may be from 1: float16 probabilities of a thousand classes are within it."""
+"""Largest distance of a distribution's sum from 1: float16 probabilities of a thousand classes are within it."""
 
 
 def outside(loss: TargetedLoss, examples: Batch, outputs: Any) -> tuple[int, str] | None:

@@ -86,7 +86,7 @@ class InMemoryPipeline(InMemory):
 
     @property
     def arrays(self) -> Batch:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The training split, C-contiguous, read-only and aligned, so that a device on a CPU uses it in place.
+        """Training split, C-contiguous, read-only and aligned, so that a device on a CPU uses it in place.
 
         `rows` says which of its examples make up a batch, and `prepare` makes it.
         """
@@ -98,7 +98,7 @@ class InMemoryPipeline(InMemory):
         return self._prepare(batch)
 
     def rows(self, seed: int, step: int) -> np.ndarray:
-        """The examples of a training batch, as int32 indices [B] into `arrays`."""
+        """Return the indices of a training batch in `arrays`, int32 [B]."""
         epoch, position = divmod(step, self.steps_per_epoch)
         first = position * self._batch_size
         rows = self._orders(seed)(epoch)[first : first + self._batch_size]
@@ -117,7 +117,7 @@ class InMemoryPipeline(InMemory):
             yield name, split, self.where.get(name, numbered)
 
     def restricted(self, share: Share) -> InMemoryPipeline:
-        """The same batches, of which the examples of one process are made."""
+        """Return the same batches, of which only the examples of one process are made."""
         part = copy.copy(self)
         part._share = share
         return part
@@ -143,7 +143,7 @@ def padded(arrays: Batch, batch_size: int, share: Share = ALL) -> Iterator[Batch
 
 
 def _orders(count: int, seed: int) -> Callable[[int], np.ndarray]:
-    """The orders of a seed by epoch. Members of one run ask for those of several seeds in turn.
+    """Return the orders of a seed by epoch. Members of one run ask for those of several seeds in turn.
 
     Two are kept, since a reader running ahead and one that asks for rows may stand on both sides of a boundary.
     """
@@ -151,7 +151,7 @@ def _orders(count: int, seed: int) -> Callable[[int], np.ndarray]:
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of `count` examples, int32 [count], read-only; a pure function of its arguments."""
+    """Return a permutation of `count` examples, int32 [count], read-only; a pure function of its arguments."""
     # NumPy's seeds must not be negative, JAX's may be.
     order = np.random.default_rng([seed % 2**64, epoch]).permutation(count).astype(np.int32)
     order.flags.writeable = False
@@ -159,7 +159,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def gather(arrays: PyTree, rows: np.ndarray) -> PyTree:
-    """The rows [B] of every array [N, ...], as fresh contiguous arrays [B, ...]."""
+    """Gather the rows [B] of every array [N, ...], as fresh contiguous arrays [B, ...]."""
     return jax.tree.map(lambda leaf: leaf.take(rows, axis=0), arrays)
 
 
@@ -192,7 +192,7 @@ def hold_out(
 
 
 def count_examples(batch: Batch, split: str) -> int:
-    """The common leading axis of all leaves.
+    """Return the size of the leading axis that all leaves have in common.
 
     Raises: DataError naming a leaf without one, or two that disagree.
     """

@@ -130,7 +130,7 @@ def _open_folder(place: Path) -> Table:
 
 
 def _read_array(file: IO[bytes], size: int, name: str) -> np.ndarray:
-    """An array in NumPy's format, once its header was found to promise what a file of `size` bytes can hold."""
+    """Read an array in NumPy's format, if its header promises what a file of `size` bytes can hold."""
     major, _ = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(file)
@@ -151,7 +151,7 @@ def _read_array(file: IO[bytes], size: int, name: str) -> np.ndarray:
 
 
 def _available_memory() -> int:
-    """Bytes that may be had of this machine, or of the container that the process is in."""
+    """Return the free memory of this machine, or of the process's container, in bytes."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     with contextlib.suppress(OSError, ValueError):
         found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))

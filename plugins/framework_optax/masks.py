@@ -14,7 +14,7 @@ from framework.errors import ConfigError
 
 
 def mask_by_path(patterns: str | Sequence[str]) -> Callable[[PyTree], PyTree]:
-    """A function from parameters to a tree of booleans, as optax's masks want it.
+    """Make a function from parameters to a tree of booleans, as optax's masks are.
 
     Args:
       patterns: shell patterns over paths such as "0_Dense/W", where `*` also spans slashes: "*/W" is every W below the
@@ -37,7 +37,7 @@ def mask_by_path(patterns: str | Sequence[str]) -> Callable[[PyTree], PyTree]:
 
 
 def label_by_path(who: str, patterns: Sequence[str]) -> Callable[[PyTree], PyTree]:
-    """A function from parameters to a tree of patterns: for each, the most specific one that it matches.
+    """Make a function from parameters to a tree of patterns: for each, the most specific one that it matches.
 
     That is the one with the most characters that are no wildcards; of two with as many, the first.
 

@@ -57,7 +57,7 @@ def _factory(name: str, function: Callable[..., Schedule], parameters: Parameter
 def _warmup_cosine_decay(
     init_value: float, peak_value: float, warmup_steps: int, decay_steps: int, end_value: float, exponent: float
 ) -> optax.Schedule:
-    """As optax's, but for a comparison of the peak in Python, so that the peak may be traced and swept."""
+    """Follow optax's schedule without its comparison of the peak in Python, so that it may be traced and swept."""
     share = end_value / jnp.where(peak_value == 0, 1.0, peak_value)
     warmup = optax.schedules.linear_schedule(init_value, peak_value, warmup_steps)
     decay = optax.schedules.cosine_decay_schedule(peak_value, decay_steps - warmup_steps, share, exponent)
@@ -68,7 +68,7 @@ TRACEABLE = {"warmup_cosine_decay_schedule": _warmup_cosine_decay}
 
 
 def _strict(schedule: Callable[..., Any]) -> Schedule:
-    """The schedule with strong floats as its values; optax's code leans on implicit promotion, allowed within."""
+    """Give a schedule strong floats as values; optax's code leans on implicit promotion, which is allowed within."""
 
     def rate(step: Array) -> Array:
         with jax.numpy_dtype_promotion("standard"):
