@@ -172,6 +172,7 @@ class _PlainStrategy(StrategyWrapper):
 
 
 def _check_members(built: Any, names: tuple[str, ...]) -> None:
-    missing = [name for name in names if not hasattr(built, name)]
+    # `hasattr` alone takes an AttributeError that a property raises for a property that is not there.
+    missing = [name for name in names if inspect.getattr_static(built, name, None) is None and not hasattr(built, name)]
     if missing:
         raise TypeError(f"{type(built).__name__} lacks {', '.join(missing)}")

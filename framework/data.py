@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from framework.contracts import Batch
-from framework.errors import ConfigError, DataError
+from framework.errors import ConfigError
 
 Where = Callable[[int], str]
 """`where(row)`: the file and place of an example, in words; rows count from 0."""
@@ -174,72 +174,6 @@ class PipelineWrapper(InMemory):
         if self.memory is None:
             raise TypeError(f"the examples of {type(self.data).__name__} do not lie in memory")
         return self.memory
-
-
-def check_examples(data: DataPipeline, check: Callable[[Batch, Batch], tuple[int, str] | None] | None) -> bool:
-    """Hold all examples of a pipeline that has them in memory against what a task can learn from.
-
-    Args:
-      data: a pipeline; one that yields no `examples` passes.
-      check: `Task.check`.
-
-    Weights must be finite numbers from 0, one of them above it.
-
-    Returns: whether it has some.
-
-    Raises: DataError that names the split, file and row of the first one that does not fit.
-    """
-    told = False
-    for split, examples, where in data.examples():
-        told = True
-        _check_weights(examples, split, where)
-        if check is not None and (fault := check(data.spec, examples)) is not None:
-            row, text = fault
-            raise DataError(f"data, split '{split}', {where(row)}: {text}.")
-    return told
-
-
-class CheckedBatches(PipelineWrapper):
-    """A pipeline whose batches are held against what a task can learn from, as they are made.
-
-    For streams; examples that lie in memory are checked once, by `check_examples`.
-    """
-
-    def __init__(self, data: DataPipeline, check: Callable[[Batch, Batch], tuple[int, str] | None]) -> None:
-        super().__init__(data)
-        self._check = check
-
-    def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches. Raises: DataError that names the step and the example."""
-        for step, batch in enumerate(self.data.train(seed, start), start + 1):
-            yield self._checked(batch, f"step {step}")
-
-    def eval(self, split: str) -> Iterator[Batch]:
-        """Yield the batches of a split. Raises: DataError that names the batch and the example."""
-        for number, batch in enumerate(self.data.eval(split), 1):
-            yield self._checked(batch, f"split '{split}', batch {number}")
-
-    def _checked(self, batch: Batch, where: str) -> Batch:
-        sound = isinstance(batch, Mapping) and "targets" in batch  # what is no batch is told by who takes it
-        if sound and (fault := self._check(self.spec, batch)) is not None:
-            row, text = fault
-            raise DataError(f"data, {where}, {numbered(row)}: {text}.")
-        return batch
-
-
-def _check_weights(batch: Batch, split: str, where: Where) -> None:
-    """Refuse weights of which no mean can be taken."""
-    if "weights" not in batch:
-        return
-    weights = np.asarray(batch["weights"])
-    bad = ~(np.isfinite(weights) & (weights >= 0))
-    if bad.any():
-        place = tuple(int(index) for index in np.argwhere(bad)[0])
-        raise DataError(
-            f"split '{split}', {where(place[0])}: found the weight {weights[place]}, expected a finite number from 0."
-        )
-    if not weights.any():
-        raise DataError(f"split '{split}': all of its {len(weights)} weights are 0, expected one above 0.")
 
 
 class Share(NamedTuple):

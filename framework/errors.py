@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,24 @@ class InterruptError(FrameworkError):
         self.exit_code = exit_code
 
 
+PLUGIN_FAULTS = (Exception, SystemExit, KeyboardInterrupt)
+"""Whatever a plugin may raise. A plugin that calls `sys.exit` has failed, as one that raises any other error."""
+
+
+def is_users(error: BaseException) -> bool:
+    """Tell whether the user interrupted the program: Python raises KeyboardInterrupt by the default handler alone."""
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def told(error: BaseException) -> str:
+    """Return the type and text of a foreign error, even if its `__str__` fails."""
+    try:
+        text = str(error)
+    except Exception as again:
+        text = f"its text cannot be made: {type(again).__name__}"
+    return f"{type(error).__name__}: {text}"
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit code of a process that ends with this error; 1 for a mistake of ours."""
     if isinstance(error, FrameworkError):
@@ -112,7 +131,7 @@ def line_of(error: BaseException) -> str:
         return f"error[{error.kind}]: {error}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    return f"error[internal]: {' '.join(f'{type(error).__name__}: {error}'.split())} (`--traceback` shows where)"
+    return f"error[internal]: {' '.join(told(error).split())} (`--traceback` shows where)"
 
 
 @contextmanager

@@ -23,15 +23,15 @@ from framework.api import (
     as_pipeline,
     as_strategy,
 )
+from framework.batches import CheckedBatches, check_examples, check_pipeline
 from framework.config.compose import Config
 from framework.config.resolve import Settings, tagged
-from framework.data import CheckedBatches, check_examples
 from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError
 from framework.keys import flat
-from framework.registry.builder import Builder
+from framework.registry.builder import Builder, blaming
 from framework.registry.entry_points import Plugin, Registry
 from framework.tasks.ema import averaged
 from framework.tasks.metrics import check_tag
@@ -105,9 +105,10 @@ def build(config: Config, registry: Registry) -> Experiment:
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
-    told = check_examples(data, check)
-    if check is not None and not told and members is None:
-        batches = CheckedBatches(batches, check)
+    is_told = check_examples(data, check)
+    held = _leading(data) if strategy.share is None else len(strategy.share.rows(_leading(data)))
+    unchecked = None if is_told or members is not None else check
+    batches = CheckedBatches(batches, data, builder.used["data"].title, held, unchecked)
     return Experiment(
         config=resolved if members is None else recordable(source, values_of(members, 0)),
         settings=settings,
@@ -129,9 +130,11 @@ def build(config: Config, registry: Registry) -> Experiment:
 
 def _build_data(builder: Builder, config: Mapping[str, Any]) -> DataPipeline:
     """Build the pipeline, without the entries of `data.transform`, which run in the step."""
-    return as_pipeline(
-        builder.named("data", {name: v for name, v in config["data"].items() if name != "transform"}, "data")
-    )
+    options = {name: value for name, value in config["data"].items() if name != "transform"}
+    built, plugin = builder.named("data", options, "data"), builder.used["data"]
+    with blaming(plugin, "data"):
+        check_pipeline(data := as_pipeline(built), plugin.title)
+    return data
 
 
 def clocked(make: Callable[[], Any]) -> tuple[Any, float]:

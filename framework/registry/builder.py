@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from framework.errors import ConfigError, FrameworkError, PluginError
+from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, is_users, told
 from framework.registry.entry_points import Plugin, Registry
 from framework.registry.kinds import KINDS
 from framework.registry.signatures import Build, Schema, bind, freeze, is_component, schema_of
@@ -75,7 +75,7 @@ class Builder:
         Raises: the error of that work, as the factory itself would have.
         """
         if (ready := getattr(built, "ready", None)) is not None:
-            with _blaming(self.used[key], key):
+            with blaming(self.used[key], key):
                 ready()
 
     def _find(self, kind: str, name: str, key: str) -> Plugin:
@@ -100,7 +100,7 @@ class Builder:
             said = {"targets": self.loss.targets, "ignore_index": self.loss.ignore_index}
             given = {option.name: said[option.name] for option in schema.options if option.name in said} | given
         bound = {} if positional else bind(schema, given, key, plugin.title, self._builds)
-        with _blaming(plugin, key, bound):
+        with blaming(plugin, key, bound):
             built = factory(*positional, **bound)
         built = checked(plugin, built, key)
         return self._fitting(plugin, built, key, "targets" in chosen) if wanted == "metrics" else built
@@ -148,7 +148,7 @@ def _scheduled(value: Any, annotation: Any) -> Any:
 
 
 @contextmanager
-def _blaming(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Iterator[None]:
+def blaming(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Iterator[None]:
     """Give the key to what a factory refuses, and name the plugin for whatever else it raises."""
     try:
         yield
@@ -158,8 +158,10 @@ def _blaming(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Itera
         error.option = first if first in options and not error.key else ""
         error.key = f"{key}.{error.key}" if error.key else key
         raise
-    except (Exception, SystemExit) as error:
-        text = f"{plugin.title} cannot be built: {type(error).__name__}: {error}"
+    except PLUGIN_FAULTS as error:
+        if is_users(error):
+            raise
+        text = f"{plugin.title} cannot be built: {told(error)}"
         raise PluginError(text, key=key) from error
 
 
@@ -173,7 +175,7 @@ def checked(plugin: Plugin, built: Any, key: str = "") -> Any:
         if kind.lift is not None:
             built = kind.lift(built, plugin.name)
         functions = dict(map(_read, kind.calls))
-        missing = [each for each in (*kind.attributes, *functions) if each and not hasattr(built, each)]
+        missing = [each for each in (*kind.attributes, *functions) if each and _is_missing(built, each)]
         if kind.base and not isinstance(built, resolve_name(kind.base)):
             raise TypeError(f"expected a {kind.base.replace(':', '.')}, found {type(built).__name__}")
         if missing:
@@ -185,6 +187,11 @@ def checked(plugin: Plugin, built: Any, key: str = "") -> Any:
     except TypeError as error:
         raise PluginError(f"{plugin.title} breaks its contract: {error}.", key=key) from error
     return built
+
+
+def _is_missing(built: Any, name: str) -> bool:
+    """Tell whether an object lacks a member; a property that raises an AttributeError of its own is there."""
+    return inspect.getattr_static(built, name, None) is None and not hasattr(built, name)
 
 
 def _read(call: str) -> tuple[str, list[str]]:

@@ -12,7 +12,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framework.errors import ConfigError, PluginError, nearest
+from framework.errors import PLUGIN_FAULTS, ConfigError, PluginError, is_users, nearest, told
 from framework.registry.kinds import KINDS, PREFIX
 
 Found = tuple[list["Plugin"], list[PluginError]]
@@ -189,7 +189,7 @@ def _blaming(what: str) -> Iterator[None]:
     """Turn whatever a plugin raises, SystemExit too, into a PluginError that begins with these words."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
+    except PLUGIN_FAULTS as error:
+        if is_users(error):
+            raise
+        raise PluginError(f"{what}: {told(error)}") from error

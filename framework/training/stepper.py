@@ -12,7 +12,7 @@ import numpy as np
 
 from framework.api import Batch, InMemory, PyTree, TrainState
 from framework.arrays import aligned, placed
-from framework.errors import FrameworkError, PluginError
+from framework.batches import check_range
 from framework.experiment import Experiment
 from framework.tasks.metrics import Packed, pack_outputs, unwrap_keys, wrap_keys
 from framework.training.callbacks import raise_pending
@@ -95,7 +95,7 @@ def stepper(
             done: Parts = []
             state = unwrap_keys(state)
             for first, end in _calls(start, stop, per_call):
-                if (feed := next(ready, None)) is None:
+                if (feed := next(ready, NONE_LEFT)) is NONE_LEFT:
                     break  # the wait for data was cancelled
                 raise_pending(experiment.callbacks)
                 state, metrics = call(state, feed)
@@ -147,25 +147,15 @@ def _calls(start: int, stop: int, per_call: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + per_call, stop)
 
 
-def _batches(experiment: Experiment, start: int) -> Generator[Batch]:
-    """Yield the pipeline's batches from `start` on; of examples in memory, as they lie there.
-
-    Raises: PluginError naming the batch that could not be made.
-    """
-    data, seed, step = experiment.batches, experiment.settings.seed, start
+def _batches(experiment: Experiment, start: int) -> Iterator[Batch]:
+    """Yield the pipeline's batches from `start` on; of examples in memory, as they lie there."""
+    data, seed = experiment.batches, experiment.settings.seed
     memory = data.in_memory()
-    try:
-        for batch in data.train(seed, start) if memory is None else memory.gathered(seed, start):
-            yield batch
-            step += 1
-    except FrameworkError:
-        raise
-    except Exception as error:
-        raise PluginError(f"data: no batch for step {step + 1}: {type(error).__name__}: {error}") from error
-    raise PluginError(
-        f"data: the batches ended before step {step + 1}; expected `train` to go on without end, or train.steps={step}."
-    )
+    return data.train(seed, start) if memory is None else memory.gathered(seed, start)
 
+
+NONE_LEFT = object()
+"""Beside all that a strategy's `feed` may return."""
 
 RESIDENT_AXES = {"arrays": None, "rows": 1, "count": None}
 STACKED_AXES = {"batches": 1, "count": None}
@@ -177,11 +167,12 @@ def _tables(
     """Yield the examples on the devices with a table of indices, int32 [per_call, B], for each call."""
     feed, seed = experiment.strategy.feed, experiment.settings.seed
     axes = {name: RESIDENT_AXES[name] for name in ("rows", "count")}
-    arrays = feed(memory.arrays, None)
+    arrays, size = feed(memory.arrays, None), len(jax.tree.leaves(memory.arrays)[0])
     for start, stop in calls:
         rows = [memory.rows(seed, step) for step in range(start, stop)]
         table = np.empty((per_call, *rows[0].shape), rows[0].dtype)
         np.stack(rows, out=table[: len(rows)])  # the rest is never read
+        check_range(table[: len(rows)], size, start, experiment.plugins["data"].title)
         yield {"arrays": arrays, **feed({"rows": table, "count": np.int32(stop - start)}, axes)}
 
 

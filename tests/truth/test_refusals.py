@@ -155,8 +155,8 @@ def stream(bad: int = 0, bad_eval: bool = False):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("data.bad=4", ["data, step 4, example 3 (index 2)", "found the target 7", "from 0 to 1"]),
-        ("data.bad_eval=true", ["data, split 'test', batch 2, example 3 (index 2)", "found the target -1"]),
+        ("data.bad=4", ["(acme 1.0): step 4, example 3 (index 2)", "found the target 7", "from 0 to 1"]),
+        ("data.bad_eval=true", ["(acme 1.0): split 'test', batch 2, example 3 (index 2)", "found the target -1"]),
     ],
 )
 def test_a_stream_is_refused_at_the_step_that_it_spoils(tmp_path, install, fault, words, cut):
