@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from framework.output import open_closed
 from framework.runs.signals import leave_when_asked
 from framework.startup import seldom_collected
 
 
 def main() -> None:
     """The command line; signals are heeded from here on, since the imports that follow take a second."""
+    open_closed()
     leave_when_asked()
     with seldom_collected():
         from framework.commands import cli

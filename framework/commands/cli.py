@@ -13,6 +13,7 @@ from framework.commands import verbs
 from framework.commands.help import start, versions
 from framework.config.overrides import is_word
 from framework.errors import exit_code_of, line_of
+from framework.output import surviving
 
 SIGPIPE = 141
 """Exit code of a program whose reader went away, as shells give it: 128 + 13."""
@@ -23,11 +24,11 @@ STDOUT = 1
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code: 0 done, 1 internal, 2 usage, 3 plugin, 4 data, 5 storage, 6 numerical,
-    7 peer, 8 different, 130 or 143 after a signal.
+    7 peer, 8 different, 129, 130 or 143 after a signal.
     """
     words = list(sys.argv[1:] if words is None else words)
     with_traceback = "--traceback" in words
-    with _quiet_pipe():
+    with surviving("stderr"), _quiet_pipe():
         try:
             code = dispatch([word for word in words if word != "--traceback"])
         except (Exception, KeyboardInterrupt) as error:

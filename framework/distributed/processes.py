@@ -130,7 +130,8 @@ _leaving = threading.Lock()
 def leave(message: str) -> NoReturn:
     """End this process from any thread, with the one line of a PeerError: its main thread may never come back."""
     if _leaving.acquire(blocking=False):
-        os.write(2, f"error[{PeerError.kind}]: {_line(message)}\n".encode())
+        with contextlib.suppress(OSError):  # nobody reads it
+            os.write(2, f"error[{PeerError.kind}]: {_line(message)}\n".encode())
     else:
         time.sleep(FAREWELL)  # another thread has told the reason, and is about to leave
     os._exit(PeerError.exit_code)

@@ -11,6 +11,7 @@ from pathlib import Path
 from framework.config.secrets import masked
 from framework.distributed import processes
 from framework.errors import writing
+from framework.output import failures, surviving
 
 LOGGER = logging.getLogger("framework")
 
@@ -19,9 +20,9 @@ LOGGER = logging.getLogger("framework")
 def console() -> Iterator[None]:
     """Show the framework's log as plain lines on stderr inside the context, and leave logging as it was.
 
-    Of several processes, only process 0 shows more than errors.
+    Of several processes, only process 0 shows more than errors. Output that cannot be written is no error there.
     """
-    with _handling(_Console(), logging.Formatter("%(message)s")):
+    with surviving("stdout", "stderr"), _handling(_Console(), logging.Formatter("%(message)s")):
         level = LOGGER.level
         LOGGER.setLevel(logging.INFO if processes.index() == 0 else logging.ERROR)
         try:
@@ -40,6 +41,8 @@ def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
     with writing(directory / "run.log"):
         handler = _LogFile(directory / "run.log")
     with _handling(handler, _Masking(line, hidden)):
+        for failure in failures():  # which came before there was a run.log
+            LOGGER.warning(failure)
         yield
 
 

@@ -1,4 +1,4 @@
-"""Signals: SIGTERM, SIGINT and SLURM's SIGUSR2 ask a run to stop in good order; a second one stops it at once."""
+"""Signals: SIGTERM, SIGINT, SIGHUP and SLURM's SIGUSR2 ask a run to stop in good order; a second stops it at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 NAMES = {number.name: number for number in CAUGHT}
 
 
@@ -18,12 +18,18 @@ def leave_when_asked() -> None:
 
     def leave(number: int, _: object) -> None:
         line = f"error[interrupted]: {signal.Signals(number).name} while no step was being made; nothing was lost.\n"
-        os.write(2, line.encode())
+        with suppress(OSError):  # nobody reads it
+            os.write(2, line.encode())
         os._exit(exit_code(signal.Signals(number)))
 
-    for number in CAUGHT:
+    for number in _heeded():
         signal.signal(number, leave)
     atexit.register(_ignore)
+
+
+def _heeded() -> list[signal.Signals]:
+    """Return the signals to catch: all but a SIGHUP that `nohup` has switched off."""
+    return [each for each in CAUGHT if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
 
 def _ignore() -> None:
@@ -46,7 +52,7 @@ def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
     seen: list[signal.Signals] = []
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in CAUGHT}
+    handlers = {number: signal.signal(number, lambda *_: None) for number in _heeded()}
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading, seen), daemon=True).start()
     try:
@@ -69,5 +75,5 @@ def _watch(reading: int, seen: list[signal.Signals]) -> None:
 
 
 def exit_code(number: signal.Signals) -> int:
-    """Return 130 after SIGINT; 143 after SIGTERM, and after the SIGUSR2 by which SLURM announces it."""
-    return 130 if number == signal.SIGINT else 143
+    """Return 130 after SIGINT, 129 after SIGHUP, 143 after SIGTERM and the SIGUSR2 by which SLURM announces it."""
+    return {signal.SIGINT: 130, signal.SIGHUP: 129}.get(number, 143)

@@ -212,7 +212,10 @@ def test_what_is_kept(tmp_path, options, kept):
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == kept
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR2, 143)])
+SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR2, 143)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_during_the_imports_is_one_line(tmp_path, number, code):
     # The second process says when it is about to import the command line.
     script = (
@@ -251,7 +254,7 @@ def start(folder, *overrides):
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR2, 143)])
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_saves_and_stops(tmp_path, number, code):
     process = start(tmp_path / "run")
     process.send_signal(number)
