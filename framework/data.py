@@ -33,8 +33,9 @@ class DataPipeline(ABC):
       steps_per_epoch: training batches in one pass over the training split.
       splits: names that `eval` takes, the one for evaluation during training first.
       source: where the data came from, in words, for the run record.
-      facts: what the user of a trained model must know, such as an alphabet, as a mapping that JSON can hold. It is
-        kept in the run record and is `framework.load(RUN).facts`.
+      facts: what the user of a trained model must know, such as "classes" or an alphabet, as a mapping that JSON can
+        hold. It is kept in the run record and is `framework.load(RUN).facts`. "preprocess" names the preprocessor and
+        its options, {"name": …, option: …}, that `framework.load(RUN).preprocess` builds.
     """
 
     spec: Batch

@@ -54,6 +54,7 @@ _ROWS = (
     Kind("optimizers", "optimizer", "optimizer", annotation="optax:GradientTransformation", lift=_as_optimizer),
     Kind("schedules", "schedule", "schedule", annotation="framework.api:Schedule", calls=("(step)",)),
     Kind("data", "data pipeline", "data", attributes=_PIPELINE, calls=("train(seed, start)", "eval(split)")),
+    Kind("preprocessors", "preprocessor", calls=("(raw)",)),
     Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(key, batch)",)),
     Kind("strategies", "strategy", "strategy", attributes=("devices",), calls=_STRATEGY),
     Kind("callbacks", "callback", "callbacks", True, base="framework.api:Callback", calls=_CALLBACK),

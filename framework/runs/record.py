@@ -27,7 +27,7 @@ from framework.config.secrets import masked, masked_words
 from framework.contracts import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
-from framework.errors import StorageError, writing
+from framework.errors import PluginError, StorageError, writing
 from framework.experiment import Experiment
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
@@ -49,6 +49,7 @@ class RunRecord:
       id: that the checkpoints of the run carry, so that those of another run are never taken for its own.
       facts: of the data, as a model needs them to be used, such as an alphabet.
       inputs: shapes of the model's inputs, with -1 for the batch.
+      input_dtypes: names of their dtypes; an older record has none.
       members: values, and at the end outcomes, of each member that the run trains side by side.
       plugins: distribution of each component, by config key.
       versions: of the packages that the run began with.
@@ -70,6 +71,7 @@ class RunRecord:
     facts: dict[str, Any] = field(default_factory=dict)
     total_steps: int = 0
     inputs: object = None
+    input_dtypes: object = None
     members: list[Any] | None = None
     plugins: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
@@ -123,6 +125,7 @@ def _is_a(value: object, kind: Any) -> bool:
 
 def new_record(experiment: Experiment, directory: Path, name: str, hidden: frozenset[str]) -> RunRecord:
     """Return the record of a run that begins."""
+    spec = experiment.data.spec["inputs"]
     return RunRecord(
         config=experiment.config,
         directory=directory,
@@ -134,7 +137,8 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
         data=experiment.data.source,
         facts=data_facts(experiment),
         total_steps=experiment.total_steps,
-        inputs=jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], experiment.data.spec["inputs"]),
+        inputs=jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], spec),
+        input_dtypes=jax.tree.map(lambda leaf: str(leaf.dtype), spec),
         members=None if experiment.members is None else members.rows(experiment.members),
         plugins={
             key: {name: getattr(plugin, name) for name in PROVENANCE} for key, plugin in experiment.plugins.items()
@@ -167,8 +171,17 @@ def _git_commit() -> str | None:
 
 
 def data_facts(experiment: Experiment) -> dict[str, Any]:
-    """Return facts of the data that a model needs to be used, such as an alphabet."""
-    return dict(experiment.data.facts)
+    """Return facts of the data that a model needs to be used, such as an alphabet, as JSON holds them.
+
+    Raises: PluginError if JSON cannot.
+    """
+    try:
+        return json.loads(json.dumps(dict(experiment.data.facts), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        owner = experiment.plugins["data"].title
+        raise PluginError(
+            f"{owner} has facts that JSON cannot hold: {error}; take plain values.", key="data"
+        ) from error
 
 
 def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, state: TrainState | None) -> Run:

@@ -26,6 +26,7 @@ from framework.runs import folder, logs, signals
 from framework.runs import resume as resuming
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.folder import check_place
+from framework.runs.inputs import Expected
 from framework.runs.lifecycle import train
 from framework.runs.record import RunRecord, data_facts, new_record, read_record, summarise, write_config
 from framework.runs.trained_model import Trained
@@ -182,7 +183,7 @@ def _result(experiment: Experiment, record: RunRecord, state: TrainState) -> Res
     if experiment.members is not None:
         config = members.recorded(config, members.rows(experiment.members)[0])
         params, model_state = members.part_of((params, model_state), 0)
-    inputs = jax.tree.map(lambda leaf: (-1, *leaf.shape[1:]), experiment.data.spec["inputs"])
+    inputs = jax.tree.map(lambda leaf: Expected((-1, *leaf.shape[1:]), str(leaf.dtype)), experiment.data.spec["inputs"])
     facts, directory = data_facts(experiment), record.directory
     model = Trained(experiment.model, params, model_state, config, facts, inputs, directory)
     return Result(record.metrics or {}, state, model, directory, record.name, record.status)

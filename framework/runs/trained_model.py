@@ -15,9 +15,10 @@ from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import steps
 from framework.config import policy
 from framework.ensembles import members
-from framework.errors import StorageError
+from framework.errors import ConfigError, FrameworkError, PluginError, StorageError
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
+from framework.runs.inputs import checked_inputs, described, expected_inputs
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord, read_record
 from framework.tasks.ema import from_checkpoint, in_checkpoint
@@ -28,15 +29,16 @@ from framework.tasks.supervised import predictor
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trained:
-    """A trained model. Calling it maps inputs [B, ...] to outputs.
+    """A trained model. Calling it maps inputs [B, ...] to outputs; `preprocess` makes them from raw inputs.
 
     Attributes:
       model: the pair of pure functions.
       params: its parameters.
       model_state: its state, such as running averages.
       config: of the run, resolved.
-      facts: of its data, as users of the model need them, such as which characters integers stand for.
-      inputs: shapes of its inputs, with -1 for the batch.
+      facts: of its data, as users of the model need them, such as its preprocessor, the names of its classes, or which
+        characters integers stand for.
+      inputs: shape and dtype of each leaf of its inputs.
       directory: the run folder.
     """
 
@@ -45,26 +47,56 @@ class Trained:
     model_state: PyTree
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
-    inputs: Shape
+    inputs: PyTree
     directory: Path
 
+    def __call__(self, inputs: PyTree) -> PyTree:
+        """Apply the model in evaluation mode; compiled once for each size of the batch.
+
+        Raises: ConfigError if inputs have another shape or dtype than in training, such as bytes for floats.
+        """
+        return self._predict(self._checked(inputs))
+
+    def preprocess(self, raw: Any) -> PyTree:
+        """Turn raw inputs, such as images of bytes, texts or rows of a table, into inputs, just as training did.
+
+        `framework plugins preprocessors NAME` says what `facts["preprocess"]["name"]` takes.
+
+        Raises: ConfigError if the run names no preprocessor, or raw inputs are not what it takes; PluginError if it is
+          not installed, or fails.
+        """
+        if not isinstance(self.facts.get("preprocess"), Mapping):
+            source = self.config.get("data", {}).get("name")
+            raise ConfigError(
+                f"the data '{source}' name no preprocessor; give the model {described(self.inputs)} itself."
+            )
+        title, preprocess = self._preprocessor
+        try:
+            inputs = preprocess(raw)
+        except FrameworkError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{title} failed on raw inputs: {type(error).__name__}: {error}") from error
+        return self._checked(inputs)
+
     @cached_property
-    def predict(self) -> Callable[[PyTree], PyTree]:
-        """The model in evaluation mode as a compiled function of inputs [B, ...]."""
+    def _predict(self) -> Callable[[PyTree], PyTree]:
         return predictor(self.model, self.params, self.model_state)
 
-    def __call__(self, inputs: PyTree) -> PyTree:
-        """Apply the model in evaluation mode; compiled once for each shape of inputs."""
-        return self.predict(inputs)
+    @cached_property
+    def _preprocessor(self) -> tuple[str, Callable[[Any], PyTree]]:
+        builder, key = Builder(discover()), "facts.preprocess"
+        built = builder.named("preprocessors", self.facts["preprocess"], key)
+        return builder.used[key].title, built
+
+    def _checked(self, inputs: PyTree) -> PyTree:
+        named = isinstance(self.facts.get("preprocess"), Mapping)
+        return checked_inputs(inputs, self.inputs, "; model.preprocess(raw) makes them of raw inputs" if named else "")
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        shapes = jax.tree.map(_words, self.inputs, is_leaf=lambda node: isinstance(node, tuple))
-        return f"Trained({self.config['model']['name']}: inputs {shapes}, {size:,} parameters, {self.directory})"
-
-
-def _words(shape: tuple[int, ...]) -> str:
-    return f"[{', '.join(['B', *map(str, shape[1:])])}]"
+        name, inputs = self.config["model"]["name"], described(self.inputs)
+        return f"Trained({name}: inputs {inputs}, {size:,} parameters, {self.directory})"
 
 
 def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
@@ -90,8 +122,9 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
     config = members.recorded(record.config, rows[member]) if rows else record.config
     built: Model = Builder(discover()).named("models", config["model"], "model")
     model = in_precision(built, config.get("precision", "float32"))
-    inputs = jax.tree.map(tuple, record.inputs, is_leaf=lambda node: isinstance(node, list))
-    found = _read(record, saved, _like(model, inputs, record))
+    inputs = expected_inputs(record.inputs, record.input_dtypes)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, inputs)
+    found = _read(record, saved, _like(model, shapes, record))
     found = members.part_of(found, member) if rows else found
     return Trained(model, from_checkpoint(found), found["model_state"], config, record.facts, inputs, directory)
 

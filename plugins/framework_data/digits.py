@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from framework.api import Batch
 from framework.errors import ConfigError
+from framework_data.images import byte_images
 from framework_data.pipeline import InMemoryPipeline, hold_out
 
 MEAN, STD = 0.3053, 0.3761  # of the pixels, scaled to [0, 1]
 TEST_PER_CLASS = 30
+SIDE, LARGEST = 8, 16  # of an image as it is stored, and of its pixels
+DIGITS = tuple("0123456789")
 SOURCE = "the 1,797 handwritten digits that ship with the package (UCI, E. Alpaydin and C. Kaynak, CC BY 4.0)"
 
 
@@ -41,7 +46,45 @@ def digits(
     """
     train, test, source = load_digits(size, normalize)
     train, evals = hold_out(train, test, validation, train_limit)
-    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, source)
+    pipeline = InMemoryPipeline(train, evals, batch_size, eval_batch_size, source)
+    pipeline.facts = digit_facts(size, normalize)
+    return pipeline
+
+
+def digit_facts(size: int, normalize: bool) -> dict[str, Any]:
+    """Return the facts of a pipeline of digits: how its inputs are made of 8×8 images, and the names of its classes."""
+    mean, std = (MEAN, STD) if normalize else (0.0, 1.0)
+    return {
+        "preprocess": {"name": "digit_images", "size": size, "mean": mean, "std": std},
+        "classes": list(DIGITS),
+    }
+
+
+def digit_images(size: int = 28, mean: float = 0.0, std: float = 1.0) -> Callable[[Any], np.ndarray]:
+    """Turn UCI's digits, uint8 [B, 8, 8] from 0 to 16, into float32 [B, size, size, 1], as in training.
+
+    Args:
+      size: height and width to which the images are resized.
+      mean: of the training pixels, scaled to [0, 1]; it is subtracted.
+      std: standard deviation of the same, by which the difference is divided.
+
+    Raises: ConfigError, when called, for images of another dtype or shape, or of pixels above 16.
+    """
+
+    def preprocess(raw: Any) -> np.ndarray:
+        images = byte_images(raw, (SIDE, SIDE, 1))[..., 0]
+        if images.max(initial=0) > LARGEST:
+            found = f"expected raw digits with pixels from 0 to {LARGEST}, found {images.max()}"
+            raise ConfigError(f"{found}; divide bytes up to 255 by {256 // LARGEST} first: raw // {256 // LARGEST}.")
+        return normalized(images, size, mean, std)[..., None]
+
+    return preprocess
+
+
+def normalized(images: np.ndarray, size: int, mean: float, std: float) -> np.ndarray:
+    """Resize images [N, 8, 8] from 0 to 16 to float32 [N, size, size], shifted and scaled by mean and std."""
+    pixels = resize(images.astype(np.float32) / np.float32(LARGEST), size)
+    return pixels if (mean, std) == (0.0, 1.0) else (pixels - np.float32(mean)) / np.float32(std)
 
 
 def load_digits(size: int, normalize: bool) -> tuple[Batch, Batch, str]:
@@ -53,9 +96,7 @@ def load_digits(size: int, normalize: bool) -> tuple[Batch, Batch, str]:
         raise ConfigError(f"size is {size}, expected at least 1; 8 keeps the images as they are.")
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
         images, labels = file["images"], file["labels"].astype(np.int32)
-    pixels = resize(images.astype(np.float32) / np.float32(16), size)
-    if normalize:
-        pixels = (pixels - np.float32(MEAN)) / np.float32(STD)
+    pixels = normalized(images, size, *((MEAN, STD) if normalize else (0.0, 1.0)))
     test = spread_rows(labels)
     train = np.setdiff1d(np.arange(len(labels)), test)
     train, test = ({"inputs": pixels[rows][..., None], "targets": labels[rows]} for rows in (train, test))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from framework.api import Batch, aligned
-from framework.errors import DataError
+from framework.errors import ConfigError, DataError
 from framework_data.download import UnavailableError, download
 from framework_data.idx import IdxFile, read_idx
 
@@ -27,6 +28,7 @@ class ImageSet(NamedTuple):
       folders: folders in which packages of an operating system put it.
       mean: mean of the training pixels, scaled to [0, 1].
       std: standard deviation of the same.
+      classes: names of the classes 0, 1, ….
     """
 
     name: str
@@ -36,6 +38,7 @@ class ImageSet(NamedTuple):
     folders: tuple[str, ...]
     mean: float
     std: float
+    classes: tuple[str, ...] = ()
 
 
 class Images(NamedTuple):
@@ -47,6 +50,7 @@ class Images(NamedTuple):
       source: origin of the data, in words.
       ready: waits until all is read. Raises: DataError if a file is damaged.
       scale: converts the inputs of a batch to float32.
+      facts: for users of a trained model: its preprocessor and the names of the classes.
     """
 
     train: Batch
@@ -54,6 +58,7 @@ class Images(NamedTuple):
     source: str
     ready: Callable[[], None] = lambda: None
     scale: Callable[[Batch], Batch] = lambda batch: batch
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 def load_images(images: ImageSet, root: str | None, normalize: bool) -> Images:
@@ -70,13 +75,13 @@ def load_images(images: ImageSet, root: str | None, normalize: bool) -> Images:
     """
     folder = locate(images, root)
     mean, std = (images.mean, images.std) if normalize else (0.0, 1.0)
+    shape = (*images.files[0].shape[1:], 1)
 
     def read(file: IdxFile, out: np.ndarray) -> None:
         out[...] = read_idx(find(folder, file) or folder / file.name, file).reshape(out.shape)
 
     def scale(batch: Batch) -> Batch:
-        pixels = batch["inputs"].astype(np.float32)
-        return {**batch, "inputs": pixels * np.float32(1 / (255 * std)) - np.float32(mean / std)}
+        return {**batch, "inputs": scaled(batch["inputs"], mean, std)}
 
     arrays = [_empty(file) for file in images.files]
     # zlib, sha256 and NumPy release the interpreter lock, so that the rest of a run is built meanwhile.
@@ -90,7 +95,55 @@ def load_images(images: ImageSet, root: str | None, normalize: bool) -> Images:
 
     train, test = ({"inputs": inputs, "targets": targets} for inputs, targets in (arrays[:2], arrays[2:]))
     counts = " + ".join(f"{len(split['targets']):,}" for split in (train, test))
-    return Images(train, test, f"{images.title}, {counts} images in {folder}", ready, scale)
+    facts = {
+        "preprocess": {"name": "pixels", "shape": list(shape), "mean": mean, "std": std},
+        "classes": list(images.classes),
+    }
+    return Images(train, test, f"{images.title}, {counts} images in {folder}", ready, scale, facts)
+
+
+def pixels(shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0) -> Callable[[Any], np.ndarray]:
+    """Turn images of bytes, uint8 [B, H, W] or [B, H, W, C] from 0 to 255, into float32 [B, H, W, C], as in training.
+
+    Args:
+      shape: [H, W, C] of an image.
+      mean: of the training pixels, scaled to [0, 1]; it is subtracted.
+      std: standard deviation of the same, by which the difference is divided.
+
+    Raises: ConfigError, when called, for images of another dtype or shape.
+    """
+
+    def preprocess(raw: Any) -> np.ndarray:
+        return scaled(byte_images(raw, shape), mean, std)
+
+    return preprocess
+
+
+def scaled(images: Any, mean: float, std: float) -> Any:
+    """Convert bytes from 0 to 255 to float32: scaled to [0, 1], then shifted and scaled by mean and std."""
+    return images.astype(np.float32) * np.float32(1 / (255 * std)) - np.float32(mean / std)
+
+
+def byte_images(raw: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return images as uint8 [B, H, W, C]; the axis of a single channel may be missing.
+
+    Args:
+      raw: the images.
+      shape: [H, W, C] of an image.
+
+    Raises: ConfigError if they are of another dtype or shape.
+    """
+    images = np.asarray(raw)
+    expected = ", ".join(["B", *map(str, shape)])
+    if images.dtype != np.uint8:
+        text = f"expected raw images as uint8 [{expected}] from 0 to 255, found {images.dtype} {list(images.shape)}"
+        raise ConfigError(f"{text}; give what is normalised already to the model itself.")
+    if images.ndim == len(shape) and shape[-1] == 1:
+        images = images[..., None]
+    if images.ndim != len(shape) + 1 or images.shape[1:] != shape:
+        hint = "; add the axis of the batch: raw[None]" if np.shape(raw) in (shape, shape[:-1]) else ""
+        raise ConfigError(f"expected raw images [{expected}], found {list(np.shape(raw))}{hint}.")
+    return images
 
 
 def _empty(file: IdxFile) -> np.ndarray:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-from framework_data.digits import load_digits
+from framework_data.digits import DIGITS, digit_facts, load_digits
 from framework_data.download import UnavailableError
 from framework_data.idx import IdxFile
 from framework_data.images import Images, ImageSet, load_images
 from framework_data.pipeline import InMemoryPipeline, hold_out
+
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def _files(train_images: str, train_labels: str, test_images: str, test_labels: str) -> tuple[IdxFile, ...]:
@@ -34,6 +36,7 @@ MNIST = ImageSet(
     folders=(),
     mean=0.1307,
     std=0.3081,
+    classes=DIGITS,
 )
 
 FASHION_MNIST = ImageSet(
@@ -52,6 +55,7 @@ FASHION_MNIST = ImageSet(
     folders=("/usr/share/datasets/fashion-mnist",),  # Debian's package dataset-fashion-mnist
     mean=0.2860,
     std=0.3530,
+    classes=CLOTHES,
 )
 
 
@@ -90,10 +94,9 @@ def mnist(
         if offline == "error":
             raise
         train, test, source = load_digits(28, normalize)
-        images = Images(train, test, f"{source}, in place of MNIST")
+        images = Images(train, test, f"{source}, in place of MNIST", facts=digit_facts(28, normalize))
         logging.getLogger("framework").warning("%s Going on with %s.", reason, images.source)
-    train, evals = hold_out(images.train, images.test, validation, train_limit)
-    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, images.source, images.ready, images.scale)
+    return _pipeline(images, validation, train_limit, batch_size, eval_batch_size)
 
 
 def fashion_mnist(
@@ -124,5 +127,14 @@ def fashion_mnist(
     Reference: H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST: a Novel Image Dataset, 2017, arXiv:1708.07747.
     """
     images = load_images(FASHION_MNIST, root, normalize)
+    return _pipeline(images, validation, train_limit, batch_size, eval_batch_size)
+
+
+def _pipeline(
+    images: Images, validation: int | float, train_limit: int | None, batch_size: int, eval_batch_size: int
+) -> InMemoryPipeline:
     train, evals = hold_out(images.train, images.test, validation, train_limit)
-    return InMemoryPipeline(train, evals, batch_size, eval_batch_size, images.source, images.ready, images.scale)
+    source, ready, scale = images.source, images.ready, images.scale
+    pipeline = InMemoryPipeline(train, evals, batch_size, eval_batch_size, source, ready, scale)
+    pipeline.facts = images.facts
+    return pipeline

@@ -32,6 +32,7 @@ class InMemoryPipeline(InMemory):
       steps_per_epoch: full batches in the training split.
       splits: names that `eval` takes.
       source: where the data came from, in words.
+      facts: for users of a trained model; a factory sets them.
       ready: waits for what is still being read, and raises DataError if it is damaged.
       where: by split, the file and row of an example in words, for messages; by default they are numbered.
     """

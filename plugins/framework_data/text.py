@@ -6,7 +6,7 @@ import copy
 import gzip
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class TextPipeline(DataPipeline):
       steps_per_epoch: batches that hold as many characters as the training part.
       splits: "validation" alone.
       source: origin of the text, in words.
-      facts: "characters", a text whose character i is that of integer i.
+      facts: "characters", a text whose character i is that of integer i, and the preprocessor.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ class TextPipeline(DataPipeline):
         self.steps_per_epoch = max(1, len(train) // (self._batch_size * block))
         self.splits = ("validation",)
         self.source = f"{source}, {len(characters) - 1} different characters"
-        self.facts: Mapping[str, Any] = {"characters": characters}
+        recipe = {"name": "characters", "characters": characters}
+        self.facts: Mapping[str, Any] = {"characters": characters, "preprocess": recipe}
         # Views: a window costs nothing before it is taken.
         self._windows = np.lib.stride_tricks.sliding_window_view(train, block + 1)
         self._held = np.lib.stride_tricks.sliding_window_view(held, block + 1)[::block]
@@ -120,6 +121,29 @@ class TextPipeline(DataPipeline):
         part = copy.copy(self)
         part._share = share
         return part
+
+
+def characters(characters: str) -> Callable[[str | Sequence[str]], np.ndarray]:
+    """Turn texts of one length, [B], or a single text, into the integers of their characters: int32 [B, length].
+
+    As in training, a character outside the vocabulary becomes 0; lines must end in "\\n", as they do there.
+
+    Args:
+      characters: the vocabulary, a text whose character i is that of integer i.
+
+    Raises: ConfigError, when called, for anything but texts of one length.
+    """
+
+    def preprocess(raw: str | Sequence[str]) -> np.ndarray:
+        texts = [raw] if isinstance(raw, str) else list(raw)
+        if not texts or not all(isinstance(each, str) for each in texts):
+            found = sorted({type(each).__name__ for each in texts})
+            raise ConfigError(f"expected a text or several, found {', '.join(found) or 'none'}.")
+        if len(lengths := {len(each) for each in texts}) > 1:
+            raise ConfigError(f"expected texts of one length, found {min(lengths)} to {max(lengths)} characters.")
+        return np.stack([encode(each, characters) for each in texts]).astype(np.int32)
+
+    return preprocess
 
 
 def read(path: str | None) -> tuple[str, str]:

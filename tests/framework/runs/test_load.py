@@ -64,11 +64,11 @@ def test_without_a_sound_checkpoint_the_newest_one_is_named(folder):
 def test_a_result_and_a_model_say_what_they_are_in_one_line(saved):
     model = framework.load(saved.directory)
     assert repr(saved.model) == repr(model)
-    assert repr(model) == f"Trained(mlp: inputs [B, 6], 146 parameters, {saved.directory})"
+    assert repr(model) == f"Trained(mlp: inputs float32 [B, 6], 146 parameters, {saved.directory})"
     accuracy, loss = (f"eval/{name} {saved.metrics[f'eval/{name}']:.4g}" for name in ("accuracy", "loss"))
     assert repr(saved) == f"Result(default: done at step 6, {accuracy}, {loss}, {saved.directory})"
     public = {name for name in dir(model) if not name.startswith("_")}
-    assert public == {"model", "params", "model_state", "config", "facts", "inputs", "directory", "predict"}
+    assert public == {"model", "params", "model_state", "config", "facts", "inputs", "directory", "preprocess"}
 
 
 def test_a_run_that_is_shortened_to_where_it_stands_is_evaluated_there(tmp_path):
