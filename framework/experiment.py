@@ -25,7 +25,7 @@ from framework.api import (
 )
 from framework.batches import CheckedBatches, check_examples, check_pipeline
 from framework.config.compose import Config
-from framework.config.resolve import Settings, tagged
+from framework.config.resolve import Settings, as_written, changed, resolved, tagged
 from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
@@ -53,6 +53,7 @@ class Experiment(NamedTuple):
     """Everything a run needs, built and checked."""
 
     config: dict[str, Any]  # resolved
+    source: dict[str, Any]  # the same as it was written, with interpolations
     settings: Settings
     model: Model
     task: Task
@@ -67,6 +68,11 @@ class Experiment(NamedTuple):
     shapes: TrainState  # of jax.ShapeDtypeStruct
     parameters: tuple[Parameter, ...]
     plugins: Mapping[str, Plugin]  # by config key
+
+    def config_for(self, steps: int) -> dict[str, Any]:
+        """Return the resolved config of a run of so many steps that is alike otherwise."""
+        source = changed(self.source, {"train.steps": steps})
+        return resolved(source) if self.members is None else recordable(source, values_of(self.members, 0))
 
     @property
     def batch_size(self) -> int:
@@ -89,12 +95,13 @@ def build(config: Config, registry: Registry) -> Experiment:
     settings, builder = config.settings, Builder(registry)
     data, data_seconds = clocked(lambda: _build_data(builder, config.values))
     total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
+    written = as_written(_recordable(config.source), _recordable(config.values))
     config = config.with_values({"train.steps": total})
-    source, resolved = _recordable(config.source), _recordable(config.values)
-    strategy = _build_strategy(builder, data, resolved)
+    source, values = _recordable(config.source), _recordable(config.values)
+    strategy = _build_strategy(builder, data, values)
     members = members_of(strategy, settings.seed)
-    model, task = _build_task(builder, _of_first(source, resolved, members), settings)
-    _check_batches(strategy, data, resolved["data"], settings.train.accumulate)
+    model, task = _build_task(builder, _of_first(source, values, members), settings)
+    _check_batches(strategy, data, values["data"], settings.train.accumulate)
     check = task.check
     task, init = traced_once(task, data)
     shapes = check_shapes(task, init, data, model)
@@ -103,14 +110,15 @@ def build(config: Config, registry: Registry) -> Experiment:
     if members is not None:
         make = _maker(source, settings, registry, members)
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
-    callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(resolved, "callbacks"))
+    callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(values, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
     is_told = check_examples(data, check)
     held = _leading(data) if strategy.share is None else len(strategy.share.rows(_leading(data)))
     unchecked = None if is_told or members is not None else check
     batches = CheckedBatches(batches, data, builder.used["data"].title, held, unchecked)
     return Experiment(
-        config=resolved if members is None else recordable(source, values_of(members, 0)),
+        config=values if members is None else recordable(source, values_of(members, 0)),
+        source=written,
         settings=settings,
         model=model,
         task=task,
@@ -227,8 +235,8 @@ def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, A
     return strategy
 
 
-def _of_first(source: Mapping[str, Any], resolved: dict[str, Any], members: Members | None) -> dict[str, Any]:
-    return resolved if members is None else with_values(source, values_of(members, 0))
+def _of_first(source: Mapping[str, Any], values: dict[str, Any], members: Members | None) -> dict[str, Any]:
+    return values if members is None else with_values(source, values_of(members, 0))
 
 
 def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str, Any], accumulate: int) -> None:

@@ -86,5 +86,5 @@ def config_of(words: list[str], config_dir: str | None = None) -> Config:
     from framework.config.compose import compose, recorded  # Hydra, for which help does not wait
 
     if words and is_word(words[0]):
-        return recorded(words[0], words[1:])
+        return recorded(words[0], words[1:], config_dir)
     return compose(words, config_dir)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 
 from framework.config import policy, search_path, secrets
 from framework.config.origins import Origins
 from framework.config.overrides import rewrite
-from framework.config.resolve import Settings, changed, extended, resolved, settings_of
+from framework.config.resolve import Settings, changed, extended, naming_holders, resolved, settings_of
 from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError
+from framework.keys import flat
+from framework.registry.kinds import GROUPS
+
+CHOOSABLE = (*GROUPS, "debug")
+"""Groups of files that can be chosen again for a recorded run."""
+
+FOLLOWED = ("optimizer.learning_rate", "train.steps")
+"""Keys that files of schedules interpolate."""
 
 
 class Config(NamedTuple):
@@ -28,7 +38,7 @@ class Config(NamedTuple):
       settings: the core's own sections.
       secrets: texts that are kept off the disk.
       name: of the experiment.
-      origins: where its keys were set, for errors: `with config.origins.locating(): …`.
+      origins: where its keys were set.
     """
 
     source: dict[str, Any]
@@ -37,6 +47,12 @@ class Config(NamedTuple):
     secrets: frozenset[str]
     name: str
     origins: Origins
+
+    @contextmanager
+    def locating(self) -> Iterator[None]:
+        """Name in errors the key that holds an interpolated value, and add where that was set."""
+        with self.origins.locating(), naming_holders(self.source):
+            yield
 
     def with_values(self, values: Mapping[str, Any]) -> Config:
         """Set keys of the source, such as `{"train.steps": 100}`, and resolve it again.
@@ -58,27 +74,23 @@ def compose(words: Sequence[str] = (), config_dir: str | Path | None = None) -> 
     overrides = rewrite(words)
     origins = Origins({}, tuple(overrides))
     with origins.locating():
-        if config_dir is not None:
-            folder = Path(config_dir).expanduser().resolve()
-            if not folder.is_dir():
-                raise ConfigError(f"{folder} is no folder.", key="config_dir")
-            overrides = [*overrides, f"hydra.searchpath=['file://{folder}']"]
-        with (
-            search_path.session(origins.files),
-            hydra.initialize_config_module("framework_conf", version_base="1.3"),
-        ):
-            policy.check_words(origins.words)
-            composed = hydra.compose("config", overrides, return_hydra_config=True)
-            experiment = composed.hydra.runtime.choices.get("experiment") or "default"
-            config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-        return _config(extended(config), re.sub(r"[^\w.-]", "_", str(experiment)).lstrip("."), origins)
+        config, experiment = _composed(overrides, config_dir, origins.files)
+        return _config(extended(config), re.sub(r"[^\w.-]", "_", experiment).lstrip("."), origins)
 
 
-def recorded(run_folder: str | Path, words: Sequence[str] = ()) -> Config:
-    """Read the config of a run folder, and apply overrides of single values; its groups can't be chosen again.
+def recorded(run_folder: str | Path, words: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
+    """Read the config of a run folder as it was written, and resolve it with overrides.
+
+    A choice such as `optimizer=sgd` puts the file of that name in the place of the recorded section; values come after
+    all choices.
+
+    Args:
+      run_folder: holds `config.yaml`, in which interpolations are kept. Older ones have numbers in their place.
+      words: overrides.
+      config_dir: a folder of configs of one's own, for choices.
 
     Raises: ConfigError if there is no readable `config.yaml`, it held secrets that the words don't give, or a word is
-      no override of a single value.
+      no override of a recorded config.
     """
     path, overrides = Path(run_folder) / "config.yaml", rewrite(words)
     origins = Origins({"config": (path, "")}, tuple(overrides))
@@ -91,17 +103,95 @@ def recorded(run_folder: str | Path, words: Sequence[str] = ()) -> Config:
             policy.check_content(content)
             config = OmegaConf.create(content)
             OmegaConf.update(config, "run.dir", None, force_add=True)  # it is taken; an override may name another
-            for override in OverridesParser.create().parse_overrides(overrides):
-                if override.is_delete() or override.is_sweep_override() or "/" in override.key_or_group:
-                    raise ConfigError("a recorded config takes key=value only.", key=str(override.input_line))
-                OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+            parsed = OverridesParser.create().parse_overrides(overrides)
+            chosen = [override for override in parsed if _is_choice(override)]
+            if chosen:
+                _choose(config, chosen, config_dir, origins)
+            values = [override for override in parsed if override not in chosen]
+            _check_followed(config, values)
+            for override in values:
+                _apply(config, override)
         found = _config(extended(config), path.resolve().parent.parent.name, origins)
         secrets.check_unmasked(found.values)
         return found
 
 
+def _composed(
+    overrides: Sequence[str], config_dir: str | Path | None, read: search_path.Read
+) -> tuple[DictConfig, str]:
+    """Return what Hydra composes without its own section, and the name of the experiment."""
+    words = list(overrides)
+    if config_dir is not None:
+        folder = Path(config_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is no folder.", key="config_dir")
+        words.append(f"hydra.searchpath=['file://{folder}']")
+    with search_path.session(read), hydra.initialize_config_module("framework_conf", version_base="1.3"):
+        policy.check_words(overrides)
+        composed = hydra.compose("config", words, return_hydra_config=True)
+        config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        return config, str(composed.hydra.runtime.choices.get("experiment") or "default")
+
+
+def _is_choice(override: Override) -> bool:
+    """Tell a choice of files, such as `optimizer=sgd` or `metrics=[accuracy,auc]`, from values and deletions."""
+    if override.key_or_group not in CHOOSABLE or override.is_delete() or override.is_sweep_override():
+        return False
+    value = override.value()
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+
+
+def _choose(config: DictConfig, chosen: list[Override], config_dir: str | Path | None, origins: Origins) -> None:
+    """Put the sections of the chosen files in the place of the recorded ones."""
+    read: search_path.Read = {}
+    composed, _ = _composed([str(override.input_line) for override in chosen], config_dir, read)
+    groups = {override.key_or_group for override in chosen}
+    plain: Any = OmegaConf.to_container(config)
+    if "optimizer" in groups and plain.get("schedule") == {"name": "constant"}:
+        groups.add("schedule")  # the recorded optimizer had no learning rate, so that its schedule has no value
+    origins.files.update({path: file for path, file in read.items() if path.partition("/")[0] in groups})
+    for group in groups:
+        config[group] = composed[group]
+
+
+def _apply(config: DictConfig, override: Override) -> None:
+    """Set or delete one value of a recorded config.
+
+    Raises: ConfigError if the override is of another kind, or there is nothing to delete.
+    """
+    word, key = str(override.input_line), override.key_or_group
+    if key == "experiment":
+        raise ConfigError("the run has its experiment; choose parts such as model=NAME, or name no run.", key=word)
+    if override.is_sweep_override() or "/" in key or override.package is not None:
+        raise ConfigError("a recorded config takes one value for a key, or a name for a section.", key=word)
+    if not override.is_delete():
+        OmegaConf.update(config, key, override.value(), force_add=True)
+        return
+    parent, _, name = key.rpartition(".")
+    section = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(section, DictConfig) or name not in section:
+        raise ConfigError("the recorded config has no such key to remove.", key=key)
+    del section[name]
+
+
+def _check_followed(config: DictConfig, overrides: list[Override]) -> None:
+    """Check that an override reaches the schedule, in which older runs recorded numbers in place of interpolations.
+
+    Raises: ConfigError naming an option of the schedule that holds the former value.
+    """
+    given = {override.key_or_group for override in overrides}
+    plain: Any = OmegaConf.to_container(config)
+    for key in given.intersection(FOLLOWED):
+        former = OmegaConf.select(config, key, throw_on_resolution_failure=False)
+        for option, value in flat(plain.get("schedule"), "schedule").items():
+            if isinstance(value, int | float) and value == former and option not in given:
+                text = f"{option} was recorded as {value}, and does not follow; set {option}=… too"
+                raise ConfigError(f"{text}, or {option}={value} to keep it.", key=key)
+
+
 def _config(source: dict[str, Any], name: str, origins: Origins) -> Config:
-    values = resolved(source)
-    settings, hidden = settings_of(values), secrets.secrets_of(values)
-    secrets.check_names(settings.run._asdict(), hidden)
-    return Config(source, values, settings, hidden, settings.run.name or name, origins)
+    with naming_holders(source):
+        values = resolved(source)
+        settings, hidden = settings_of(values), secrets.secrets_of(values)
+        secrets.check_names(settings.run._asdict(), hidden)
+        return Config(source, values, settings, hidden, settings.run.name or name, origins)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -13,7 +14,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 from framework.config import policy
 from framework.config.settings import Debug, Distributed, NanPolicy, Precision, RunSettings, Train
 from framework.config.sizes import bytes_of
-from framework.errors import ConfigError, nearest
+from framework.errors import ConfigError, FrameworkError, nearest
 from framework.keys import flat
 from framework.registry.kinds import GROUPS, MAPPINGS
 from framework.registry.signatures import bind, check, schema_of
@@ -93,6 +94,47 @@ def resolved(source: Mapping[str, Any]) -> dict[str, Any]:
     except RecursionError as error:
         raise ConfigError("it is nested too deeply to be read.", key="config") from error
     return {str(key): value for key, value in values.items()}
+
+
+@contextmanager
+def naming_holders(source: Mapping[str, Any]) -> Iterator[None]:
+    """Name in an error the key whose value is wrong, where the error's own key takes it by interpolation."""
+    try:
+        yield
+    except FrameworkError as error:
+        key = f"{error.key}.{error.option}" if error.option else error.key
+        if (holder := holder_of(source, key)) != key:
+            error.key, error.option = holder, ""
+        raise
+
+
+def holder_of(source: Mapping[str, Any], key: str) -> str:
+    """Follow interpolations: of "schedule.value", which is `${optimizer.learning_rate}`, return that key."""
+    leaves = flat(source, lists=True)
+    for _ in range(policy.MAX_CHAIN):
+        found = re.fullmatch(r"\$\{([\w-][\w.\[\]-]*)\}", str(leaves.get(key, "")).strip())
+        if found is None:
+            break
+        key = found[1]
+    return key
+
+
+def as_written(source: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's source as it is recorded: what it takes from environment variables has its value.
+
+    Args:
+      source: with interpolations.
+      values: the same, resolved.
+    """
+
+    def written(node: Any, value: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {key: written(item, value[key]) for key, item in node.items()}
+        if isinstance(node, list):
+            return [written(item, each) for item, each in zip(node, value, strict=True)]
+        return value if isinstance(node, str) and "oc.env" in node else node
+
+    return {key: written(node, values[key]) for key, node in source.items()}
 
 
 def changed(source: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

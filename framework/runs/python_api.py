@@ -30,7 +30,7 @@ def run(
     Raises: FrameworkError.
     """
     if recorded is not None:
-        return run_config(configs.recorded(recorded, overrides))
+        return run_config(configs.recorded(recorded, overrides, config_dir))
     return run_config(configs.compose(overrides, config_dir))
 
 

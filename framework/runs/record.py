@@ -223,8 +223,9 @@ def summarise(record: RunRecord) -> None:
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """Write `config.yaml`, resolved; `python -m framework train RUN` runs it again."""
-    replace_file(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    """Write `config.yaml`, with interpolations; `python -m framework train RUN` resolves and runs it again."""
+    text = "# as written: `framework train` and `resume` resolve it again; run.json holds the values\n"
+    replace_file(directory / "config.yaml", text + OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from framework.api import TrainState
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from framework.api import Schedule, TrainState
 from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import set_aside, steps
+from framework.config.resolve import resolved
 from framework.distributed import coordination
 from framework.errors import ConfigError, StorageError
+from framework.experiment import Experiment
 from framework.keys import flat
+from framework.registry.builder import Builder
+from framework.registry.entry_points import discover
 from framework.runs import signals
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
@@ -62,6 +70,67 @@ def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: 
 def _matters(key: str) -> bool:
     """Return whether a key decides what a run computes."""
     return not key.startswith(FREE) or key.startswith(("strategy.members", "strategy.order"))
+
+
+FOLLOWING = ("schedule", "optimizer")
+"""Sections that may follow the number of steps when a run is extended."""
+
+ENDED = 1e-3
+"""Share of its highest rate up to which a schedule is at its end."""
+
+SAMPLES = 200
+"""Steps at which a schedule is looked at."""
+
+
+def check_overrides(record: RunRecord, experiment: Experiment, force: bool) -> None:
+    """Compare the recorded config with the one to go on with, but for what follows the number of steps.
+
+    Raises: ConfigError naming the keys that would make it another run, unless forced.
+    """
+    config = experiment.config_for(record.total_steps or experiment.total_steps)
+    kept = {section: config[section] for section in FOLLOWING}
+    check_unchanged(record.config, {**experiment.config, **kept}, force)
+
+
+def check_rates(record: RunRecord, experiment: Experiment, step: int, force: bool) -> None:
+    """Log a learning rate that jumps where a run goes on, since its schedule has changed or follows more steps.
+
+    Raises: ConfigError if the steps that extend the run would have a rate of nearly 0, unless forced.
+    """
+    before, now = _schedule(record.config), _schedule(experiment.config)
+    if now is None or before is None:
+        return
+    former, total = record.total_steps, experiment.total_steps
+    old, new = _schedule_options(record.config), _schedule_options(experiment.config)
+    if old != new:
+        rates = [float(_rates(schedule, [step])[0]) for schedule in (before, now)]
+        keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        listed = ", ".join(f"{key} {old.get(key)} to {new.get(key)}" for key in keys)
+        LOGGER.info(f"the learning rate at step {step} was {rates[0]:.4g}, and is {rates[1]:.4g} from here ({listed})")
+    elif former < total and not force:
+        highest, rest = _rates(now, range(former)).max(initial=0), _rates(now, range(former, total)).max()
+        if rest < ENDED * highest:
+            name = new.get("schedule.name")
+            text = f"'{name}' is at its end: the rate beyond step {former} is at most {rest:.3g}, of {highest:.3g} before; "
+            raise ConfigError(f"{text}give it more steps, or add --force if that is meant.", key="schedule")
+
+
+def _schedule_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    return flat(resolved(config)["schedule"], "schedule")
+
+
+def _schedule(config: Mapping[str, Any]) -> Schedule | None:
+    """Return the schedule of a resolved config, of several members that of the first; None if no optimizer takes it."""
+    values = resolved(config)
+    if "learning_rate" not in values["optimizer"] and values["schedule"] == {"name": "constant"}:
+        return None
+    return Builder(discover()).named("schedules", values["schedule"], "schedule")
+
+
+def _rates(schedule: Schedule, steps: Sequence[int]) -> np.ndarray:
+    """Return the rates of at most `SAMPLES` of the steps, spread evenly, float [N]."""
+    chosen = steps[:: -(-len(steps) // SAMPLES)] if steps else []
+    return np.asarray(jax.vmap(schedule)(jnp.asarray(chosen, jnp.int32))) if len(chosen) else np.zeros(0)
 
 
 def is_finished(record: RunRecord, step: int, total_steps: int) -> bool:

@@ -73,7 +73,7 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
     Raises: FrameworkError, in one line, with the exit code of its kind.
     """
     settings = config.settings
-    with config.origins.locating(), _joined(settings), logs.console():
+    with config.locating(), _joined(settings), logs.console():
         if coordination.agree(lambda: _is_to_resume(settings.run)):
             return _resumed(Path(settings.run.dir or ""), config, False, watch)
         coordination.agree(lambda: check_place(settings.run))
@@ -81,7 +81,7 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
         directory = folder.make_directory(settings.run, config.name)
         with folder.locked(directory), logs.run_log(directory, config.secrets):
             folder.check_unused(directory)
-            write_config(directory, experiment.config)
+            write_config(directory, experiment.source)
             return _trained(experiment, new_record(experiment, directory, config.name, config.secrets), None)
 
 
@@ -95,7 +95,7 @@ def resume(directory: Path, config: Config, force: bool) -> Result:
 
     Raises: ConfigError naming such overrides otherwise; StorageError if the folder is in use, and as `run`.
     """
-    with config.origins.locating(), _joined(config.settings), logs.console():
+    with config.locating(), _joined(config.settings), logs.console():
         return _resumed(directory, config, force, lambda experiment: experiment)
 
 
@@ -114,14 +114,17 @@ def _built(config: Config, watch: Watch) -> Experiment:
         logs.LOGGER.warning("callbacks.metrics_log is ignored: every run writes metrics.jsonl, without a callback.")
         config = config.with_values({"callbacks.metrics_log": None})
     experiment = watch(build(config, discover()))
-    return experiment._replace(config=secrets.masked(experiment.config, config.secrets))
+    hidden = config.secrets
+    return experiment._replace(
+        config=secrets.masked(experiment.config, hidden), source=secrets.masked(experiment.source, hidden)
+    )
 
 
 def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Result:
     with folder.locked(directory), logs.run_log(directory, config.secrets):
         former = read_record(directory)
         experiment = _built(config, watch)
-        resuming.check_unchanged(former.config, experiment.config, force)
+        resuming.check_overrides(former, experiment, force)
         resuming.warn_of_versions(former)
         state = resuming.newest_state(directory, experiment.places, former.id)
         step, total = 0 if state is None else updates(state), experiment.total_steps
@@ -129,7 +132,8 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
             logs.LOGGER.info(f"{directory} is done: it has {step} of {total} steps.")
             return _result(experiment, former, state)
         logs.LOGGER.info(f"resuming {directory} at step {step} of {total}")
-        write_config(directory, experiment.config)
+        resuming.check_rates(former, experiment, step, force)
+        write_config(directory, experiment.source)
         record = new_record(experiment, directory, former.name, config.secrets)
         record.id, record.started, record.resumed = former.id or record.id, former.started, [*former.resumed, step]
         record.ending = resuming.pending_end(former, step, total)

@@ -48,7 +48,7 @@ def opened(config: Config) -> Iterator[tuple[Experiment, dict[str, float]]]:
         raise ConfigError(
             "one process is measured; leave it out, with distributed.coordinator=null.", key="distributed"
         )
-    with config.origins.locating(), console(), persistent_cache(settings.run), switches(settings.debug):
+    with config.locating(), console(), persistent_cache(settings.run), switches(settings.debug):
         experiment, seconds = clocked(lambda: build(config, discover()))
         parts = {"data": experiment.data_seconds, "other components, shapes": seconds - experiment.data_seconds}
         yield experiment, parts
