@@ -234,5 +234,6 @@ def _lacks_rate(config: DictConfig) -> bool:
     """Tell whether the schedule is the default, a constant of a learning rate that the optimizer does not have."""
     optimizer, schedule = config.get("optimizer"), config.get("schedule")
     lacking = isinstance(optimizer, DictConfig) and "learning_rate" not in optimizer
-    default = isinstance(schedule, DictConfig) and schedule._get_node("name") == "constant"
-    return lacking and default and OmegaConf.is_interpolation(schedule, "value")
+    if not isinstance(schedule, DictConfig):
+        return lacking and schedule is None
+    return lacking and schedule._get_node("name") == "constant" and OmegaConf.is_interpolation(schedule, "value")

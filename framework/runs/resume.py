@@ -110,9 +110,9 @@ def check_rates(record: RunRecord, experiment: Experiment, step: int, force: boo
     elif former < total and not force:
         highest, rest = _rates(now, range(former)).max(initial=0), _rates(now, range(former, total)).max()
         if rest < ENDED * highest:
-            name = new.get("schedule.name")
-            text = f"'{name}' is at its end: the rate beyond step {former} is at most {rest:.3g}, of {highest:.3g} before; "
-            raise ConfigError(f"{text}give it more steps, or add --force if that is meant.", key="schedule")
+            text = f"'{new.get('schedule.name')}' is at its end: the rate beyond step {former} is at most {rest:.3g}"
+            text += f", of {highest:.3g} before; give it more steps, or add --force if that is meant."
+            raise ConfigError(text, key="schedule")
 
 
 def _schedule_options(config: Mapping[str, Any]) -> dict[str, Any]:
