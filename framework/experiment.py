@@ -94,7 +94,7 @@ def build(config: Config, registry: Registry) -> Experiment:
     """
     settings, builder = config.settings, Builder(registry)
     data, data_seconds = clocked(lambda: _build_data(builder, config.values))
-    total = settings.train.steps or settings.train.epochs * data.steps_per_epoch
+    total = settings.train.steps or (settings.train.epochs or 1) * data.steps_per_epoch
     written = as_written(_recordable(config.source), _recordable(config.values))
     config = config.with_values({"train.steps": total})
     source, values = _recordable(config.source), _recordable(config.values)

@@ -48,10 +48,10 @@ def is_word(word: str) -> bool:
 
 def _without_steps(words: Sequence[str]) -> list[str]:
     """Return the override with which `train.epochs` decides, if that is among the words."""
-    given = {found["key"]: found["value"] for found in map(_LENGTH.match, words) if found}
-    if given.get("train.epochs") is None or given.get("train.steps", "") is None:
+    given = {found["key"]: found["value"] or "null" for found in map(_LENGTH.match, words) if found}
+    if given.get("train.epochs", "null").lower() == "null":
         return []
-    if given.get("train.steps", "null") != "null":
+    if given.get("train.steps", "null").lower() != "null":
         text = "train.steps is given too, on the same command line; leave one of the two out."
         raise ConfigError(text, key="train.epochs")
     return [] if "train.steps" in given else ["++train.steps=null"]

@@ -206,6 +206,8 @@ def _check_ranges(settings: Settings) -> None:
     for key, value, low in least:
         if isinstance(value, int | float) and value < low:
             raise ConfigError(f"expected at least {low}, found {value}.", key=key)
+    if settings.train.steps is None and settings.train.epochs is None:
+        raise ConfigError("it is null, and so is train.steps; set one of the two.", key="train.epochs")
     bytes_of(settings.run.compilation_cache_size, "run.compilation_cache_size")
     name, ema, seed = settings.run.name, settings.ema, settings.seed
     if ema is not None and not 0 < ema < 1:

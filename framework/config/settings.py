@@ -9,7 +9,7 @@ class Train(NamedTuple):
     """Section `train`: how long, and how often what happens. All periods count updates; 0 means never."""
 
     steps: int | None = None  # updates in all; when null, `epochs` decides
-    epochs: int = 1
+    epochs: int | None = 1
     log_every: int = 50
     eval_every: int = 500
     checkpoint_every: int = 0

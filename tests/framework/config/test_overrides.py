@@ -48,6 +48,10 @@ from framework.errors import ConfigError
         (["++train.epochs=2", "++train.steps=null"], ["++train.epochs=2", "++train.steps=null"]),
         (["train.epochs=1,2", "seed=1"], ["++train.epochs=1,2", "seed=1", "++train.steps=null"]),
         (["train.steps=2"], ["++train.steps=2"]),
+        (["train.epochs=null", "train.steps=2"], ["++train.epochs=null", "++train.steps=2"]),
+        (["train.epochs=null"], ["++train.epochs=null"]),
+        (["train.steps=null", "train.epochs=2"], ["++train.steps=null", "++train.epochs=2"]),
+        (["train.epochs=NULL", "train.steps=2"], ["++train.epochs=NULL", "++train.steps=2"]),
         (["train.epochs=2", "~train.steps"], ["++train.epochs=2", "~train.steps"]),
     ],
 )

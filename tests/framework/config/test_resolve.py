@@ -28,6 +28,7 @@ def test_sections_left_out_have_their_defaults():
         ({"train": {"steps": 10, "log_every": 0}}, Train(steps=10, log_every=0)),
         ({"train": {"steps": 1e3}}, Train(steps=1000)),
         ({"train": {"steps": None}}, Train()),
+        ({"train": {"steps": 40, "epochs": None}}, Train(steps=40, epochs=None)),
         (
             {"train": {"epochs": 2, "eval_every": 7, "checkpoint_every": 1}},
             Train(epochs=2, eval_every=7, checkpoint_every=1),
@@ -61,7 +62,8 @@ def test_metrics_and_callbacks_may_be_none(section):
         ({"train": {"steps": "abc"}}, "train.steps: expected int or null, found 'abc' (str)."),
         ({"train": {"steps": True}}, "train.steps: expected int or null, found True (bool)."),
         ({"train": {"steps": 1.5}}, "train.steps: expected int or null, found 1.5 (float)."),
-        ({"train": {"epochs": None}}, "train.epochs: expected int, found None (NoneType)."),
+        ({"train": {"epochs": None}}, "train.epochs: it is null, and so is train.steps; set one of the two."),
+        ({"train": {"epochs": "x"}}, "train.epochs: expected int or null, found 'x' (str)."),
         ({"train": {"steps": 0}}, "train.steps: expected at least 1, found 0."),
         ({"train": {"steps": -1}}, "train.steps: expected at least 1, found -1."),
         ({"train": {"epochs": 0}}, "train.epochs: expected at least 1, found 0."),
