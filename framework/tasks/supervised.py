@@ -99,7 +99,8 @@ def supervised(
         return outside(loss, examples, traced[0])
 
     results = {name: metric.result for name, metric in metrics.items()}
-    return Task(init, train_step, eval_step, results, check)
+    directions = {**{name: metric.higher_is_better for name, metric in metrics.items()}, "loss": False}
+    return Task(init, train_step, eval_step, results, check, directions)
 
 
 def _measure(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch) -> dict[str, Any]:
