@@ -44,4 +44,6 @@ from framework.keys import flat as flat
 from framework.strategy import Members as Members
 from framework.strategy import Strategy as Strategy
 from framework.strategy import StrategyWrapper as StrategyWrapper
+from framework.tags import Mode as Mode
+from framework.tags import WatchedTag as WatchedTag
 from framework.trees import leaves_by_path as leaves_by_path

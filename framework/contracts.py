@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -128,6 +129,7 @@ class Task(NamedTuple):
       results: by name, what turns a total and a count into numbers, as `Metric.result` does; by default it divides.
       check: `check(spec, examples) -> (row, text) or None`, the first of some examples (NumPy arrays [N, ...])
         that cannot be learnt from, and what was found and expected; None where the task checks nothing.
+      directions: by name of a metric, whether high values are good (True), low ones (False), or neither (None).
     """
 
     init: Callable[..., TrainState]
@@ -135,6 +137,7 @@ class Task(NamedTuple):
     eval_step: Callable[..., Mapping[str, Any]]
     results: Mapping[str, Callable[[Any, Any], float | Mapping[str, float]]]
     check: Callable[[Batch, Batch], tuple[int, str] | None] | None = None
+    directions: Mapping[str, bool | None] = MappingProxyType({})
 
 
 class Store(NamedTuple):
@@ -195,6 +198,9 @@ class Run(NamedTuple):
     state_bytes: int = 0  # of the whole state, as it is saved
     history: History = History()
     id: str = ""  # that the run's checkpoints carry
+    directions: Mapping[str, bool | None] = MappingProxyType({})
+    """All tags that the run will log, but for a metric's suffixes: True where high values are good, False where low
+    ones are, None where the metric does not say."""
 
 
 class Summary(NamedTuple):

@@ -47,6 +47,7 @@ class NamedCallback(NamedTuple):
 
     label: str  # such as "callback 'tensorboard' (framework 0.1.0)"
     callback: Callback
+    key: str = ""  # of the config that names it
 
 
 class Experiment(NamedTuple):
@@ -67,6 +68,7 @@ class Experiment(NamedTuple):
     total_steps: int
     shapes: TrainState  # of jax.ShapeDtypeStruct
     parameters: tuple[Parameter, ...]
+    directions: Mapping[str, bool | None]  # by tag, whether high values are good
     plugins: Mapping[str, Plugin]  # by config key
 
     def config_for(self, steps: int) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def build(config: Config, registry: Registry) -> Experiment:
     task, init = traced_once(task, data)
     shapes = check_shapes(task, init, data, model)
     batches = data if processes.count() == 1 or strategy.share is None else data.restricted(strategy.share)
-    parameters = _parameters(shapes)
+    parameters, directions = _parameters(shapes), _directions(task, shapes, data)
     if members is not None:
         make = _maker(source, settings, registry, members)
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
@@ -132,6 +134,7 @@ def build(config: Config, registry: Registry) -> Experiment:
         total_steps=total,
         shapes=shapes,
         parameters=parameters,
+        directions=directions,
         plugins=dict(sorted(builder.used.items())),
     )
 
@@ -209,7 +212,7 @@ def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
 
 def _callback(builder: Builder, tag: str, options: Mapping[str, Any]) -> NamedCallback:
     callback = builder.named("callbacks", options, f"callbacks.{tag}")
-    return NamedCallback(f"callback '{tag}' ({builder.used[f'callbacks.{tag}'].owner})", callback)
+    return NamedCallback(f"callback '{tag}' ({builder.used[f'callbacks.{tag}'].owner})", callback, f"callbacks.{tag}")
 
 
 def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, Any]]]:
@@ -250,6 +253,16 @@ def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str,
         fits = ", ".join(str(parts) for parts in range(1, each + 1) if each % parts == 0)
         text = f"{accumulate} does not divide the {each} examples a device has of a batch; take one of {fits}, or "
         raise ConfigError(f"{text}another data.batch_size.", key="train.accumulate")
+
+
+def _directions(task: Task, shapes: TrainState, data: DataPipeline) -> dict[str, bool | None]:
+    """Return all tags that a task's metrics give, each with whether high values are good."""
+    batch = {"weights": jax.ShapeDtypeStruct((_leading(data),), np.float32), **data.spec}
+    measured = jax.eval_shape(task.eval_step, shapes, batch)
+    names = {"train": jax.eval_shape(task.train_step, shapes, data.spec)[1], "eval": measured}
+    names |= {"test": measured} if "test" in data.splits[1:] else {}
+    tags = {f"{split}/{name}": task.directions.get(name) for split in names for name in names[split]}
+    return {**tags, "perf/examples_per_second": True}
 
 
 def _parameters(shapes: TrainState) -> tuple[Parameter, ...]:

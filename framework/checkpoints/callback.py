@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from concurrent import futures
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from framework.api import Callback, Run, Store, Summary, TrainState
+from framework.api import Callback, Mode, Run, Store, Summary, TrainState, WatchedTag
 from framework.checkpoints import checkpoint, folder
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import snapshot
@@ -38,13 +38,13 @@ class Checkpoint(Callback):
       keep_every: steps that are multiples of it are kept for good; 0 for none.
       keep_best: number of the best that are kept as well, where `best` names a metric.
       best: the tag that decides, such as "eval/loss"; checkpoints of steps that logged it are compared.
-      mode: "min" if low values are good, "max" if high ones are.
+      mode: "min" if low values are good, "max" if high ones are, "auto" for what the metric declares.
       asynchronous: train on while a thread digests and writes. This costs a copy of the state in the host's memory. At
         the end, and at a signal, the run waits for the thread. False does all between two steps, without the copy.
       store: writes the arrays. None takes `files`, in half the time of `orbax` and readable by NumPy alone; `orbax`
         keeps arrays that are cut over devices in their pieces.
 
-    Raises: ConfigError if a number is negative.
+    Raises: ConfigError if a number is negative, or `best` is of the test split.
     """
 
     everywhere = True  # each process writes what its devices hold
@@ -53,7 +53,7 @@ class Checkpoint(Callback):
     keep_every: int = 0
     keep_best: int = 1
     best: str | None = None
-    mode: Literal["min", "max"] = "min"
+    mode: Mode = "auto"
     asynchronous: bool = True
     store: Store | None = None
 
@@ -62,20 +62,22 @@ class Checkpoint(Callback):
         if min(every, keep, keep_every, keep_best) < 0:
             raise ConfigError(f"{every=}, {keep=}, {keep_every=}, {keep_best=}: expected numbers of at least 0.")
         self.writer = self.store or FILES
-        self.scores: dict[int, float] = {}
+        self.watched = None if self.best is None else WatchedTag("best", self.best, self.mode)
+        self.scores: dict[int, float] = {}  # the lowest is the best
         self.saving: futures.Future[None] | None = None
 
     def on_start(self, run: Run) -> None:
         """Make the folder, delete what a killed process left, and refuse a disk that is too small."""
         self.folder, self.run, self.ended = run.directory / "checkpoints", run.id, math.inf
-        self.scores = dict(run.history.series(self.best)) if self.best else {}
+        if self.watched is not None:
+            self.scores = {step: self.watched.sign * value for step, value in self.watched.start(run)}
         agree(lambda: self._prepare(run))
         self.thread = futures.ThreadPoolExecutor(1, "checkpoint")
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Note the metric that decides which step is best."""
-        if self.best and self.best in scalars:
-            self.scores[step] = scalars[self.best]
+        if self.watched is not None and (value := self.watched.value(scalars)) is not None:
+            self.scores[step] = self.watched.sign * value
 
     def on_state(self, step: int, state: TrainState) -> None:
         """Save, unless this step is saved already; then delete what is not to be kept.
@@ -165,5 +167,5 @@ class Checkpoint(Callback):
             return set(saved)
         periodic = [step for step in saved if self.keep_every and step % self.keep_every == 0]
         rated = [step for step in saved if math.isfinite(scores.get(step, math.nan))]
-        best = sorted(rated, key=lambda step: scores[step], reverse=self.mode == "max")[: self.keep_best]
+        best = sorted(rated, key=lambda step: scores[step])[: self.keep_best]
         return {*saved[-self.keep :], *periodic, *best}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState
+from framework.errors import ConfigError
 from framework.tasks.metrics import WeightedMean
 from framework.tasks.nonfinite import learned, spoils
 from framework.tasks.rng import root_key
@@ -59,7 +60,7 @@ def population(make: Make, members: Members, results: Mapping[str, Result]) -> T
 
         return jax.vmap(one)(state, values, _live(state))
 
-    each = {name: _for_each(result) for name, result in results.items()}
+    each = {name: _for_each(name, result) for name, result in results.items()}
     return Task(init, train_step, eval_step, {**each, "live_members": lambda total, count: float(total)})
 
 
@@ -101,8 +102,11 @@ def _counted(means: Mapping[str, Any], live: Array) -> dict[str, WeightedMean]:
     return {name: mean._replace(count=jnp.where(live, mean.count, jnp.nan)) for name, mean in means.items()}
 
 
-def _for_each(result: Result) -> Callable[..., dict[str, float]]:
-    """Report the mean over the live members under the tag itself, and each member's value under `<tag>/<member>`."""
+def _for_each(name: str, result: Result) -> Callable[..., dict[str, float]]:
+    """Report the mean over the live members under the tag itself, and each member's value under `<tag>/<member>`.
+
+    What is returned raises ConfigError if a suffix of the metric looks like the number of a member.
+    """
 
     def results(total: Any, count: Any) -> dict[str, float]:
         live = np.flatnonzero(~np.isnan(count.reshape(len(count), -1)).any(axis=1))  # [members], or of each example
@@ -110,6 +114,9 @@ def _for_each(result: Result) -> Callable[..., dict[str, float]]:
         suffixes = dict.fromkeys(suffix for values in each.values() for suffix in values)
         means = {suffix: float(np.mean([values[suffix] for values in each.values()])) for suffix in suffixes}
         tagged = {f"{suffix}/{member}".lstrip("/"): value for member in each for suffix, value in each[member].items()}
+        if both := sorted(means.keys() & tagged.keys()):
+            text = f"its number '{both[0]}' has the tag of a member; let the metric give it a suffix with a letter"
+            raise ConfigError(f"{text}, or train one member.", key=f"metrics.{name}")
         return {**means, **tagged}
 
     return results

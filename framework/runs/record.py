@@ -207,6 +207,7 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
         facts=masked(facts, record.hidden),
         state_bytes=snapshot.size(experiment.shapes),
         history=history,
+        directions=experiment.directions,
     )
 
 

@@ -35,7 +35,7 @@ class Collected(NamedTuple):
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-RESERVED = ("loss", "learning_rate", "loss_scale", "skipped", "live_members")
+RESERVED = ("loss", "learning_rate", "loss_scale", "skipped", "live_members", "examples_per_second", "step")
 """Names of the core's own scalars, which no metric's tag may take."""
 
 

@@ -72,7 +72,7 @@ def guarded(task: Task) -> Task:
         return task.eval_step(state._replace(opt_state=state.opt_state.inner), batch, axis)
 
     results = {**task.results, "skipped": lambda total, count: float(total[0])}
-    return Task(init, train_step, eval_step, results, task.check)
+    return Task(init, train_step, eval_step, results, task.check, {**task.directions, "skipped": False})
 
 
 def check_skips(counts: np.ndarray, start: int, limit: int) -> None:

@@ -22,7 +22,7 @@ from framework.api import (
     Transform,
     as_metric,
 )
-from framework.errors import FrameworkError
+from framework.errors import ConfigError, FrameworkError
 from framework.tasks.metrics import Collected, WeightedMean, collected, over_devices, weighted
 from framework.tasks.precision import Scaled, scale_loss, unless_skipped
 from framework.tasks.rng import example_keys, root_key, step_key, stream
@@ -78,7 +78,11 @@ def supervised(
         params = optax.apply_updates(state.params, updates)
         model_state = unless_skipped(opt_state, model_state, state.model_state)
         after = TrainState(state.step + 1, params, model_state, opt_state, state.key)
-        return after, {**_hyperparameters(opt_state), **means}
+        told = _hyperparameters(opt_state)
+        if both := sorted(told.keys() & means.keys()):
+            text = "the run logs its own, a hyper-parameter that the optimizer schedules; choose another tag"
+            raise ConfigError(f"{text}, such as {both[0]}_metric.", key=f"metrics.{both[0]}")
+        return after, {**told, **means}
 
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, WeightedMean]:
         outputs, _ = model.apply(state.params, state.model_state, batch["inputs"], key=None, train=False)
@@ -95,7 +99,8 @@ def supervised(
         return outside(loss, examples, traced[0])
 
     results = {name: metric.result for name, metric in metrics.items()}
-    return Task(init, train_step, eval_step, results, check)
+    directions = {**{name: metric.higher_is_better for name, metric in metrics.items()}, "loss": False}
+    return Task(init, train_step, eval_step, results, check, directions)
 
 
 def _measure(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from framework.api import StopTraining
-from framework.errors import FrameworkError, PluginError, StorageError
+from framework.errors import ConfigError, FrameworkError, PluginError, StorageError
 from framework.experiment import NamedCallback
 
 
@@ -17,11 +17,16 @@ def notify(callbacks: Iterable[NamedCallback], hook: str, *args: Any) -> None:
       once all were called, so that every logger has the record that ended the run.
     """
     request = None
-    for label, callback in callbacks:
+    for label, callback, key in callbacks:
         try:
             getattr(callback, hook)(*args)
         except StopTraining as stop:
             request = stop
+        except ConfigError as error:
+            # A callback knows its options, and not the key that holds them.
+            if key and not error.key:
+                error.option, error.key = str(error).partition(" ")[0].rstrip(":"), key
+            raise
         except FrameworkError:
             raise
         except OSError as error:

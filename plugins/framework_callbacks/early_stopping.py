@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
-from framework.api import Callback, Run, StopTraining
-from framework.errors import ConfigError, nearest
+from framework.api import Callback, Mode, Run, StopTraining, WatchedTag
+from framework.errors import ConfigError
 
 
 def early_stopping(
-    metric: str = "eval/loss", mode: Literal["min", "max"] = "min", patience: int = 5, min_delta: float = 0.0
+    metric: str = "eval/loss", mode: Mode = "auto", patience: int = 5, min_delta: float = 0.0
 ) -> Callback:
     """End a run in good order once a metric has not improved for `patience` evaluations.
 
@@ -19,7 +18,7 @@ def early_stopping(
 
     Args:
       metric: the tag to watch, such as `eval/accuracy`.
-      mode: "min" if low values are good, "max" if high ones are.
+      mode: "min" if low values are good, "max" if high ones are, "auto" for what the metric declares.
       patience: evaluations in a row without an improvement, after which the run ends.
       min_delta: the least improvement on the best value that counts. NaN is never better.
 
@@ -30,49 +29,36 @@ def early_stopping(
         raise ConfigError(f"patience: expected at least 1 evaluation, found {patience}.")
     if not min_delta >= 0:
         raise ConfigError(f"min_delta: expected 0 or more, found {min_delta}.")
-    if metric.startswith("test/"):
-        raise ConfigError(f"metric: '{metric}' is measured after training; watch eval/{metric.removeprefix('test/')}.")
-    return EarlyStopping(metric, mode, patience, min_delta)
+    return EarlyStopping(WatchedTag("metric", metric, mode), patience, min_delta)
 
 
 class EarlyStopping(Callback):
     """Compare each value of a metric with the best so far."""
 
-    def __init__(self, metric: str, mode: Literal["min", "max"], patience: int, min_delta: float) -> None:
-        self._metric = metric
-        self._sign = 1 if mode == "min" else -1
+    def __init__(self, watched: WatchedTag, patience: int, min_delta: float) -> None:
+        self._watched = watched
         self._patience = patience
         self._min_delta = min_delta
 
     def on_start(self, run: Run) -> None:
         self._last_step = run.total_steps
         self._best, self._best_step, self._waited, self._seen = math.inf, 0, 0, 0
-        for step, value in run.history.series(self._metric):
+        for step, value in self._watched.start(run):
             self._compare(step, value)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        if self._metric not in scalars:
-            self._check_tag(scalars)
+        if (value := self._watched.value(scalars)) is None:
             return
-        self._compare(step, scalars[self._metric])
+        self._compare(step, value)
         if self._waited >= self._patience and step < self._last_step:
-            raise StopTraining(
-                f"{self._metric} has not improved on {self._sign * self._best:.6g}, of step {self._best_step}, "
-                f"in {self._waited} evaluations"
-            )
+            best = f"{self._watched.sign * self._best:.6g}, of step {self._best_step}"
+            raise StopTraining(f"{self._watched.tag} has not improved on {best}, in {self._waited} evaluations")
 
     def _compare(self, step: int, value: float) -> None:
         if step <= self._seen:
             return  # evaluated again: the process was killed before it had recorded its end
         self._seen = step
-        if self._sign * value < self._best - self._min_delta:
-            self._best, self._best_step, self._waited = self._sign * value, step, 0
+        if self._watched.sign * value < self._best - self._min_delta:
+            self._best, self._best_step, self._waited = self._watched.sign * value, step, 0
         else:
             self._waited += 1
-
-    def _check_tag(self, scalars: Mapping[str, float]) -> None:
-        """Raise ConfigError if the metric's split was logged without it: all tags of a split come together."""
-        split = self._metric.partition("/")[0]
-        siblings = [tag for tag in scalars if tag.startswith(f"{split}/")]
-        if siblings:
-            raise ConfigError(f"early_stopping: no metric '{self._metric}' is logged.{nearest(self._metric, siblings)}")

@@ -23,9 +23,13 @@ class Logged(History):
         return ({"step": step, "eval/loss": value} for step, value in enumerate(self.values, start=1))
 
 
+DIRECTIONS = {"train/loss": False, "eval/loss": False, "eval/acc": True, "eval/f": None, "eval/confusion": True}
+
+
 def start(directory, start_step=0, total_steps=1000, logged=(), **options):
     callback = early_stopping(**options)
-    run = Run(directory, "mnist", {}, start_step, total_steps, 20, 128, (), {}, history=Logged(logged))
+    history = Logged(logged)
+    run = Run(directory, "mnist", {}, start_step, total_steps, 20, 128, (), {}, history=history, directions=DIRECTIONS)
     callback.on_start(run)
     return callback
 
@@ -65,8 +69,10 @@ def test_it_stops_after_so_many_evaluations_without_improvement(tmp_path, option
 
 
 def test_it_says_why(tmp_path):
-    _, text = stopped_at(start(tmp_path, patience=2, mode="max", metric="eval/acc"), [0.5, 0.75, 0.5, 0.5], "eval/acc")
-    assert text == "eval/acc has not improved on 0.75, of step 2, in 2 evaluations"
+    for mode in ("max", "auto"):  # the metric declares that high values are good
+        callback = start(tmp_path, patience=2, mode=mode, metric="eval/acc")
+        _, text = stopped_at(callback, [0.5, 0.75, 0.5, 0.5], "eval/acc")
+        assert text == "eval/acc has not improved on 0.75, of step 2, in 2 evaluations"
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
@@ -98,9 +104,23 @@ def test_options_out_of_range_are_refused(options, text):
         early_stopping(**options)
 
 
-def test_a_tag_that_nobody_logs_is_told_at_the_first_evaluation(tmp_path):
-    with pytest.raises(ConfigError, match=r"no metric 'eval/los' is logged. Did you mean 'eval/loss'\?"):
-        stopped_at(start(tmp_path, metric="eval/los"), [1.0])
+def test_a_tag_that_nobody_logs_is_refused_before_training(tmp_path):
+    with pytest.raises(ConfigError, match=r"metric: this run logs no 'eval/los'. Did you mean 'eval/loss'\?"):
+        start(tmp_path, metric="eval/los")
+
+
+def test_a_suffix_that_nobody_logs_is_refused_at_the_first_evaluation(tmp_path):
+    callback = start(tmp_path, metric="eval/confusion/recall_9")
+    with pytest.raises(ConfigError, match=r"logs no 'eval/confusion/recall_9'. Did you mean 'eval/confusion/recall_1'"):
+        stopped_at(callback, [1.0], "eval/confusion/recall_1")
+    member = start(tmp_path, metric="eval/loss/3")  # frozen before it was measured
+    assert stopped_at(member, [1.0]) == (None, "")
+
+
+def test_a_metric_without_a_direction_asks_for_the_mode(tmp_path):
+    with pytest.raises(ConfigError, match=r"'eval/f' does not say which way is better; set mode=min .* or mode=max"):
+        start(tmp_path, metric="eval/f")
+    assert stopped_at(start(tmp_path, metric="eval/f", mode="max", patience=1), [1, 0], "eval/f")[0] == 2
 
 
 def test_a_run_ends_in_good_order(tmp_path):

@@ -32,12 +32,25 @@ def data_of(folder, targets, test=None, **more):
     return overrides
 
 
-@pytest.mark.parametrize("tag", ["loss", "learning_rate", "loss_scale", "skipped", "live_members"])
+TAGS = ["loss", "learning_rate", "loss_scale", "skipped", "live_members", "examples_per_second"]
+
+
+@pytest.mark.parametrize("tag", TAGS)
 def test_a_tag_of_the_cores_own_is_refused(tmp_path, tag):
     text = refused(
         tmp_path, *data_of(tmp_path, np.arange(8) % 2), f"metrics.{tag}={{name: accuracy}}", "model.classes=2"
     )
     assert text.startswith(f"metrics.{tag}: ")
+
+
+def test_a_tag_of_a_scheduled_hyperparameter_is_refused(tmp_path):
+    scheduled = [
+        "optimizer=adamw",
+        "optimizer.weight_decay={name: linear, init_value: 0.1, end_value: 0.0, transition_steps: 2}",
+    ]
+    tag = ["metrics.weight_decay={name: accuracy}", "model.classes=2"]
+    text = refused(tmp_path, *data_of(tmp_path, np.arange(8) % 2), *scheduled, *tag)
+    assert text.startswith("metrics.weight_decay: the run logs its own")
 
 
 @pytest.mark.parametrize(

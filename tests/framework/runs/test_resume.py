@@ -201,6 +201,7 @@ def test_auto_starts_and_then_goes_on(straight, tmp_path):
         (["keep=2"], {"10", "12"}),
         (["keep=1", "keep_every=4"], {"4", "8", "12"}),
         (["keep=1", "best=eval/loss", "mode=max"], {"2", "12"}),
+        (["keep=1", "best=eval/loss", "keep_best=2"], {"10", "12"}),
         (["keep=1", "best=eval/loss", "mode=min", "keep_best=2"], {"10", "12"}),
     ],
 )
