@@ -7,13 +7,13 @@ enter Hydra's own section, whose entries Hydra calls by their dotted names.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Sweep
+from hydra.core.override_parser.types import Override
 
-from framework.config.safe_load import MAX_DEPTH, MAX_SCALAR
+from framework.config.safe_load import MAX_SCALAR
 from framework.config.secrets import is_secret
 from framework.errors import ConfigError, nearest
 
@@ -24,11 +24,10 @@ RESOLVERS = ("steps", "oc.env")
 """Resolvers that an interpolation may call. `oc.decode`, `oc.create` and those of libraries are not among them."""
 
 MAX_VALUES = 100_000  # of a config with its interpolations resolved; a hundred characters count as one
-MAX_CHAIN = 20  # interpolations of interpolations
+INTERPOLATION = 20  # values that one interpolation counts as, by the time that it takes
 MAX_JOBS = 10_000  # of a sweep
 
 _INTERPOLATION = re.compile(r"\$\{\s*(?:(?P<resolver>[\w.]+)\s*:(?P<arguments>[^${}]*)|(?P<key>[^${}:]*))\}")
-_SUSPICIOUS = re.compile(r"hydra|(^|\W)_\w+_(\W|$)|\$|@")
 
 
 def check_content(content: Any, key: str = "") -> None:
@@ -62,10 +61,7 @@ def check_file(content: Any, package: str | None) -> None:
         raise ConfigError("a file cannot be part of Hydra's own section.", key=f"@package {package}")
     if not isinstance(content, Mapping):
         return
-    prefix = "" if package in (None, "_global_") or package.startswith("_") else f"{package}."
     check_content({name: value for name, value in content.items() if name != "defaults"})
-    if prefix:
-        check_content({f"{prefix}{name}": None for name in content})
     defaults = content.get("defaults")
     for entry in defaults if isinstance(defaults, list) else []:
         if _names_hydra(str(entry)):
@@ -82,8 +78,6 @@ def check_words(words: Sequence[str]) -> None:
     for word in words:
         if len(word) > MAX_SCALAR:
             raise ConfigError(f"found {len(word)} characters, expected at most {MAX_SCALAR}.", key=f"{word[:40]}…")
-        if not _SUSPICIOUS.search(word) and "range" not in word and "," not in word and "glob" not in word:
-            continue
         try:
             override = OverridesParser.create().parse_override(word)
         except Exception:  # Hydra says what is wrong with it
@@ -99,32 +93,23 @@ def check_expansion(config: Mapping[str, Any]) -> None:
 
     Raises: ConfigError naming a key whose interpolation leads back to itself, or to more than `MAX_VALUES` values.
     """
-    known: dict[str, tuple[int, int]] = {}  # by key: how many values, and interpolations of interpolations
+    sizes: dict[tuple[str, ...], int] = {}  # by path
 
-    def weigh(node: Any, path: tuple[str, ...], chain: int) -> tuple[int, int]:
-        key = ".".join(path)
-        if key in known:
-            return known[key]
-        items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-        inner = [weigh(value, (*path, str(name)), chain) for name, value in items]
-        targets = _targets(config, node, path) if isinstance(node, str) and "$" in node else []
-        height = 1 if targets else 0
-        if chain + height <= MAX_CHAIN:
-            inner += [weigh(*target, chain + 1) for target in targets]
-        height += max((each for _, each in inner), default=0)
-        if chain + height > MAX_CHAIN:
-            text = f"its interpolations lead back to themselves, or through more than {MAX_CHAIN}."
-            raise ConfigError(text, key=key)
-        total = 1 + (len(node) // 100 if isinstance(node, str) else 0) + sum(each for each, _ in inner)
-        if total > MAX_VALUES:
-            raise ConfigError(f"resolved it would hold more than {MAX_VALUES} values.", key=key or "config")
-        known[key] = total, height
-        return known[key]
+    def measure(node: Any, path: tuple[str, ...], above: tuple[tuple[str, ...], ...]) -> int:
+        key = ".".join(path) or "config"
+        if path in above:
+            raise ConfigError("its interpolations lead back to themselves.", key=key)
+        if path not in sizes:
+            own, below = 1, [(value, (*path, str(name))) for name, value in _items(node)]
+            if isinstance(node, str):
+                below = _targets(config, node, path)
+                own += len(node) // 100 + INTERPOLATION * len(below)
+            sizes[path] = own + sum(measure(value, at, (*above, path)) for value, at in below)
+            if sizes[path] > MAX_VALUES:
+                raise ConfigError(f"resolved it would hold more than {MAX_VALUES} values.", key=key)
+        return sizes[path]
 
-    try:
-        weigh(config, (), 0)
-    except RecursionError:
-        raise ConfigError(f"found more than {MAX_DEPTH} levels of nesting; a config has fewer.", key="config") from None
+    measure(config, (), ())
 
 
 def is_hydras(key: str) -> bool:
@@ -137,13 +122,10 @@ def _check_override(override: Override, word: str) -> None:
     if (package and _names_hydra(package)) or ("/" in group and _names_hydra(group)):
         raise ConfigError("Hydra's own groups cannot be chosen.", key=word)
     if package is None:
-        value = override.value() if not override.is_sweep_override() else None
-        nested: Any = value
+        content: Any = word if override.is_sweep_override() else override.value()
         for name in reversed(group.split(".")):
-            nested = {name: nested}
-        check_content(nested)
-        if isinstance(override._value, Sweep):
-            check_content(str(word), group)
+            content = {name: content}
+        check_content(content)
 
 
 def _jobs(override: Override) -> int:
@@ -180,11 +162,14 @@ def _targets(config: Any, text: str, path: tuple[str, ...]) -> list[tuple[Any, t
         for part in (*path[: len(path) - up if up else 0], *filter(None, re.split(r"[.\[\]]+", key))):
             if isinstance(node, str):  # it interpolates itself, and holds no less than what is looked for in it
                 break
-            items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-            node, at = next((value for name, value in items if str(name) == part), None), (*at, part)
+            node, at = next((value for name, value in _items(node) if str(name) == part), None), (*at, part)
         if key and node is not None:
             found.append((node, at))
     return found
+
+
+def _items(node: Any) -> Iterable[tuple[Any, Any]]:
+    return node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
 
 
 def _names_hydra(text: str) -> bool:

@@ -78,9 +78,9 @@ def resolved(source: Mapping[str, Any]) -> dict[str, Any]:
     Raises: ConfigError if an interpolation leads nowhere, to itself or to more than a config can hold, if a mandatory
       value is missing, or for what `policy.check_content` refuses.
     """
-    policy.check_content(source)
-    policy.check_expansion(source)
     try:
+        policy.check_content(source)
+        policy.check_expansion(source)
         values: Any = OmegaConf.to_container(OmegaConf.create(dict(source)), resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = str(error.full_key)
