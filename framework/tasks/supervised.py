@@ -56,9 +56,11 @@ def supervised(
       transforms: augmentations of training batches, in order; each is given a key for each example.
       accumulate: number of parts that a batch is cut into, of which one at a time is in memory.
     """
-    metrics = {**metrics, "loss": as_metric(loss)}
+    metrics = {"loss": as_metric(loss), **metrics}
     summed = {name: metric for name, metric in metrics.items() if not metric.collect}
     gradients = _accumulated(_gradients(model, summed), accumulate)
+
+    traced: list[PyTree] = []  # shapes of the model's outputs, which tell the range of classes
 
     def init(key: Array, spec: Batch) -> TrainState:
         in_shape = jax.tree.map(lambda leaf: (-1, *leaf.shape[1:]), spec["inputs"])
@@ -86,10 +88,9 @@ def supervised(
 
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, WeightedMean]:
         outputs, _ = model.apply(state.params, state.model_state, batch["inputs"], key=None, train=False)
+        traced[:] = [jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), outputs)]
         measured = _measure(metrics, outputs, batch)
         return {name: over_devices(mean, axis) for name, mean in measured.items()}
-
-    traced: list[PyTree] = []  # once, since a stream is checked batch by batch
 
     def check(spec: Batch, examples: Batch) -> tuple[int, str] | None:
         if not isinstance(loss, TargetedLoss):

@@ -77,7 +77,7 @@ def test_losses_and_metrics_of_sequences_are_means_over_positions(key):
     picked = np.take_along_axis(np.asarray(probabilities), np.asarray(targets)[..., None], -1)[..., 0]
     values = softmax_cross_entropy()(logits, batch)
     np.testing.assert_allclose(values, -np.log(picked).mean(1), rtol=1e-5)
-    np.testing.assert_allclose(accuracy()(logits, batch), (logits.argmax(-1) == targets).mean(1), rtol=1e-6)
+    np.testing.assert_allclose(accuracy().values(logits, batch), (logits.argmax(-1) == targets).mean(1), rtol=1e-6)
     metric = perplexity()
     total = metric.values(logits, batch).sum()
     assert metric.result(total, 3.0) == pytest.approx(np.exp(-np.log(picked).mean()), rel=1e-5)

@@ -107,7 +107,6 @@ defaults:
   - override /loss: squares
   - override /metrics: []
   - override /optimizer: descend
-  - override /schedule: flat
   - override /data: ones
   - override /callbacks: []
 train: {steps: 1}
