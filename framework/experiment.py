@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +15,14 @@ from framework.api import (
     Callback,
     DataPipeline,
     Members,
+    Metric,
     Model,
     Parameter,
     Strategy,
     TargetedLoss,
     Task,
     TrainState,
+    Transform,
     as_pipeline,
     as_strategy,
 )
@@ -38,7 +41,7 @@ from framework.tasks.metrics import check_tag
 from framework.tasks.nonfinite import guarded
 from framework.tasks.precision import in_precision, loss_scaled
 from framework.tasks.supervised import supervised
-from framework.tasks.tracing import SEED, check_shapes, traced_once
+from framework.tasks.tracing import SEED, check_shapes, named, named_model, named_values, traced_once
 from framework.trees import leaves_by_path
 
 
@@ -157,19 +160,30 @@ def clocked(make: Callable[[], Any]) -> tuple[Any, float]:
 def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings) -> tuple[Model, Task]:
     """Build the model and its task from a plain config, in which numbers may be traced."""
     model = in_precision(builder.named("models", config["model"], "model"), settings.precision)
+    model = named_model(model, builder.used["model"].title)
     loss = builder.named("losses", config["loss"], "loss")
     builder.loss = loss if isinstance(loss, TargetedLoss) else None
-    metrics = {tag: builder.named("metrics", options, f"metrics.{tag}") for tag, options in _tags(config, "metrics")}
-    for tag in metrics:
-        check_tag(tag)
+    own = named_values(loss if builder.loss is None else builder.loss.values, builder.used["loss"].title)
+    loss = own if builder.loss is None else replace(builder.loss, values=own)
+    metrics = {tag: _metric(builder, tag, options) for tag, options in _tags(config, "metrics")}
     entries = config["data"].get("transform") or []
     if not isinstance(entries, list):
         raise ConfigError(f"expected a list, found {entries!r}.", key="data.transform")
-    transforms = [builder.entry("transforms", entry, f"data.transform[{i}]") for i, entry in enumerate(entries)]
+    transforms = [_transform(builder, entry, f"data.transform[{i}]") for i, entry in enumerate(entries)]
     optimizer = _build_optimizer(builder, config)
     task = supervised(model, loss, optimizer, metrics, transforms, settings.train.accumulate)
     task = guarded(task) if settings.nan_policy in ("skip", "rollback") else task
     return model, task if settings.ema is None else averaged(task, settings.ema)
+
+
+def _metric(builder: Builder, tag: str, options: Mapping[str, Any]) -> Metric:
+    check_tag(tag)
+    metric = builder.named("metrics", options, f"metrics.{tag}")
+    return metric._replace(values=named_values(metric.values, builder.used[f"metrics.{tag}"].title))
+
+
+def _transform(builder: Builder, entry: Any, key: str) -> Transform:
+    return named(builder.entry("transforms", entry, key), key)
 
 
 def _maker(source: Mapping[str, Any], settings: Settings, registry: Registry, members: Members) -> Make:
@@ -204,6 +218,8 @@ def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
     if "learning_rate" in options:
         options["learning_rate"] = builder.rate
     optimizer = builder.named("optimizers", options, "optimizer")
+    title = builder.used["optimizer"].title
+    optimizer = optimizer._replace(init=named(optimizer.init, title), update=named(optimizer.update, title))
     if builder.rate is not None and not builder.rate_taken:
         name = options.get("name")
         raise ConfigError(f"optimizer '{name}' takes no learning rate; leave the schedule out.", key="schedule")

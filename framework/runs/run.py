@@ -19,7 +19,7 @@ from framework.config.settings import RunSettings
 from framework.contracts import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
-from framework.errors import FrameworkError, InterruptError, StorageError, exit_code_of
+from framework.errors import FrameworkError, InterruptError, PluginError, StorageError, exit_code_of, is_users, told
 from framework.experiment import Experiment, build
 from framework.registry.entry_points import discover
 from framework.runs import folder, logs, signals
@@ -27,7 +27,7 @@ from framework.runs import resume as resuming
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.folder import check_place
 from framework.runs.inputs import Expected
-from framework.runs.lifecycle import train
+from framework.runs.lifecycle import Fitted, train
 from framework.runs.record import RunRecord, data_facts, new_record, read_record, summarise, write_config
 from framework.runs.trained_model import Trained
 from framework.tasks.ema import trained_params
@@ -146,7 +146,7 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
     record.write()
     try:
         with persistent_cache(experiment.settings.run):
-            state, record.metrics, reason = train(experiment, record, state)
+            state, record.metrics, reason = _fitted(experiment, record, state)
         record.step = updates(state)
         if experiment.members is not None:
             record.members = members.outcome(experiment.members, state, record.metrics)
@@ -169,6 +169,18 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
         _conclude(record)
     summarise(record)
     return _result(experiment, record, state)
+
+
+def _fitted(experiment: Experiment, record: RunRecord, state: TrainState | None) -> Fitted:
+    """Train; a request to exit that no plugin was named for, such as a strategy's, is an error too."""
+    try:
+        return train(experiment, record, state)
+    except (SystemExit, KeyboardInterrupt) as error:
+        if is_users(error):
+            raise
+        raise PluginError(
+            f"a plugin ended the run with {told(error)}; expected `StopTraining` of a callback."
+        ) from error
 
 
 def _conclude(record: RunRecord) -> None:

@@ -75,7 +75,7 @@ def guarded(task: Task) -> Task:
     return Task(init, train_step, eval_step, results, task.check, {**task.directions, "skipped": False})
 
 
-def check_skips(counts: np.ndarray, start: int, limit: int) -> None:
+def check_skips(counts: np.ndarray, start: int, limit: int) -> list[int]:
     """Check the updates that were undone in a window of steps.
 
     Args:
@@ -83,16 +83,21 @@ def check_skips(counts: np.ndarray, start: int, limit: int) -> None:
       start: updates before the window.
       limit: the number in a row at which the run ends; 0 if the run goes back at the first.
 
+    Returns: the steps whose update was undone.
+
     Raises: NumericalError at the limit; Rollback at the first one if the limit is 0.
     """
+    undone = []
     for step, (_, in_row, fault) in enumerate(counts, start + 1):
         if fault and not limit:
             raise Rollback(step)
+        undone += [step] if fault else []
         if limit and in_row >= limit:
             raise NumericalError(
                 f"{limit} updates in a row are not finite, the last at step {step}; find the operation with "
                 f"debug=nans, lower optimizer.learning_rate, or allow more with train.skips_in_row."
             )
+    return undone
 
 
 def barred_steps(state: TrainState) -> tuple[int, ...]:

@@ -112,7 +112,8 @@ def _mean_of(name: str, metric: Metric, outputs: PyTree, batch: Batch) -> Weight
     try:
         return (collected if metric.collect else weighted)(metric.values(outputs, batch), batch.get("weights"))
     except FrameworkError as error:  # a metric does not know the config key that chose it
-        raise type(error)(f"{name if name == 'loss' else f'metrics.{name}'}: {error}") from error
+        error.key = error.key or (name if name == "loss" else f"metrics.{name}")
+        raise
 
 
 def _outputs_of(model: Model, spec: Batch) -> PyTree:

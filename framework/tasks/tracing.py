@@ -1,15 +1,18 @@
-"""Traces of a task on shapes: checked before anything is compiled, and used again by the compiler."""
+"""Traces of a task on shapes, checked before anything is compiled, and the names of what fails in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from framework.api import DataPipeline, Model, Task, TrainState, layer_name
-from framework.errors import ConfigError, FrameworkError
+from framework.api import Array, Batch, DataPipeline, Model, PyTree, Shape, Task, TrainState, layer_name
+from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, is_users, told
 from framework.tasks.rng import root_key
 from framework.trees import leaves_by_path
 
@@ -54,13 +57,91 @@ def check_shapes(task: Task, init: Callable[[Any], TrainState], data: DataPipeli
     return state
 
 
-def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:
+def named_model(model: Model, title: str) -> Model:
+    """Return a model whose errors name it, and whose outputs must have the shape that its init declared.
+
+    Args:
+      title: of the plugin, for messages.
+    """
+    declared: dict[str, Any] = {}  # noted while init is traced, and compared while apply is
+
+    @wraps(model.init)
+    def init(key: Array, shape: Shape) -> tuple[Shape, PyTree, PyTree]:
+        with naming(f"init of {title} for the shape {shape}"):
+            out_shape, params, state = model.init(key, shape)
+        declared[str(_tails(shape))] = out_shape
+        return out_shape, params, state
+
+    @wraps(model.apply)
+    def apply(
+        params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
+    ) -> tuple[PyTree, PyTree]:
+        with naming(f"{title} on inputs {_shapes(inputs)}"):
+            outputs, after = model.apply(params, state, inputs, key=key, train=train)
+        said = declared.get(str(_tails(jax.tree.map(np.shape, inputs))))
+        if _is_shape(said) and hasattr(outputs, "shape") and _tails(said) != _tails(outputs.shape):
+            raise ConfigError(f"{title} has outputs {_shapes(outputs)}, and its init declared the shape {said}.")
+        return outputs, after
+
+    return Model(init, apply)
+
+
+def named_values(values: Callable[[PyTree, Batch], Any], title: str) -> Callable[[PyTree, Batch], Any]:
+    """Return a loss's or metric's function, whose errors name it, and whose values must be real numbers."""
+
+    @wraps(values)
+    def call(outputs: PyTree, batch: Batch) -> Any:
+        about = f"{title} on outputs {_shapes(outputs)} and targets {_shapes(batch.get('targets'))}"
+        with naming(about):
+            found = values(outputs, batch)
+        if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found)):
+            raise ConfigError(f"{about} is complex; expected real numbers, such as those of jnp.abs of the outputs.")
+        return found
+
+    return call
+
+
+def named(function: Callable[..., Any], title: str) -> Callable[..., Any]:
+    """Return a function whose errors name it."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with naming(title):
+            return function(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Name what fails while a step is traced, which costs a compiled call nothing.
+
+    Raises: ConfigError with the reason; PluginError for a request to exit.
+    """
     try:
-        return jax.eval_shape(function, *args)
-    except FrameworkError:
+        yield
+    except (FrameworkError, FloatingPointError):  # the latter is what debug=nans looks for
         raise
-    except Exception as error:
-        raise ConfigError(f"{what} fails: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+    except PLUGIN_FAULTS as error:
+        if is_users(error):
+            raise
+        kind = ConfigError if isinstance(error, Exception) else PluginError
+        reason = next(iter(told(error).splitlines()))
+        raise kind(f"{what} fails: {reason}") from error
+
+
+def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    with naming(what):
+        return jax.eval_shape(function, *args)
+
+
+def _tails(shapes: Any) -> Any:
+    """Return shapes without their first axis, the batch."""
+    return jax.tree.map(lambda shape: tuple(map(int, shape[1:])), shapes, is_leaf=_is_shape)
+
+
+def _is_shape(node: Any) -> bool:
+    return isinstance(node, tuple) and all(isinstance(size, int | np.integer) for size in node)
 
 
 def _shapes(tree: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from framework.api import StopTraining
-from framework.errors import ConfigError, FrameworkError, PluginError, StorageError
+from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, StorageError, is_users, told
 from framework.experiment import NamedCallback
 
 
@@ -31,8 +31,10 @@ def notify(callbacks: Iterable[NamedCallback], hook: str, *args: Any) -> None:
             raise
         except OSError as error:
             raise StorageError(f"{label} failed in {hook}: {error}") from error
-        except Exception as error:
-            raise PluginError(f"{label} failed in {hook}: {type(error).__name__}: {error}") from error
+        except PLUGIN_FAULTS as error:
+            if is_users(error):
+                raise
+            raise PluginError(f"{label} failed in {hook}: {told(error)}") from error
     if request is not None:
         raise request
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import time
 from collections import deque
@@ -48,19 +49,23 @@ def per_step(parts: Parts, name: str) -> np.ndarray:
     return np.asarray(unpack(replace(parts[0][0], values=np.concatenate(each)))[name].total)
 
 
-def check_finite(parts: Parts, start: int) -> None:
+def check_finite(parts: Parts, start: int, advice: str) -> None:
     """Check the loss of every step of a window that began after `start` updates, not only of the logged ones.
 
-    Raises: NumericalError naming the first step whose loss is not finite.
+    Raises: NumericalError naming the first step whose loss is not finite, with the advice.
     """
     losses = per_step(parts, "loss")  # [steps], or [steps, members], of which one must be finite
     failed = ~np.isfinite(losses.reshape(len(losses), -1)).any(axis=1)
     if failed.any():
         at = int(np.flatnonzero(failed)[0])
-        raise NumericalError(
-            f"train/loss is {losses[at]} at step {start + at + 1}; find the operation with debug=nans, "
-            f"lower optimizer.learning_rate, or go on regardless with nan_policy=ignore."
-        )
+        raise NumericalError(f"train/loss is {losses[at]} at step {start + at + 1}; {advice}")
+
+
+def unsound_loss(scalars: Scalars, tag: str) -> str | None:
+    """Describe the loss of an evaluation that is not finite; of several members, if none of theirs is."""
+    members = [value for name, value in scalars.items() if name.startswith(f"{tag}/loss/")]
+    losses = members or [scalars.get(f"{tag}/loss", math.nan)]
+    return None if np.isfinite(losses).any() else f"{tag}/loss is {losses[0]}"
 
 
 def measure(

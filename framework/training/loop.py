@@ -17,12 +17,32 @@ from framework.errors import NumericalError
 from framework.experiment import Experiment
 from framework.tasks.nonfinite import check_skips, finite_leaves, spoilt_leaf
 from framework.training.callbacks import notify, raise_pending
-from framework.training.chunks import steps_per_call
-from framework.training.evaluation import Clock, Scalars, check_finite, last_of, measure, per_step, results
+from framework.training.chunks import AUTO_CHUNK, steps_per_call
+from framework.training.evaluation import (
+    Clock,
+    Scalars,
+    check_finite,
+    last_of,
+    measure,
+    per_step,
+    results,
+    unsound_loss,
+)
 from framework.training.prefetch import ahead
 from framework.training.stepper import Parts, StopRequests, count_finished, count_steps, stepper
+from framework.trees import leaves_by_path
 
 LOGGER = logging.getLogger("framework")
+
+
+FIND = "find the operation with debug=nans"
+LIKELY = f"{FIND}, lower optimizer.learning_rate"
+"""Advice where nothing is known of the cause of a loss that is not finite."""
+
+REGARDLESS = "or go on with nan_policy=ignore."
+
+LISTED = 10
+"""Steps that a line lists."""
 
 
 class Window(NamedTuple):
@@ -55,6 +75,7 @@ class Loop:
         self.experiment, self.progress, self.requests = experiment, progress, requests
         self.settings, self.callbacks = experiment.settings.train, experiment.callbacks
         self.finite_at_first: np.ndarray | None = None  # an optimizer may begin with a number that is not finite
+        self.unusable = ""  # advice, where parameters were not finite before the first step
 
     def fit(self, state: TrainState) -> tuple[TrainState, str]:
         """Train from the state's step to the last.
@@ -72,11 +93,13 @@ class Loop:
         unread: Window | None = None
         step = updates(state)
         per_call = steps_per_call(self.experiment, state)
-        with stepper(self.experiment, per_call, self._events(step), step, self.requests) as advance:
+        self.unusable = _unusable(state, self.finite_at_first)
+        longest = per_call * max(1, AUTO_CHUNK // per_call)
+        with stepper(self.experiment, per_call, self._events(step, longest), step, self.requests) as advance:
             try:
                 if self.progress.pending_eval:
                     self._evaluate(state, "eval", step)
-                for event in self._events(step):
+                for event in self._events(step, longest):
                     state, parts = advance(state, step, event)
                     window = Window(step, step + count_steps(parts), parts)
                     step, signal = window.stop, self.requests.after(window.stop)
@@ -118,12 +141,15 @@ class Loop:
         notify(self.callbacks, "settle", True)
         return cut
 
-    def _events(self, start: int) -> Iterator[int]:
-        """Yield the steps at which windows end: multiples of every period, and the last step."""
+    def _events(self, start: int, longest: int) -> Iterator[int]:
+        """Yield the steps at which windows end: multiples of every period, and the last step.
+
+        No window has more steps than `longest`, so that losses which are not finite are found soon.
+        """
         total, periods = self.experiment.total_steps, [self.settings.log_every, *self._synchronous_periods]
         step = start
         while step < total:
-            step = min([total, *(step - step % period + period for period in periods if period > 0)])
+            step = min([total, step + longest, *(step - step % period + period for period in periods if period > 0)])
             yield step
 
     def _read(self, window: Window, clock: Clock, finished: int) -> None:
@@ -134,10 +160,11 @@ class Loop:
         """
         policy = self.experiment.settings.nan_policy
         if policy == "stop":
-            check_finite(window.parts, window.start)
+            check_finite(window.parts, window.start, f"{self.unusable or LIKELY}, {REGARDLESS}")
         elif policy != "ignore":
             limit = self.settings.skips_in_row if policy == "skip" else 0
-            check_skips(per_step(window.parts, "skipped"), window.start, limit)
+            if undone := check_skips(per_step(window.parts, "skipped"), window.start, limit):
+                LOGGER.warning(f"undone, since the update is not finite: {_steps(undone)}")
         if self._evaluates(window.stop) or _is_due(self.settings.log_every, window.stop):
             scalars = results(self.experiment.task, last_of(window.parts), "train")
             self._log(window.stop, scalars | clock.lap(finished))
@@ -145,7 +172,8 @@ class Loop:
     def _evaluate(self, state: TrainState, tag: str, step: int) -> None:
         """Measure one split and log it.
 
-        Raises: StopTraining with the name of a signal that came meanwhile; then nothing is logged.
+        Raises: StopTraining with the name of a signal that came meanwhile; then nothing is logged. NumericalError if
+          the loss is not finite, by the policy.
         """
         data = self.experiment.batches
         batches = (batch for batch in data.eval(data.splits[0] if tag == "eval" else tag))
@@ -156,7 +184,15 @@ class Loop:
             means = measure(self._eval_step, feed, state, self._checked(each), lambda: self.requests.after(step))
         if isinstance(means, Signals):
             raise StopTraining(means.name)
-        self._log(step, results(self.experiment.task, means, tag))
+        scalars = results(self.experiment.task, means, tag)
+        self._log(step, scalars)
+        if (unsound := unsound_loss(scalars, tag)) is not None:
+            split, policy = data.splits[0] if tag == "eval" else tag, self.experiment.settings.nan_policy
+            text = f"{unsound} after step {step}, of the split '{split}'; look at its examples and at the model's state"
+            if policy == "stop":
+                text = self._spoilt(state, step) or f"{text}, {FIND}, {REGARDLESS}"
+                raise NumericalError(text)
+            LOGGER.warning(f"{text}.")
 
     @cached_property
     def _eval_step(self) -> Any:
@@ -173,16 +209,21 @@ class Loop:
         Raises: NumericalError then, so that no such state is saved; with nan_policy=ignore it is a warning.
         """
         due = [each for each in self.callbacks if is_last or _is_due(each.callback.every, step)]
-        spoilt = spoilt_leaf(self.finite_at_first, state) if due and self.finite_at_first is not None else None
+        spoilt = self._spoilt(state, step) if due else None
         if spoilt is None:
             notify(due, "on_state", step, state)
         elif self.experiment.settings.nan_policy == "ignore":
-            LOGGER.warning(f"{spoilt} is not finite after step {step}: this state is not saved")
+            LOGGER.warning(f"{spoilt.partition(',')[0]}: this state is not saved")
         else:
-            raise NumericalError(
-                f"{spoilt} is not finite after step {step}, though the losses were, and is not saved; find the "
-                f"operation with debug=nans, or lower optimizer.learning_rate."
-            )
+            raise NumericalError(spoilt)
+
+    def _spoilt(self, state: TrainState, step: int) -> str | None:
+        """Describe a state that has lost numbers which were finite at first, with advice."""
+        path = None if self.finite_at_first is None else spoilt_leaf(self.finite_at_first, state)
+        return path and (
+            f"{path} is not finite after step {step}, though the losses were, and is not saved; {FIND}, or lower "
+            "optimizer.learning_rate."
+        )
 
     def _log(self, step: int, scalars: Scalars) -> None:
         self.progress.step = step
@@ -203,3 +244,15 @@ class Loop:
 
 def _is_due(period: int, step: int) -> bool:
     return period > 0 and step % period == 0
+
+
+def _unusable(state: TrainState, finite: np.ndarray) -> str:
+    """Name the first parameter that is not finite before any step, as advice; "" if there is none."""
+    paths = [path for path, sound in zip(leaves_by_path(state), finite, strict=True) if not sound]
+    path = next((path for path in paths if path.startswith("params/")), "")
+    return f"{path} was not finite before step {updates(state) + 1}: look at the model's init" if path else ""
+
+
+def _steps(steps: list[int]) -> str:
+    listed, more = ", ".join(map(str, steps[:LISTED])), len(steps) - LISTED
+    return f"step{'s' if len(steps) > 1 else ''} {listed}{f' and {more} more' if more > 0 else ''}"

@@ -32,11 +32,17 @@ class LayerError(ConfigError):
 
 
 class Entry(NamedTuple):
-    """One layer at its position in a stack."""
+    """One layer at its position in a stack.
+
+    Attributes:
+      declared: shapes that init said the outputs have, by those of the inputs, without the batch. They are noted while
+        init is traced and compared while apply is, so that a wrong one is not told as a fault of the next layer.
+    """
 
     position: int
     name: str  # such as "0_Conv"
     model: Model
+    declared: dict[str, Shape]
 
     def init(self, key: Array, shape: Shape) -> tuple[Shape, PyTree, PyTree]:
         """Make the layer, with a key of its own folded from the stack's.
@@ -49,6 +55,7 @@ class Entry(NamedTuple):
             out_shape = _plain(out_shape)
             if 0 in jax.tree.leaves(out_shape):
                 raise ConfigError(f"its outputs would be empty, of shape {out_shape}.")
+        self.declared[str(_tails(shape))] = out_shape
         return out_shape, params, state
 
     def apply(
@@ -60,7 +67,12 @@ class Entry(NamedTuple):
         """
         with _blame(self.name, jax.tree.map(np.shape, inputs)):
             own = None if key is None else jax.random.fold_in(key, self.position)
-            return self.model.apply(params[self.position], state[self.position], inputs, key=own, train=train)
+            outputs, after = self.model.apply(params[self.position], state[self.position], inputs, key=own, train=train)
+            said = self.declared.get(str(_tails(jax.tree.map(np.shape, inputs))))
+            found = jax.tree.map(np.shape, outputs)
+            if said is not None and _tails(said) != _tails(found):
+                raise ConfigError(f"its outputs have the shape {found}, and its init declared {said}.")
+            return outputs, after
 
 
 def name_of(layer: Any) -> str:
@@ -94,6 +106,10 @@ def _plain(shape: Shape) -> Shape:
 
 def _is_shape(node: Any) -> bool:
     return isinstance(node, list | tuple) and len(node) > 0 and all(isinstance(size, int | np.integer) for size in node)
+
+
+def _tails(shapes: Any) -> Any:
+    return jax.tree.map(lambda shape: tuple(shape[1:]), shapes, is_leaf=_is_shape)
 
 
 @contextmanager

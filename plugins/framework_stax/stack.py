@@ -139,7 +139,7 @@ def _enter(layers: Sequence[Any], names: Sequence[str] | None) -> list[Entry]:
     kinds = [model for model in models if times[id(model)] > 1 and not is_examplewise(model)]  # these run in tiles
     shared = {id(model): _applied_once(model) for model in kinds}
     models = [shared.get(id(model), model) for model in models]
-    return [Entry(i, f"{i}_{name}", model) for i, (name, model) in enumerate(zip(chosen, models, strict=True))]
+    return [Entry(i, f"{i}_{name}", model, {}) for i, (name, model) in enumerate(zip(chosen, models, strict=True))]
 
 
 def _groups(chain: Sequence[Entry]) -> list[list[Entry]]:
