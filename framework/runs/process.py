@@ -39,7 +39,7 @@ def check_jax() -> None:
 
     Raises: ConfigError naming the variable that does not.
     """
-    if str(jax.config.jax_transfer_guard).startswith("disallow"):
+    if str(jax.config.jax_transfer_guard).startswith("disallow"):  # pyright: ignore[reportAttributeAccessIssue]
         text = "it forbids transfers that building a run needs; unset it, and set debug.transfers=true, which watches "
         raise ConfigError(f"{text}the steps alone.", key="JAX_TRANSFER_GUARD")
     try:

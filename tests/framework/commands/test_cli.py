@@ -280,7 +280,7 @@ def test_a_job_of_a_sweep_that_fails_is_named_and_the_others_run(call, tmp_path)
         ["framework:train", "--cfg", "job", *OVERRIDES],
         [*OVERRIDES, "--cfg", "job"],
         [OVERRIDES[0], "--cfg=job", *OVERRIDES[1:]],
-        [OVERRIDES[0], "-c", "job", OVERRIDES[1], "--resolve", OVERRIDES[2]],
+        [OVERRIDES[0], "-c", "job", OVERRIDES[1], OVERRIDES[2]],
     ],
 )
 def test_the_composed_config_is_shown_wherever_the_flags_stand(call, words):
