@@ -1,10 +1,13 @@
-"""The start of a run: Python's cyclic garbage collector, which slows it, is made to run seldom."""
+"""The start of a run: the import of JAX, and Python's cyclic garbage collector, which is made to run seldom."""
 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from framework.errors import ConfigError
 
 SELDOM = 100_000
 """New containers between two collections. Imports, tracing and lowering make millions that stay. The default of 700
@@ -21,3 +24,15 @@ def seldom_collected() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def import_jax() -> None:
+    """Import JAX.
+
+    Raises: ConfigError naming the variable of the environment that it refuses.
+    """
+    try:
+        import jax  # noqa: F401
+    except ValueError as error:
+        names = (name for name in os.environ if name.startswith("JAX_") and name.lower() in str(error).lower())
+        raise ConfigError(f"{error}; unset it.", key=next(names, "jax")) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from framework.command import Command
 from framework.commands.arguments import Arguments
 from framework.errors import ConfigError
+from framework.startup import import_jax
 
 
 def resume() -> Command:
@@ -29,6 +30,7 @@ def run(words: list[str]) -> None:
     given = arguments.read(words)
     if given.run is None or "=" in given.run:
         raise ConfigError("resume: expected a run folder, such as `resume runs/mnist/20260101-120000-1a2b`.")
+    import_jax()
     from framework.runs.python_api import resume as resume_run
 
     resume_run(given.run, given.words, given.force)

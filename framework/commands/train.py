@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from framework.command import Command
 from framework.commands.arguments import Arguments, config_of
+from framework.startup import import_jax
 
 if TYPE_CHECKING:
     from framework.runs.run import Result
@@ -37,11 +38,17 @@ def run(words: list[str]) -> int | None:
 
 
 def train_one(words: list[str], config_dir: str | None = None) -> Result:
-    """Compose a config and run it. What is wrong with the config is said before JAX is imported.
+    """Compose a config and run it. What is wrong with it, or with its run folder, is said before JAX is imported.
 
     Raises: FrameworkError.
     """
     config = config_of(words, config_dir)
+    if config.settings.distributed.coordinator is None:  # of several processes, the first checks for all
+        from framework.runs.folder import check_place
+
+        with config.origins.locating():
+            check_place(config.settings.run)
+    import_jax()
     from framework.runs.run import run
 
     return run(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,10 +97,12 @@ def compose_yaml(file: Readable) -> yaml.Node | None:
 
 
 def load_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
-    Raises: OSError, or ValueError if it is no JSON, larger than `MAX_JSON`, or nested beyond reason.
+    Raises: OSError, also if it is no regular file; ValueError if it is no JSON, larger than `MAX_JSON`, or nested
+      beyond reason.
     """
+    _check_regular(path)
     size = path.stat().st_size
     if size > MAX_JSON:
         raise ValueError(f"{size} bytes are more than the {MAX_JSON} that are read")
@@ -116,8 +119,19 @@ def shown(file: Any) -> str:
     return name if relative.startswith("..") else relative
 
 
+def _check_regular(path: Path) -> None:
+    """Check that reading a file cannot wait for somebody who writes into it.
+
+    Raises: OSError for a pipe, a device or a folder, and if there is none.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is no regular file")
+
+
 def _read(file: Readable) -> str:
     try:
+        if isinstance(file, Path):
+            _check_regular(file)
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import resources
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -42,6 +43,9 @@ Read = dict[str, tuple[Readable, str]]
 
 _READ: ContextVar[Read] = ContextVar("read")
 """Files that a session has read so far."""
+
+_SESSIONS = RLock()
+"""Held by a session: Hydra's state belongs to the whole process. A job of a sweep composes within the sweep's own."""
 
 _OWN = ("framework_conf", "hydra.conf")
 """Packages whose files may say anything; they are installed with the framework."""
@@ -135,29 +139,30 @@ class CheckedPackages(_Checked, ImportlibResourcesConfigSource):
 
 @contextmanager
 def session(read: Read | None = None) -> Iterator[None]:
-    """Let Hydra compose our configs. Afterwards it is as before, initialised by somebody else or not.
+    """Let Hydra compose our configs, in one thread at a time. Afterwards it is as before, initialised or not.
 
     Args:
       read: takes the files that are read, by Hydra's paths.
 
     Raises: ConfigError.
     """
-    for plugin in (FrameworkSearchPath, RegistrySource):
-        Plugins.instance().register(plugin)
-    before, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
-    sources: dict[str, Any] = SourcesRegistry.instance().types
-    theirs = {scheme: sources[scheme] for scheme in ("file", "pkg")}
-    GlobalHydra.instance().clear()
-    composing, reading = _COMPOSING.set(True), _READ.set({} if read is None else read)
-    sources |= {"file": CheckedFiles, "pkg": CheckedPackages}
-    try:
-        with config_errors():
-            yield
-    finally:
-        sources |= theirs
-        _READ.reset(reading)
-        _COMPOSING.reset(composing)
-        GlobalHydra.instance().hydra, VersionBase.instance().version_base = before, base
+    with _SESSIONS:
+        for plugin in (FrameworkSearchPath, RegistrySource):
+            Plugins.instance().register(plugin)
+        before, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+        sources: dict[str, Any] = SourcesRegistry.instance().types
+        theirs = {scheme: sources[scheme] for scheme in ("file", "pkg")}
+        GlobalHydra.instance().clear()
+        composing, reading = _COMPOSING.set(True), _READ.set({} if read is None else read)
+        sources |= {"file": CheckedFiles, "pkg": CheckedPackages}
+        try:
+            with config_errors():
+                yield
+        finally:
+            sources |= theirs
+            _READ.reset(reading)
+            _COMPOSING.reset(composing)
+            GlobalHydra.instance().hydra, VersionBase.instance().version_base = before, base
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The folder of a run: check that it can be written before anything heavy is done, make it, lock it."""
+"""The folder of a run: check that it can be written before anything heavy is done, make it, lock it.
+
+Checks come before JAX is imported, which only the agreements of several processes need.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,24 @@ import fcntl
 import os
 import platform
 import secrets
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from framework.config.settings import RunSettings
-from framework.distributed import coordination
 from framework.errors import StorageError, writing
+
+T = TypeVar("T")
 
 PROBE_BYTES = 4096
 """One block, for which the file system has to find room."""
 
-WRITTEN = ("config.yaml", "run.log", "metrics.jsonl", "checkpoints", "tb")
+FOLDERS = ("checkpoints", "tb")
+
+WRITTEN = ("config.yaml", "run.log", "metrics.jsonl", *FOLDERS)
 """Files and folders that a run writes beside its record and its lock."""
 
 DRAFTS = (".probe", ".run.json.partial", ".config.yaml.partial", "metrics.jsonl.draft")
@@ -28,7 +36,8 @@ DRAFTS = (".probe", ".run.json.partial", ".config.yaml.partial", "metrics.jsonl.
 def check_place(settings: RunSettings) -> None:
     """Check that a run folder can be made, by the nearest folder above it that exists. Write nothing.
 
-    Raises: StorageError if that is a file or cannot be written, or if the file system does not take the name.
+    Raises: StorageError if that is a file or cannot be written, if the file system does not take the name, or if
+      `run.dir` holds a run that is not to go on.
     """
     key, path = ("run.dir", settings.dir) if settings.dir else ("run.root", settings.root)
     folder = Path(path).absolute()
@@ -46,6 +55,15 @@ def check_place(settings: RunSettings) -> None:
     if not is_open:
         reason = "is on a read-only file system" if is_read_only else "cannot be written by this user"
         raise StorageError(f"{folder} {reason}; choose another folder.", key=key)
+    if key == "run.dir" and folder == Path(path).absolute():
+        _check_files(Path(path))
+        if not is_to_resume(settings):
+            _check_free(Path(path), settings.resume == "auto")
+
+
+def is_to_resume(settings: RunSettings) -> bool:
+    """Return whether `run.resume=auto` goes on with the run in `run.dir`."""
+    return settings.resume == "auto" and bool(settings.dir) and is_begun(Path(settings.dir or ""))
 
 
 def _nearest(folder: Path) -> Path:
@@ -91,14 +109,20 @@ def make_directory(settings: RunSettings, name: str) -> Path:
 
     Raises: StorageError if it cannot be made or written.
     """
-    return Path(coordination.agree(lambda: str(_made(settings, name))))
+    return Path(_agree(lambda: str(_made(settings, name))))
+
+
+def _agree(decide: Callable[[], T]) -> T:
+    from framework.distributed import coordination  # JAX, for which no refusal waits
+
+    return coordination.agree(decide)
 
 
 def _made(settings: RunSettings, name: str) -> Path:
     directory = Path(settings.dir) if settings.dir else Path(settings.root) / name
     try:
         if settings.dir:
-            _check_links(directory)
+            _check_files(directory)
             _check_free(directory, settings.resume == "auto")
             make_folder(directory, exist_ok=True)
         else:
@@ -111,19 +135,25 @@ def _made(settings: RunSettings, name: str) -> Path:
             f"{directory} holds a run already, or is a file; choose another folder.", key="run.dir"
         ) from error
     except OSError as error:
-        raise StorageError(f"{directory} cannot be written: {error.strerror}.", key="run.dir") from error
+        key = "run.dir" if settings.dir else "run.root"
+        raise StorageError(f"{directory} cannot be made or written: {error.strerror}.", key=key) from error
     probe(directory)
     return directory
 
 
-def _check_links(directory: Path) -> None:
-    """Check that no file of a run is a symbolic link, so that nothing is written outside of the folder.
+def _check_files(directory: Path) -> None:
+    """Check that files of a run are files, and that none is a symbolic link: nothing is written outside of the folder.
 
-    Raises: StorageError naming the first link.
+    Raises: StorageError naming the first link, or pipe, device, or folder in the place of a file.
     """
     for name in ("lock", "run.json", *WRITTEN, *DRAFTS):
-        if (directory / name).is_symlink():
-            raise StorageError(f"run.dir: {directory / name} is a symbolic link, and a run writes no such; remove it.")
+        with suppress(FileNotFoundError, NotADirectoryError):
+            mode, wanted = (directory / name).lstat().st_mode, "folder" if name in FOLDERS else "regular file"
+            if stat.S_ISLNK(mode):
+                text = f"{directory / name} is a symbolic link, and a run writes no such; remove it."
+                raise StorageError(text, key="run.dir")
+            if not (stat.S_ISDIR if name in FOLDERS else stat.S_ISREG)(mode):
+                raise StorageError(f"{directory / name} is no {wanted}; remove it.", key="run.dir")
 
 
 def _check_free(directory: Path, is_restart: bool) -> None:
@@ -134,6 +164,8 @@ def _check_free(directory: Path, is_restart: bool) -> None:
 
     Raises: StorageError naming the first such file.
     """
+    if not is_restart and (directory / "run.json").exists():
+        raise StorageError(f"{directory} holds a run already; choose another folder.", key="run.dir")
     early = ("config.yaml", "run.log") if is_restart and (directory / "run.json").exists() else ()
     for name in WRITTEN:
         path = directory / name
@@ -160,7 +192,7 @@ def check_unused(directory: Path) -> None:
         if is_begun(directory):
             raise StorageError(f"{directory} holds a run by now, of another process; start again.", key="run.dir")
 
-    coordination.agree(check)
+    _agree(check)
 
 
 def _fresh(parent: Path) -> Path:
@@ -179,13 +211,13 @@ def locked(directory: Path) -> Iterator[None]:
     Raises: StorageError naming the process that owns the folder.
     """
     with ExitStack() as held:
-        coordination.agree(lambda: _lock(directory, held))
+        _agree(lambda: _lock(directory, held))
         yield
 
 
 def _lock(directory: Path, held: ExitStack) -> None:
     path = directory / "lock"
-    _check_links(directory)
+    _check_files(directory)
     with writing(path):  # unbuffered: on a full disk, closing a buffered file would fail once more
         file = held.enter_context(path.open("ab+", buffering=0))
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ from framework.api import TrainState
 from framework.config import secrets
 from framework.config.compose import Config
 from framework.config.resolve import Settings
-from framework.config.settings import RunSettings
 from framework.contracts import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
 from framework.errors import FrameworkError, InterruptError, PluginError, StorageError, exit_code_of, is_users, told
 from framework.experiment import Experiment, build
 from framework.registry.entry_points import discover
-from framework.runs import folder, logs, signals
+from framework.runs import folder, logs, process, signals
 from framework.runs import resume as resuming
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.folder import check_place
@@ -74,7 +73,7 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
     """
     settings = config.settings
     with config.locating(), _joined(settings), logs.console():
-        if coordination.agree(lambda: _is_to_resume(settings.run)):
+        if coordination.agree(lambda: folder.is_to_resume(settings.run)):
             return _resumed(Path(settings.run.dir or ""), config, False, watch)
         coordination.agree(lambda: check_place(settings.run))
         experiment = _built(config, watch)
@@ -99,13 +98,14 @@ def resume(directory: Path, config: Config, force: bool) -> Result:
         return _resumed(directory, config, force, lambda experiment: experiment)
 
 
-def _joined(settings: Settings) -> AbstractContextManager[None]:
+@contextmanager
+def _joined(settings: Settings) -> Iterator[None]:
+    """Take this process for one run, and join the others of the run."""
     # JAX's own limit is the longer one: it ends a process with pages of text.
-    return processes.joined(settings.distributed, patience=max(100, 2 * settings.run.watchdog + 60))
-
-
-def _is_to_resume(settings: RunSettings) -> bool:
-    return settings.resume == "auto" and bool(settings.dir) and folder.is_begun(Path(settings.dir or ""))
+    patience = max(100, 2 * settings.run.watchdog + 60)
+    with process.alone(), processes.joined(settings.distributed, patience):
+        process.check_jax()
+        yield
 
 
 def _built(config: Config, watch: Watch) -> Experiment:

@@ -43,11 +43,6 @@ def descend(step_size: float = 0.1):
     return optax.sgd(step_size)
 
 
-def flat():
-    """A schedule."""
-    return lambda step: 1.0
-
-
 class Ones:
     """Four examples of ones."""
 
@@ -116,7 +111,6 @@ GROUPS = {
     "framework.models": {"wide": "acme_m:wide", "broken": "acme_m:nothing"},
     "framework.losses": {"squares": "acme_m:squares"},
     "framework.optimizers": {"descend": "acme_m:descend"},
-    "framework.schedules": {"flat": "acme_m:flat"},
     "framework.data": {"ones": "acme_m:ones"},
     "framework.conf": {"acme": "acme_conf"},
     "framework.commands": {
@@ -256,8 +250,8 @@ def test_a_folder_that_holds_a_run_is_refused(call, tmp_path):
 
 
 def test_a_run_of_a_third_partys_own_experiment_is_done(call, tmp_path):
-    code, out, _ = call("+experiment=acme", "run.dir=mine", "model=acme:wide")
-    assert (code, out) == (0, "")
+    code, out, err = call("+experiment=acme", "run.dir=mine", "model=acme:wide")
+    assert (code, out) == (0, ""), err
     assert (tmp_path / "here" / "mine" / "run.json").is_file()
 
 
@@ -286,7 +280,7 @@ def test_a_job_of_a_sweep_that_fails_is_named_and_the_others_run(call, tmp_path)
         ["framework:train", "--cfg", "job", *OVERRIDES],
         [*OVERRIDES, "--cfg", "job"],
         [OVERRIDES[0], "--cfg=job", *OVERRIDES[1:]],
-        [OVERRIDES[0], "-c", "job", OVERRIDES[1], "--resolve", OVERRIDES[2]],
+        [OVERRIDES[0], "-c", "job", OVERRIDES[1], OVERRIDES[2]],
     ],
 )
 def test_the_composed_config_is_shown_wherever_the_flags_stand(call, words):
@@ -405,9 +399,15 @@ sys.exit(f"imported {heavy}" if heavy else code)
         (["trian"], 2, "", "error[config]: framework: no command is named 'trian'."),
         (["--cfg", "job", "+experiment=mnist"], 0, "model:\n  name: cnn", ""),
         (["train.stepz=3"], 2, "", "error[config]: train.stepz: section 'train' has no option 'stepz'."),
+        (["run.dir=held"], 5, "", "error[storage]: run.dir: held holds a run already"),
+        (["run.dir=held/run.json/x"], 5, "", "error[storage]: run.dir: "),
+        (["run.dir=/"], 5, "", "error[storage]: run.dir: / is the root of all folders"),
+        (["run.root=/dev/null"], 5, "", "error[storage]: run.root: /dev/null is a file"),
     ],
 )
 def test_help_and_refusals_do_not_wait_for_jax(tmp_path, words, code, out, err):
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "run.json").write_text("{}")
     command = [sys.executable, "-c", WITHOUT_JAX, *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == code, done.stderr
