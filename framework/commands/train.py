@@ -46,7 +46,7 @@ def train_one(words: list[str], config_dir: str | None = None) -> Result:
     if config.settings.distributed.coordinator is None:  # of several processes, the first checks for all
         from framework.runs.folder import check_place
 
-        with config.origins.locating():
+        with config.locating():
             check_place(config.settings.run)
     import_jax()
     from framework.runs.run import run
