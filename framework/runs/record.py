@@ -29,6 +29,7 @@ from framework.distributed import coordination, processes
 from framework.ensembles import members
 from framework.errors import PluginError, StorageError, writing
 from framework.experiment import Experiment
+from framework.numerics import numeric_settings
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 
@@ -53,6 +54,7 @@ class RunRecord:
       members: values, and at the end outcomes, of each member that the run trains side by side.
       plugins: distribution of each component, by config key.
       versions: of the packages that the run began with.
+      numerics: settings of JAX and XLA that change bits, as the run began with them, or went on by force.
       environment: command, devices, git commit; its items are written beside the other fields, and not read back.
       resumed: steps where the run went on.
       status: "running", "ending" once a callback has ended the training, "done", "stopped" or "failed".
@@ -75,6 +77,7 @@ class RunRecord:
     members: list[Any] | None = None
     plugins: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
+    numerics: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     resumed: list[Any] = field(default_factory=list)
     status: str = "running"
@@ -144,6 +147,7 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
             key: {name: getattr(plugin, name) for name in PROVENANCE} for key, plugin in experiment.plugins.items()
         },
         versions={name: version(name) for name in PACKAGES},
+        numerics=numeric_settings(),
         environment=environment(),
     )
 

@@ -125,6 +125,7 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
         former = read_record(directory)
         experiment = _built(config, watch)
         resuming.check_overrides(former, experiment, force)
+        resuming.check_numerics(former, force)
         resuming.warn_of_versions(former)
         state = resuming.newest_state(directory, experiment.places, former.id)
         step, total = 0 if state is None else updates(state), experiment.total_steps
