@@ -27,7 +27,7 @@ from framework.config.secrets import masked, masked_words
 from framework.contracts import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
-from framework.errors import PluginError, StorageError, writing
+from framework.errors import FrameworkError, PluginError, StorageError, writing
 from framework.experiment import Experiment
 from framework.numerics import numeric_settings
 from framework.runs.history import MetricsFile
@@ -49,6 +49,7 @@ class RunRecord:
       directory: of the run. Not written, nor is `hidden`: the secrets that no file of the run may hold.
       id: that the checkpoints of the run carry, so that those of another run are never taken for its own.
       facts: of the data, as a model needs them to be used, such as an alphabet.
+      splits: a fingerprint of each split of the data, by name.
       inputs: shapes of the model's inputs, with -1 for the batch.
       input_dtypes: names of their dtypes; an older record has none.
       members: values, and at the end outcomes, of each member that the run trains side by side.
@@ -71,6 +72,7 @@ class RunRecord:
     started: str = ""
     data: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    splits: dict[str, Any] = field(default_factory=dict)
     total_steps: int = 0
     inputs: object = None
     input_dtypes: object = None
@@ -139,6 +141,7 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         data=experiment.data.source,
         facts=data_facts(experiment),
+        splits=fingerprint(experiment),
         total_steps=experiment.total_steps,
         inputs=jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], spec),
         input_dtypes=jax.tree.map(lambda leaf: str(leaf.dtype), spec),
@@ -186,6 +189,24 @@ def data_facts(experiment: Experiment) -> dict[str, Any]:
         raise PluginError(
             f"{owner} has facts that JSON cannot hold: {error}; take plain values.", key="data"
         ) from error
+
+
+def fingerprint(experiment: Experiment) -> dict[str, Any]:
+    """Return the fingerprint of each split of the data, as JSON holds it.
+
+    Raises: PluginError if the pipeline's own fails; ConfigError if processes have other data.
+    """
+    try:
+        found = experiment.data.fingerprint()
+        splits = json.loads(json.dumps({split: dict(described) for split, described in found.items()}))
+    except FrameworkError:
+        raise
+    except Exception as error:
+        owner = experiment.plugins["data"].title
+        text = f"{owner}: its fingerprint() failed: {type(error).__name__}: {error}"
+        raise PluginError(text, key="data") from error
+    coordination.check_alike({f"split '{split}'": described.get("digest") for split, described in splits.items()})
+    return splits
 
 
 def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, state: TrainState | None) -> Run:

@@ -16,7 +16,7 @@ from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import set_aside, steps
 from framework.config.resolve import resolved
 from framework.distributed import coordination
-from framework.errors import ConfigError, StorageError
+from framework.errors import ConfigError, DataError, StorageError
 from framework.experiment import Experiment
 from framework.keys import flat
 from framework.numerics import SWITCHES, differing, numeric_settings
@@ -178,6 +178,36 @@ def check_numerics(record: RunRecord, force: bool) -> None:
     if changed:
         listed = ", ".join(f"{name} {values}" for name, values in changed.items())
         LOGGER.warning(f"settings differ from the run record: {listed}; numbers may differ.")
+
+
+def check_data(former: RunRecord, record: RunRecord, force: bool) -> None:
+    """Compare each split of the data with that of the run. A stream, of which only one batch is known, is only told.
+
+    Raises: DataError naming the split that has changed, unless forced.
+    """
+    for split in sorted({*former.splits, *record.splits}) if former.splits else ():
+        before, now = former.splits.get(split) or {}, record.splits.get(split) or {}
+        if before == now:
+            continue
+        text = f"split '{split}' is not that of the run: {_difference(before, now)}"
+        if "first_batch" not in {**before, **now} and not force:
+            raise DataError(f"{text}; give the run the data that it had, or add --force if that is meant.", key="data")
+        LOGGER.warning(f"data: {text}.")
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if not before or not now:
+        return "the run had none of that name" if now else "it is gone"
+    for name in before:
+        if name not in ("digest", "first_batch", "characters") and before[name] != now.get(name):
+            return f"it had {_shown(name, before[name])}, and has {_shown(name, now.get(name))}"
+    return "its values have changed" if "digest" in before else "its first batch has changed"
+
+
+def _shown(name: str, value: Any) -> str:
+    return (
+        ", ".join(f"{path} {kind}" for path, kind in value.items()) if isinstance(value, Mapping) else f"{value} {name}"
+    )
 
 
 def _variable(changed: Mapping[str, str]) -> str:
