@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import jax
@@ -11,7 +11,7 @@ import optax
 
 from framework.arrays import with_sharding
 from framework.contracts import Array, Batch, Loss, Metric, Model, PyTree, Shape, TargetedLoss, TrainState
-from framework.data import DataPipeline, PipelineWrapper, Share, Where, numbered
+from framework.data import DataPipeline, InMemory, PipelineWrapper, Share, Where, numbered
 from framework.strategy import Members, Strategy, StrategyWrapper
 
 
@@ -136,6 +136,11 @@ class _PlainPipeline(PipelineWrapper):
     def ready(self) -> None:
         if hasattr(self.data, "ready"):
             self.data.ready()
+
+    def fingerprint(self) -> Mapping[str, Mapping[str, Any]]:
+        if hasattr(self.data, "fingerprint"):
+            return self.data.fingerprint()
+        return DataPipeline.fingerprint(self) if self.memory is None else InMemory.fingerprint(self)
 
     def restricted(self, share: Share) -> DataPipeline:
         whole = self.data

@@ -40,6 +40,7 @@ from framework.data import PipelineWrapper as PipelineWrapper
 from framework.data import Share as Share
 from framework.data import Where as Where
 from framework.data import numbered as numbered
+from framework.fingerprints import fingerprint_of as fingerprint_of
 from framework.keys import flat as flat
 from framework.strategy import Members as Members
 from framework.strategy import Strategy as Strategy

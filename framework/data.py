@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ import jax
 import numpy as np
 
 from framework.contracts import Batch
-from framework.errors import ConfigError
+from framework.errors import PLUGIN_FAULTS, ConfigError
+from framework.fingerprints import fingerprint_of, of_batches, of_stream
 
 Where = Callable[[int], str]
 """`where(row)`: the file and place of an example, in words; rows count from 0."""
@@ -64,6 +66,23 @@ class DataPipeline(ABC):
         The core checks their targets before a run begins. By default there are none: batches are made one by one.
         """
         return iter(())
+
+    def fingerprint(self) -> Mapping[str, Mapping[str, Any]]:
+        """Describe each split, so that a resumed run notices that its data have changed.
+
+        A split that `framework.api.fingerprint_of` described whole must be the same. By default the first training
+        batch of seed 0 stands for a stream, and a change of it is only told. Override it if more can be known cheaply.
+
+        Returns: by split, a mapping that JSON can hold.
+        """
+        try:
+            batches = self.train(0)
+            described = {"train": of_stream(next(batches), self.steps_per_epoch)}
+        except PLUGIN_FAULTS:  # the loop meets it too, and names its step
+            return {}
+        if isinstance(batches, Generator):
+            batches.close()
+        return described
 
     def restricted(self, share: Share) -> DataPipeline:
         """Return the same batches, of which `train` and `eval` yield the examples at `share.rows(B)` only.
@@ -117,6 +136,16 @@ class InMemory(DataPipeline):
         if type(self).prepare is InMemory.prepare:
             yield "train", self.arrays, numbered
 
+    def fingerprint(self) -> Mapping[str, Mapping[str, Any]]:
+        """Describe each split whole: by its examples in memory, or else by its evaluation batches."""
+        whole = {split: fingerprint_of(arrays) for split, arrays, _ in self.examples()}
+        if "train" not in whole:
+            whole["train"] = fingerprint_of(self.arrays)
+        for split in self.splits:
+            with suppress(*PLUGIN_FAULTS):  # the evaluation meets it too
+                whole[split] = whole.get(split) or of_batches(self.eval(split))
+        return whole
+
     def in_memory(self) -> InMemory | None:
         """Return the pipeline itself."""
         return self
@@ -165,6 +194,10 @@ class PipelineWrapper(InMemory):
     def ready(self) -> None:
         """Wait for the wrapped pipeline."""
         self.data.ready()
+
+    def fingerprint(self) -> Mapping[str, Mapping[str, Any]]:
+        """Describe the wrapped pipeline's splits."""
+        return self.data.fingerprint()
 
     def in_memory(self) -> InMemory | None:
         """Return the wrapper if the wrapped pipeline is in memory, else None."""

@@ -34,6 +34,7 @@ from framework.ensembles.members import check_traceable, members_of, recordable,
 from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError
 from framework.keys import flat
+from framework.numerics import numeric_settings
 from framework.registry.builder import Builder, blaming
 from framework.registry.entry_points import Plugin, Registry
 from framework.tasks.ema import averaged
@@ -250,7 +251,7 @@ def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, A
         raise ConfigError(f"{text}take strategy=sharded, or pmap.", key="strategy")
     facts = {key: value for key, value in flat(config).items() if not key.startswith(("run.", "data.root"))}
     versions = {"data": data.source, "JAX": jax.__version__, "devices": jax.local_device_count()}
-    coordination.check_alike({**facts, **versions})
+    coordination.check_alike({**facts, **versions, **numeric_settings()})
     return strategy
 
 

@@ -27,8 +27,9 @@ from framework.config.secrets import masked, masked_words
 from framework.contracts import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
-from framework.errors import PluginError, StorageError, writing
+from framework.errors import FrameworkError, PluginError, StorageError, writing
 from framework.experiment import Experiment
+from framework.numerics import numeric_settings
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 
@@ -48,11 +49,13 @@ class RunRecord:
       directory: of the run. Not written, nor is `hidden`: the secrets that no file of the run may hold.
       id: that the checkpoints of the run carry, so that those of another run are never taken for its own.
       facts: of the data, as a model needs them to be used, such as an alphabet.
+      splits: a fingerprint of each split of the data, by name.
       inputs: shapes of the model's inputs, with -1 for the batch.
       input_dtypes: names of their dtypes; an older record has none.
       members: values, and at the end outcomes, of each member that the run trains side by side.
       plugins: distribution of each component, by config key.
       versions: of the packages that the run began with.
+      numerics: settings of JAX and XLA that change bits, as the run began with them, or went on by force.
       environment: command, devices, git commit; its items are written beside the other fields, and not read back.
       resumed: steps where the run went on.
       status: "running", "ending" once a callback has ended the training, "done", "stopped" or "failed".
@@ -69,12 +72,14 @@ class RunRecord:
     started: str = ""
     data: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    splits: dict[str, Any] = field(default_factory=dict)
     total_steps: int = 0
     inputs: object = None
     input_dtypes: object = None
     members: list[Any] | None = None
     plugins: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
+    numerics: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     resumed: list[Any] = field(default_factory=list)
     status: str = "running"
@@ -136,6 +141,7 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         data=experiment.data.source,
         facts=data_facts(experiment),
+        splits=fingerprint(experiment),
         total_steps=experiment.total_steps,
         inputs=jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], spec),
         input_dtypes=jax.tree.map(lambda leaf: str(leaf.dtype), spec),
@@ -144,6 +150,7 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
             key: {name: getattr(plugin, name) for name in PROVENANCE} for key, plugin in experiment.plugins.items()
         },
         versions={name: version(name) for name in PACKAGES},
+        numerics=numeric_settings(),
         environment=environment(),
     )
 
@@ -182,6 +189,24 @@ def data_facts(experiment: Experiment) -> dict[str, Any]:
         raise PluginError(
             f"{owner} has facts that JSON cannot hold: {error}; take plain values.", key="data"
         ) from error
+
+
+def fingerprint(experiment: Experiment) -> dict[str, Any]:
+    """Return the fingerprint of each split of the data, as JSON holds it.
+
+    Raises: PluginError if the pipeline's own fails; ConfigError if processes have other data.
+    """
+    try:
+        found = experiment.data.fingerprint()
+        splits = json.loads(json.dumps({split: dict(described) for split, described in found.items()}))
+    except FrameworkError:
+        raise
+    except Exception as error:
+        owner = experiment.plugins["data"].title
+        text = f"{owner}: its fingerprint() failed: {type(error).__name__}: {error}"
+        raise PluginError(text, key="data") from error
+    coordination.check_alike({f"split '{split}'": described.get("digest") for split, described in splits.items()})
+    return splits
 
 
 def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, state: TrainState | None) -> Run:

@@ -16,9 +16,10 @@ from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import set_aside, steps
 from framework.config.resolve import resolved
 from framework.distributed import coordination
-from framework.errors import ConfigError, StorageError
+from framework.errors import ConfigError, DataError, StorageError
 from framework.experiment import Experiment
 from framework.keys import flat
+from framework.numerics import SWITCHES, differing, numeric_settings
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.runs import signals
@@ -27,6 +28,10 @@ from framework.runs.record import RunRecord
 
 FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.")
 """Sections that may differ after a resume: they say how long and how a run runs, not what it computes."""
+
+
+BOUND = ("strategy.members", "strategy.order", "train.accumulate", "train.skips_in_row")
+"""Keys of those sections that do decide what a run computes, to rounding or more."""
 
 
 def newest_state(directory: Path, like: TrainState, run: str = "") -> TrainState | None:
@@ -69,7 +74,7 @@ def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: 
 
 def _matters(key: str) -> bool:
     """Return whether a key decides what a run computes."""
-    return not key.startswith(FREE) or key.startswith(("strategy.members", "strategy.order"))
+    return not key.startswith(FREE) or key.startswith(BOUND)
 
 
 FOLLOWING = ("schedule", "optimizer")
@@ -156,6 +161,57 @@ def warn_of_versions(record: RunRecord) -> None:
     changed = [f"{name} {then} is {now}" for name, then in record.versions.items() if (now := _installed(name)) != then]
     if changed:
         LOGGER.warning(f"versions differ from the run record: {', '.join(changed)}; numbers may differ slightly.")
+
+
+def check_numerics(record: RunRecord, force: bool) -> None:
+    """Compare the settings of JAX and XLA with those of the run; unlike flags of XLA are logged.
+
+    Raises: ConfigError naming the settings of JAX that would make other numbers, unless forced.
+    """
+    changed = differing(record.numerics, numeric_settings())
+    listed = ", ".join(f"{name} {values}" for name, values in changed.items() if name in SWITCHES)
+    if listed and not force:
+        text = (
+            f"resume would make other numbers: {listed}; set the environment, such as {_variable(changed)}, as it was"
+        )
+        raise ConfigError(f"{text}, or add --force if that is meant.")
+    if changed:
+        listed = ", ".join(f"{name} {values}" for name, values in changed.items())
+        LOGGER.warning(f"settings differ from the run record: {listed}; numbers may differ.")
+
+
+def check_data(former: RunRecord, record: RunRecord, force: bool) -> None:
+    """Compare each split of the data with that of the run. A stream, of which only one batch is known, is only told.
+
+    Raises: DataError naming the split that has changed, unless forced.
+    """
+    for split in sorted({*former.splits, *record.splits}) if former.splits else ():
+        before, now = former.splits.get(split) or {}, record.splits.get(split) or {}
+        if before == now:
+            continue
+        text = f"split '{split}' is not that of the run: {_difference(before, now)}"
+        if "first_batch" not in {**before, **now} and not force:
+            raise DataError(f"{text}; give the run the data that it had, or add --force if that is meant.", key="data")
+        LOGGER.warning(f"data: {text}.")
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if not before or not now:
+        return "the run had none of that name" if now else "it is gone"
+    for name in before:
+        if name not in ("digest", "first_batch", "characters") and before[name] != now.get(name):
+            return f"it had {_shown(name, before[name])}, and has {_shown(name, now.get(name))}"
+    return "its values have changed" if "digest" in before else "its first batch has changed"
+
+
+def _shown(name: str, value: Any) -> str:
+    return (
+        ", ".join(f"{path} {kind}" for path, kind in value.items()) if isinstance(value, Mapping) else f"{value} {name}"
+    )
+
+
+def _variable(changed: Mapping[str, str]) -> str:
+    return next(name for name in changed if name in SWITCHES).upper()
 
 
 def _installed(name: str) -> str:

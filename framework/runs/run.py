@@ -125,6 +125,7 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
         former = read_record(directory)
         experiment = _built(config, watch)
         resuming.check_overrides(former, experiment, force)
+        resuming.check_numerics(former, force)
         resuming.warn_of_versions(former)
         state = resuming.newest_state(directory, experiment.places, former.id)
         step, total = 0 if state is None else updates(state), experiment.total_steps
@@ -133,8 +134,9 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
             return _result(experiment, former, state)
         logs.LOGGER.info(f"resuming {directory} at step {step} of {total}")
         resuming.check_rates(former, experiment, step, force)
-        write_config(directory, experiment.source)
         record = new_record(experiment, directory, former.name, config.secrets)
+        coordination.agree(lambda: resuming.check_data(former, record, force))
+        write_config(directory, experiment.source)
         record.id, record.started, record.resumed = former.id or record.id, former.started, [*former.resumed, step]
         record.ending = resuming.pending_end(former, step, total)
         return _trained(experiment, record, state)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Batch, DataPipeline, Share, Where
+from framework.api import Batch, DataPipeline, Share, Where, fingerprint_of
 from framework.errors import ConfigError, DataError, nearest
 from framework_data.pipeline import ALL, padded
 
@@ -92,6 +92,7 @@ class TextPipeline(DataPipeline):
         self.source = f"{source}, {len(characters) - 1} different characters"
         recipe = {"name": "characters", "characters": characters}
         self.facts: Mapping[str, Any] = {"characters": characters, "preprocess": recipe}
+        self._parts, self._alphabet = {"train": {"codes": train}, "validation": {"codes": held}}, characters
         # Views: a window costs nothing before it is taken.
         self._windows = np.lib.stride_tricks.sliding_window_view(train, block + 1)
         self._held = np.lib.stride_tricks.sliding_window_view(held, block + 1)[::block]
@@ -109,6 +110,10 @@ class TextPipeline(DataPipeline):
         if split not in self.splits:
             raise ConfigError(f"there is no split '{split}' to evaluate.{nearest(split, self.splits)}")
         return padded(_batch(self._held), self._eval_batch_size, self._share)
+
+    def fingerprint(self) -> Mapping[str, Mapping[str, Any]]:
+        """Describe each part of the text by its integers and what they stand for."""
+        return {name: {**fingerprint_of(part), "characters": self._alphabet} for name, part in self._parts.items()}
 
     def examples(self) -> Iterator[tuple[str, Batch, Where]]:
         """Yield each part's name and all of its characters once, in windows that lie side by side, as views."""

@@ -447,6 +447,15 @@ def test_a_refusal_is_one_line_in_every_process(launch, tmp_path, words, own, te
     assert list(tmp_path.iterdir()) == []
 
 
+def test_settings_of_jax_must_be_those_of_the_first_process(launch, tmp_path):
+    own = {"python": "import jax\nif process: jax.config.update('jax_threefry_partitionable', False)"}
+    job = {"words": [*TINY, "strategy=sharded", f"run.root={tmp_path}"]}
+    codes, told = ended(launch(own, job))
+    assert codes == [2, 2]
+    for (line,) in told:
+        assert "process 1 has jax_threefry_partitionable False, and process 0 has True" in line
+
+
 @pytest.mark.parametrize("chunk", ["auto", pytest.param(1, marks=pytest.mark.slow)])
 def test_a_signal_to_one_process_stops_all_at_one_step_which_is_saved(launch, tmp_path, chunk):
     processes = launch({"words": [*ENDLESS, "run.dir=run", f"train.steps_per_call={chunk}"]})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -174,6 +176,42 @@ def test_what_a_recorded_run_cannot_take_is_one_line(constant, word, text):
     with pytest.raises(ConfigError) as raised:
         recorded(constant, [word])
     assert re.search(text, message(raised))
+
+
+@pytest.mark.parametrize("word", ["train.accumulate=2", "train.skips_in_row=3"])
+def test_keys_of_training_that_change_its_results_need_force(tmp_path, word):
+    run = testing.train(tmp_path, "train.steps=2").directory
+    with pytest.raises(ConfigError) as raised:
+        framework.resume(run, ["train.steps=4", word])
+    assert re.search(rf"{word.partition('=')[0]} \(.*--force", message(raised))
+    framework.resume(run, ["train.steps=4", word], force=True)
+
+
+@pytest.fixture
+def high_precision():
+    """Another precision of products than that of the runs before."""
+    jax.config.update("jax_default_matmul_precision", "float32")
+    yield
+    jax.config.update("jax_default_matmul_precision", None)
+
+
+def test_a_setting_of_jax_that_changes_numbers_needs_force(constant, high_precision, tmp_path, capfd):
+    shutil.copytree(constant, tmp_path / "run")
+    with pytest.raises(ConfigError) as raised:
+        framework.resume(tmp_path / "run", ["train.steps=5"])
+    text = "resume would make other numbers: jax_default_matmul_precision none is float32; set the environment, such as"
+    assert message(raised).startswith(f"{text} JAX_DEFAULT_MATMUL_PRECISION, as it was")
+    framework.resume(tmp_path / "run", ["train.steps=5"], force=True)
+    assert "settings differ from the run record: jax_default_matmul_precision" in capfd.readouterr().err
+    assert run_record(tmp_path / "run")["numerics"]["jax_default_matmul_precision"] == "float32"
+
+
+def test_other_flags_of_xla_are_told(constant, monkeypatch, tmp_path, capfd):
+    shutil.copytree(constant, tmp_path / "run")
+    flags = "--xla_dump_to=x --xla_cpu_enable_fast_math=true --xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    framework.resume(tmp_path / "run", ["train.steps=5"])
+    assert "XLA_FLAGS none is --xla_cpu_enable_fast_math=true; numbers may differ" in capfd.readouterr().err
 
 
 def test_bench_takes_a_recorded_run_with_another_strategy(constant):
