@@ -18,7 +18,7 @@ from framework.experiment import Experiment
 from framework.tasks.nonfinite import check_skips, finite_leaves, spoilt_leaf
 from framework.training.callbacks import notify, raise_pending
 from framework.training.chunks import steps_per_call
-from framework.training.evaluation import Clock, Scalars, check_finite, last_of, measure, per_step, results
+from framework.training.evaluation import Clock, Scalars, check_finite, first_loss, last_of, measure, per_step, results
 from framework.training.prefetch import ahead
 from framework.training.stepper import Parts, StopRequests, count_finished, count_steps, stepper
 
@@ -39,12 +39,14 @@ class Progress:
     Attributes:
       step: the last step that was logged.
       scalars: the last value of every tag.
+      first_loss: step and loss of the first step that this process made.
       pending_eval: the evaluation of the first step is still to be made, since a signal cut it short or left it out.
     """
 
     def __init__(self, step: int, scalars: Scalars | None = None, pending_eval: bool = False) -> None:
         self.step = step
         self.scalars: Scalars = dict(scalars or {})
+        self.first_loss: tuple[int, float] | None = None
         self.pending_eval = pending_eval
 
 
@@ -132,6 +134,8 @@ class Loop:
         Args:
           finished: the steps that are done when the metrics are here, which may be some of the next window's too.
         """
+        if self.progress.first_loss is None:
+            self.progress.first_loss = window.start + 1, first_loss(self.experiment.task, window.parts)
         policy = self.experiment.settings.nan_policy
         if policy == "stop":
             check_finite(window.parts, window.start)
