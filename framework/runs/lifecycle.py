@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -94,6 +95,8 @@ def _fit(loop: Loop, run: Run, record: RunRecord, initial: Callable[[], TrainSta
             reason = str(record.ending.get("reason", ""))
         else:
             state, reason = loop.fit(state)
+        if record.first_loss is None and progress.first_loss is not None and math.isfinite(progress.first_loss[1]):
+            record.first_loss = list(progress.first_loss)
         is_over = reason not in signals.NAMES
         if reason and is_over:
             # A run that is killed while its last state is saved must not train on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import secrets
@@ -59,6 +60,8 @@ class RunRecord:
       environment: command, devices, git commit; its items are written beside the other fields, and not read back.
       resumed: steps where the run went on.
       status: "running", "ending" once a callback has ended the training, "done", "stopped" or "failed".
+      first_loss: step and training loss of the run's first step, if that was finite.
+      warnings: of the closing summary.
       ending: reason and step of a training that a callback ended, until all that follows is done.
       seconds: of the last process.
     """
@@ -87,6 +90,8 @@ class RunRecord:
     reason: str | None = None
     step: int | None = None
     metrics: dict[str, Any] | None = None
+    first_loss: list[Any] | None = None
+    warnings: list[Any] | None = None
     ending: dict[str, Any] | None = None
     seconds: float | None = None
 
@@ -236,6 +241,21 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
     )
 
 
+def loss_warnings(record: RunRecord) -> list[str]:
+    """Return a line if the training loss of a run ends above that of its first step, or is no number."""
+    last = (record.metrics or {}).get("train/loss")
+    if record.first_loss is None or last is None or record.step is None:
+        return []
+    step, first = record.first_loss
+    if record.step <= step or last <= first:
+        return []
+    where = "above its start" if math.isfinite(last) else "not finite"
+    return [
+        f"the run ends with train/loss {last:.6g} at step {record.step}, {where}: it was {first:.6g} at step {step}; "
+        "try a lower optimizer.learning_rate."
+    ]
+
+
 def summarise(record: RunRecord) -> None:
     """Log how a run ended: the last value of every tag, the table of its members, and where to look further."""
     metrics, rows, directory = record.metrics or {}, record.members, record.directory
@@ -246,6 +266,8 @@ def summarise(record: RunRecord) -> None:
     lines += members.table(rows) if rows else []
     ended = f"stopped early: {record.reason}" if record.reason else "done"
     LOGGER.info("\n".join([ended, *lines, f"run folder: {directory}", f"curves:     tensorboard --logdir {directory}"]))
+    for warning in record.warnings or []:
+        LOGGER.warning(warning)
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:

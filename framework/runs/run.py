@@ -27,7 +27,7 @@ from framework.runs.compilation_cache import persistent_cache
 from framework.runs.folder import check_place
 from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
-from framework.runs.record import RunRecord, data_facts, new_record, read_record, summarise, write_config
+from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, summarise, write_config
 from framework.runs.trained_model import Trained
 from framework.tasks.ema import trained_params
 
@@ -138,7 +138,7 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
         coordination.agree(lambda: resuming.check_data(former, record, force))
         write_config(directory, experiment.source)
         record.id, record.started, record.resumed = former.id or record.id, former.started, [*former.resumed, step]
-        record.ending = resuming.pending_end(former, step, total)
+        record.ending, record.first_loss = resuming.pending_end(former, step, total), former.first_loss
         return _trained(experiment, record, state)
 
 
@@ -153,6 +153,7 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
         if experiment.members is not None:
             record.members = members.outcome(experiment.members, state, record.metrics)
         record.status, record.exit_code, record.reason = "stopped" if reason else "done", 0, reason
+        record.warnings = loss_warnings(record) or None
         if reason in signals.NAMES:
             code = signals.exit_code(signals.NAMES[reason])
             raise InterruptError(

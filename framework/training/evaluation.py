@@ -42,6 +42,15 @@ def last_of(parts: Parts) -> Mapping[str, Any]:
     return jax.tree.map(lambda leaf: leaf[count - 1], means) if count else means
 
 
+def first_loss(task: Task, parts: Parts) -> float:
+    """Return the loss of the first step of a window; of members, the mean of those that live."""
+    packed, count = parts[0]
+    mean = unpack(packed)["loss"]
+    mean = jax.tree.map(lambda leaf: leaf[0], mean) if count else mean
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a batch without weight
+        return results(task, {"loss": mean}, "train").get("train/loss", np.nan)
+
+
 def per_step(parts: Parts, name: str) -> np.ndarray:
     """Return the total of a metric for every step of a window: [steps, ...]."""
     values = jax.device_get([packed.values for packed, _ in parts])

@@ -22,6 +22,7 @@ from framework.training.evaluation import (
     Clock,
     Scalars,
     check_finite,
+    first_loss,
     last_of,
     measure,
     per_step,
@@ -59,12 +60,14 @@ class Progress:
     Attributes:
       step: the last step that was logged.
       scalars: the last value of every tag.
+      first_loss: step and loss of the first step that this process made.
       pending_eval: the evaluation of the first step is still to be made, since a signal cut it short or left it out.
     """
 
     def __init__(self, step: int, scalars: Scalars | None = None, pending_eval: bool = False) -> None:
         self.step = step
         self.scalars: Scalars = dict(scalars or {})
+        self.first_loss: tuple[int, float] | None = None
         self.pending_eval = pending_eval
 
 
@@ -158,6 +161,8 @@ class Loop:
         Args:
           finished: the steps that are done when the metrics are here, which may be some of the next window's too.
         """
+        if self.progress.first_loss is None:
+            self.progress.first_loss = window.start + 1, first_loss(self.experiment.task, window.parts)
         policy = self.experiment.settings.nan_policy
         if policy == "stop":
             check_finite(window.parts, window.start, f"{self.unusable or LIKELY}, {REGARDLESS}")

@@ -46,11 +46,11 @@ def arrays(
     Raises: DataError if a file cannot be read, lacks a name or holds anything but finite numbers that fit; ConfigError
       if `test` is no share.
     """
-    examples, where = read_split(train, fields)
+    examples, where, names = read_split(train, fields)
     count = count_examples(examples, "train")
     order = np.random.default_rng(SEED).permutation(count)
     if isinstance(test, str):
-        (held, where_held), source = read_split(test, fields), f"{train}, {test}"
+        (held, where_held, _), source = read_split(test, fields), f"{train}, {test}"
         examples, held = _alike(examples, held)
         rows = np.arange(count_examples(held, "test"))
     elif 0 < test < 1:
@@ -67,6 +67,9 @@ def arrays(
     examples_of = {name: cut["examples"] for name, cut in evals.items()}
     pipeline = InMemoryPipeline(kept["examples"], examples_of, batch_size, eval_batch_size, source)
     pipeline.where = places
+    if "inputs" in names:
+        dtypes = jax.tree.map(lambda leaf: str(leaf.dtype), pipeline.spec["inputs"])
+        pipeline.facts = {"preprocess": {"name": "columns", "fields": names["inputs"], "dtypes": dtypes}}
     return pipeline
 
 

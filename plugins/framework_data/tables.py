@@ -62,10 +62,12 @@ class Split(NamedTuple):
     Attributes:
       examples: a pytree of float32 and int32 arrays [N, ...].
       where: the file and place of a row, counted from 0, in words.
+      fields: the name of each array, or names set side by side.
     """
 
     examples: dict[str, Any]
     where: Callable[[int], str]
+    fields: Mapping[str, Any]
 
 
 def read_split(path: str, fields: Mapping[str, Any] | None) -> Split:
@@ -80,8 +82,8 @@ def read_split(path: str, fields: Mapping[str, Any] | None) -> Split:
     place = Path(path).expanduser()
     try:
         table = _open(place)
-        examples = _pick(table, table.fields if fields is None else fields)
-        return Split(examples, lambda row: f"{place}, {table.where(row)}")
+        fields = table.fields if fields is None else fields
+        return Split(_pick(table, fields), lambda row: f"{place}, {table.where(row)}", fields)
     except FileNotFoundError as error:
         raise DataError(f"{place} does not exist, expected a file or folder; seen from {Path.cwd()}.") from error
     except UNREADABLE as error:

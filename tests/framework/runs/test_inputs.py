@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import framework
 from framework import testing
 from framework.errors import ConfigError, PluginError
 from framework.runs.inputs import Expected, checked_inputs, expected_inputs
-from framework_data.digits import spread_rows
+from framework_data.columns import columns
+from framework_data.digits import digits, spread_rows
+from framework_data.files import arrays
 from framework_data.idx import read_idx
 from framework_data.images import find
 from framework_data.mnist import MNIST
@@ -42,8 +46,6 @@ def test_raw_digits_are_seen_as_in_training(tmp_path, options):
 
 
 def _digits(options):
-    from framework_data.digits import digits
-
     values = {word.split("=")[0].removeprefix("data."): word.split("=")[1] for word in options}
     return digits(size=int(values.get("size", 28)), normalize=values.get("normalize") != "false")
 
@@ -83,6 +85,50 @@ def test_texts_become_the_integers_of_training(tmp_path):
         with pytest.raises(ConfigError) as caught:
             model.preprocess(raw)
         assert text in testing.message(caught)
+
+
+def test_rows_of_a_table_become_the_inputs_of_training(tmp_path):
+    random = np.random.default_rng(0)
+    table = np.round(random.normal(size=(120, 3)) * [1, 50, 1000]).astype(int) / [8, 1, 1]
+    targets = (table[:, 0] > 0).astype(int)
+    for name, rows in {"train": slice(0, 80), "test": slice(80, 120)}.items():
+        lines = [",".join(map(str, [*row, target])) for row, target in zip(table[rows], targets[rows], strict=True)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["a,b,c,target", *lines]) + "\n")
+    words = ["data=arrays", f"data.train={tmp_path}/train.csv", f"data.test={tmp_path}/test.csv", "data.batch_size=16"]
+    model = framework.run([*words, "model.classes=2", *QUICK, f"run.root={tmp_path}"]).model
+    with (tmp_path / "test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    held = arrays(f"{tmp_path}/train.csv", f"{tmp_path}/test.csv", batch_size=16)
+    wanted = next(held.eval("test"))["inputs"][:40]
+    for raw in (rows, {name: [row[name] for row in rows] for name in "cba"}, table[80:]):
+        found = model.preprocess(raw)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, wanted)
+    loaded = framework.load(model.directory)
+    evaluated = testing.records(model.directory)[-1]["eval/accuracy"]
+    assert correct(loaded, rows, targets[80:]) == pytest.approx(evaluated, abs=1e-9)
+    for raw, text in (
+        ([{"a": 1, "b": 2}], "found nothing called 'c' in every row"),
+        ([{"a": 1, "b": "x", "c": 3}], "'b' holds texts that are no numbers"),
+        ([{"a": 1, "b": math.inf, "c": 3}], "'b' holds values that are not finite"),
+        (np.zeros((2, 4)), "expected rows [B, 3] of a, b, c, found [2, 4]"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            loaded.preprocess(raw)
+        assert text in testing.message(caught)
+
+
+def test_nested_fields_and_whole_numbers_are_those_of_training(tmp_path):
+    content = {"a": np.arange(20), "b": np.linspace(0, 1, 20), "y": np.arange(20) % 2}
+    np.savez(tmp_path / "mine.npz", **content)
+    fields = {"inputs": {"whole": "a", "pair": ["a", "b"]}, "targets": "y"}
+    held = arrays(f"{tmp_path}/mine.npz", fields=fields, batch_size=4)
+    recipe = held.facts["preprocess"]
+    made = columns(recipe["fields"], recipe["dtypes"])(content)
+    assert made["whole"].dtype == np.int32 and made["pair"].dtype == np.float32
+    np.testing.assert_array_equal(made["pair"], np.stack([content["a"], content["b"]], axis=1).astype(np.float32))
+    with pytest.raises(ConfigError, match="'a' holds fractions"):
+        columns(recipe["fields"], recipe["dtypes"])({**content, "a": content["b"]})
 
 
 LEAF = Expected((-1, 3), "float32")
