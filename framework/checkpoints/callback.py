@@ -112,7 +112,7 @@ class Checkpoint(Callback):
     def _prepare(self, run: Run) -> None:
         with writing(self.folder):
             self.folder.mkdir(mode=0o770, exist_ok=True)
-        folder.sweep(self.folder)
+        folder.discard(self.folder)
         self._delete(self.scores)  # where the run kept more before
         saves = (run.total_steps - run.start_step) // self.every + 1 if self.every else 1
         # Those to be kept (two where all are) and the one being written, without those that are there.

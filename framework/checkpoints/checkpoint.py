@@ -14,7 +14,7 @@ import numpy as np
 from framework.api import PyTree, Store
 from framework.checkpoints import shards
 from framework.checkpoints.folder import put_in_place
-from framework.checkpoints.manifest import MANIFEST, Entry, check_leaves, entries_of, read_manifest, write_manifest
+from framework.checkpoints.manifest import MANIFEST, check_leaves, read_manifest, write_manifest
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import as_asked, as_stored, is_shared, on_devices
 from framework.distributed.coordination import Barrier
@@ -150,11 +150,13 @@ def restore(path: Path, like: PyTree, whole: bool = False, run: str = "") -> PyT
         manifest = read_manifest(path)
         if run and manifest.get("run", run) != run:
             raise StorageError(f"checkpoint {path} is of another run, '{manifest['run']}'; expected '{run}'.")
-        entries = entries_of(manifest["leaves"])
-        check_leaves(path, wanted, entries, whole)
+        described = manifest["leaves"]
+        check_leaves(path, wanted, described, whole)
+        cut = {name: shards.pieces_of(name, described[name]) for name in wanted if "pieces" in described[name]}
+        digests = {name: described[name]["sha256"] for name in wanted if name not in cut}
     store = _store_of(manifest["store"], path)
     with _reading(path, store.place):
-        arrays = _arrays(path, store, wanted, entries)
+        arrays = _arrays(path, store, wanted, digests, cut)
     restored = [as_asked(arrays.pop(name), leaf) for name, leaf in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
@@ -224,8 +226,18 @@ def _store_of(name: str, path: Path) -> Store:
     return FILES if name == FILES.name else Builder(discover()).named("stores", {"name": name}, f"checkpoint {path}")
 
 
-def _arrays(path: Path, store: Store, wanted: Mapping[str, Any], entries: Mapping[str, Entry]) -> dict[str, Any]:
+def _arrays(
+    path: Path,
+    store: Store,
+    wanted: Mapping[str, Any],
+    digests: Mapping[str, str],
+    cut: Mapping[str, Sequence[shards.Piece]],
+) -> dict[str, Any]:
     """Read the leaves as they were saved; those of which this process must not hold the whole, one after the other.
+
+    Args:
+      digests: of the leaves that were written whole, by process 0.
+      cut: the pieces of all others.
 
     Raises: ValueError if one is not as it was saved, and whatever the store raises.
     """
@@ -238,14 +250,12 @@ def _arrays(path: Path, store: Store, wanted: Mapping[str, Any], entries: Mappin
     def whole(names: Sequence[str]) -> dict[str, Any]:
         likes = {name: wanted[name] for name in names}
         stored = fetch(0, likes)
-        found = {name: shards.checked(name, likes, stored, entries[name].sha256) for name in likes}
+        found = {name: shards.checked(name, likes, stored, digests[name]) for name in likes}
         return {name: _on_devices(array, wanted[name].sharding) for name, array in found.items()}
 
-    alone = [name for name, like in wanted.items() if entries[name].pieces or is_shared(like)]
-    arrays = whole([name for name in wanted if name not in alone])
-    for name in alone:
-        written = entries[name].pieces
-        arrays |= {name: shards.assemble(name, wanted[name], written, fetch)} if written else whole([name])
+    arrays = whole([name for name in digests if not is_shared(wanted[name])])
+    for name in [name for name in wanted if name not in arrays]:
+        arrays |= {name: shards.assemble(name, wanted[name], cut[name], fetch)} if name in cut else whole([name])
     return arrays
 
 

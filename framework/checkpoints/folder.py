@@ -22,9 +22,8 @@ def put_in_place(partial: Path, target: Path) -> None:
     Raises: OSError; the older one has its name then.
     """
     former = partial.with_name(f"{partial.name}.former")
-    shutil.rmtree(former, ignore_errors=True)
     if target.exists():
-        target.rename(former)
+        _rename(target, former)
     try:
         partial.rename(target)
     except OSError:
@@ -42,29 +41,26 @@ def put_in_place(partial: Path, target: Path) -> None:
 def remove(path: Path) -> None:
     """Delete a checkpoint: first its name, by which it would be found, then its files."""
     trash = path.with_name(f".{path.name}.trash")
-    shutil.rmtree(trash, ignore_errors=True)
-    path.rename(trash)
+    _rename(path, trash)
     shutil.rmtree(trash, ignore_errors=True)
 
 
 def set_aside(path: Path) -> None:
     """Rename a damaged checkpoint to `<step>.damaged`: it is not found again, and kept to be looked at."""
-    target = path.with_name(f"{path.name}.damaged")
-    shutil.rmtree(target, ignore_errors=True)
-    path.rename(target)
+    _rename(path, path.with_name(f"{path.name}.damaged"))
 
 
 def discard(folder: Path) -> None:
-    """Delete the files of a failed save, which take room from the next one."""
-    for leftover in folder.glob(".*.partial"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Delete what a failed save or a killed process left half written or half deleted: it takes room from the next."""
+    for kind in ("partial", "trash", "former"):
+        for leftover in folder.glob(f".*.{kind}"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
-    """Delete what a killed process left half written or half deleted."""
-    discard(folder)
-    for leftover in [*folder.glob(".*.trash"), *folder.glob(".*.former")]:
-        shutil.rmtree(leftover, ignore_errors=True)
+def _rename(path: Path, target: Path) -> None:
+    """Rename a folder, in place of what an earlier one of that name left."""
+    shutil.rmtree(target, ignore_errors=True)
+    path.rename(target)
 
 
 def check_space(folder: Path, copies: int, size: int) -> None:

@@ -7,25 +7,17 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from framework.checkpoints.npz import FILES
-from framework.checkpoints.shards import Piece, file_of, pieces_of
+from framework.checkpoints.shards import file_of
 from framework.config.safe_load import load_json
 from framework.errors import MismatchError
 
 MANIFEST = "manifest.json"
 NAMED = 3  # leaves that an error names; more make no line
-
-
-class Entry(NamedTuple):
-    """The description of a leaf."""
-
-    kind: str  # such as "float32[3, 2]"
-    sha256: str  # "" if it was written in pieces
-    pieces: tuple[Piece, ...]  # () if it was written whole, by process 0
 
 
 def sealed(leaves: Mapping[str, Any], store: str = FILES.name, run: str = "") -> dict[str, Any]:
@@ -53,23 +45,15 @@ def read_manifest(folder: Path, process: int = 0) -> dict[str, Any]:
     return found
 
 
-def entries_of(leaves: Mapping[str, Any]) -> dict[str, Entry]:
-    """Return the description of each leaf. Raises: ValueError, and other errors for a forged manifest."""
-    found = {}
-    for path, leaf in leaves.items():
-        kind = f"{leaf['dtype']}{leaf['shape']}"
-        found[path] = Entry(kind, "", pieces_of(path, leaf)) if "pieces" in leaf else Entry(kind, leaf["sha256"], ())
-    return found
-
-
-def check_leaves(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Entry], whole: bool) -> None:
+def check_leaves(path: Path, wanted: Mapping[str, Any], leaves: Mapping[str, Any], whole: bool) -> None:
     """Compare the leaves that are asked for with those of the manifest, before anything is allocated.
 
     Raises: MismatchError naming the leaves that are missing, or have another shape or dtype.
     """
     kinds = {name: f"{np.dtype(like.dtype)}{list(like.shape)}" for name, like in wanted.items()}
+    found = {name: f"{leaf['dtype']}{leaf['shape']}" for name, leaf in leaves.items()}
     wrong = [f"holds no '{name}'" for name in kinds if name not in found]
-    wrong += [f"'{n}' is {found[n].kind}, expected {k}" for n, k in kinds.items() if n in found and found[n].kind != k]
+    wrong += [f"'{n}' is {found[n]}, expected {kind}" for n, kind in kinds.items() if found.get(n, kind) != kind]
     wrong += [f"'{name}' has no place in this state" for name in found if whole and name not in kinds]
     if wrong:
         more = f"; {len(wrong) - NAMED} more differ" if len(wrong) > NAMED else ""

@@ -73,10 +73,13 @@ def snapshot(tree: PyTree) -> dict[str, Any]:
     that every process holds whole are copied by process 0 alone.
     """
     leaves = {path: leaf for path, leaf in data_by_path(tree).items() if index() == 0 or is_shared(leaf)}
-    for leaf in leaves.values():
-        for part in _parts_for_host(leaf):
-            part.copy_to_host_async()  # all at once, before the first is waited for
-    return {path: _copy(leaf) for path, leaf in leaves.items()}
+    shared = {path: _first_copies(leaf) for path, leaf in leaves.items() if is_shared(leaf)}
+    cut = {path: _beside(leaf) for path, leaf in leaves.items() if is_cut(leaf) and path not in shared}
+    whole = {path: leaf for path, leaf in leaves.items() if path not in shared and path not in cut}
+    # On a CPU, device_get returns the device's own memory, which the next step may write to.
+    copies = jax.tree.map(np.array, jax.device_get({**whole, **shared}))
+    copies |= {path: LocalShards(leaves[path].shape, leaves[path].dtype, copies[path]) for path in shared} | cut
+    return {path: copies[path] for path in leaves}
 
 
 def is_cut(leaf: Any) -> bool:
@@ -105,24 +108,11 @@ def as_bytes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def _copy(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array):
-        return np.array(leaf)
-    if is_shared(leaf):
-        own = {box: np.array(jax.device_get(data)) for box, data in _first_copies(leaf).items()}
-        return LocalShards(leaf.shape, leaf.dtype, own)
-    if not is_cut(leaf):
-        # On a CPU, device_get returns the device's own memory, which the next step may write to.
-        return np.array(jax.device_get(leaf))
+def _beside(leaf: jax.Array) -> jax.Array:
+    """Copy an array that is cut over the devices of this process, as it is cut."""
     if next(iter(leaf.devices())).platform == "cpu":
         return jax.numpy.copy(leaf)
     return jax.device_put(leaf, leaf.sharding.with_memory_kind("pinned_host"))
-
-
-def _parts_for_host(leaf: Any) -> list[jax.Array]:
-    if not isinstance(leaf, jax.Array) or (is_cut(leaf) and not is_shared(leaf)):
-        return []
-    return [*_first_copies(leaf).values()] if is_shared(leaf) else [leaf]
 
 
 def _first_copies(leaf: jax.Array) -> dict[Box, jax.Array]:

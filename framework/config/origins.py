@@ -52,7 +52,8 @@ class Origins(NamedTuple):
             return COMMAND_LINE
         key, _, choice = key.partition("=")
         parts, best, origin = _parts(key.replace("/", ".")), 0, ""
-        for file, package in self._in_order():
+        files = list(self.files.values())
+        for file, package in (*files[:1], *reversed(files[1:])):
             with suppress(FrameworkError):  # a file that cannot be read sets nothing
                 depth, node = _match(_parts(package), compose_yaml(file), parts, choice)
                 if 0 < depth >= best:
@@ -66,10 +67,6 @@ class Origins(NamedTuple):
                 if 0 < depth >= best:
                     best, origin = depth, COMMAND_LINE
         return origin
-
-    def _in_order(self) -> list[tuple[Readable, str]]:
-        files = list(self.files.values())
-        return [*files[:1], *reversed(files[1:])]
 
     def _quoted(self, text: str) -> str:
         """Find what Hydra quotes in a text of its own: a file by its path, or a word."""

@@ -34,15 +34,11 @@ from framework.registry.kinds import COMPONENTS, GROUPS
 SECTIONS = (*GROUPS, *Settings._fields, "experiment", "hydra")
 """Words that an override may begin with."""
 
-
-_COMPOSING = ContextVar("composing", default=False)
-"""True while Hydra composes our config: a script may have one of its own, whose search path is left alone."""
-
 Read = dict[str, tuple[Readable, str]]
 """Files that were read, with the key below which their content is put, by the path that Hydra gives them."""
 
-_READ: ContextVar[Read] = ContextVar("read")
-"""Files that a session has read so far."""
+_READ: ContextVar[Read | None] = ContextVar("read", default=None)
+"""Files that a session has read so far; None outside of one, where a script's own Hydra is left alone."""
 
 _SESSIONS = RLock()
 """Held by a session: Hydra's state belongs to the whole process. A job of a sweep composes within the sweep's own."""
@@ -56,7 +52,7 @@ class FrameworkSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append in the order of distributions' names, ours first, so that the order is the same everywhere."""
-        if not _COMPOSING.get():
+        if _READ.get() is None:
             return
         for owner, package in discover().packages()[0]:
             search_path.append(owner, f"pkg://{package}")
@@ -113,10 +109,11 @@ class _Checked(ConfigSource):
         folder: Any = Path(self.path) if self.scheme() == "file" else resources.files(self.path)
         file = folder.joinpath(self._normalize_file_name(config_path))
         group = config_path.rpartition("/")[0].replace("/", ".")
-        _READ.get()[config_path] = file, group
+        read: Any = _READ.get()
+        read[config_path] = file, group  # for the error, if it cannot be read
         content, text = load_yaml(file)
         header = ConfigSource._get_header_dict(text[:512])
-        _READ.get()[config_path] = file, header["package"] or group
+        read[config_path] = file, header["package"] or group
         if self.scheme() != "pkg" or self.path not in _OWN:
             if policy.is_hydras(config_path.replace("/", ".")):
                 raise ConfigError("Hydra's own groups cannot be added to.", key=config_path)
@@ -138,7 +135,7 @@ class CheckedPackages(_Checked, ImportlibResourcesConfigSource):
 
 
 @contextmanager
-def session(read: Read | None = None) -> Iterator[None]:
+def session(read: Read) -> Iterator[None]:
     """Let Hydra compose our configs, in one thread at a time. Afterwards it is as before, initialised or not.
 
     Args:
@@ -153,7 +150,7 @@ def session(read: Read | None = None) -> Iterator[None]:
         sources: dict[str, Any] = SourcesRegistry.instance().types
         theirs = {scheme: sources[scheme] for scheme in ("file", "pkg")}
         GlobalHydra.instance().clear()
-        composing, reading = _COMPOSING.set(True), _READ.set({} if read is None else read)
+        reading = _READ.set(read)
         sources |= {"file": CheckedFiles, "pkg": CheckedPackages}
         try:
             with config_errors():
@@ -161,7 +158,6 @@ def session(read: Read | None = None) -> Iterator[None]:
         finally:
             sources |= theirs
             _READ.reset(reading)
-            _COMPOSING.reset(composing)
             GlobalHydra.instance().hydra, VersionBase.instance().version_base = before, base
 
 

@@ -25,7 +25,9 @@ NO_LIMIT = 7 * 24 * 3600 * 1000
 KEPT_ANSWERS = 1000
 """Answers that stay in the key-value store. The steps keep processes together, so that none is so far behind."""
 
-TOLD = (StopTraining, MismatchError, FrameworkError, *FrameworkError.__subclasses__())
+TOLD: dict[str, Any] = {
+    kind.__name__: kind for kind in (StopTraining, MismatchError, FrameworkError, *FrameworkError.__subclasses__())
+}
 """Exceptions that other processes raise too; they are told by name."""
 
 POLL = 0.01
@@ -65,23 +67,18 @@ def agree(decide: Callable[[], Any]) -> Any:
 
 
 def _told(error: BaseException) -> dict[str, Any]:
-    if not isinstance(error, TOLD):
-        return {
-            "error": "PeerError",
-            "text": f"process {index()} failed: {type(error).__name__}: {error}",
-            "exit_code": 7,
-        }
-    kind = next(kind.__name__ for kind in type(error).__mro__ if kind in TOLD)
-    text, key = Exception.__str__(error), getattr(error, "key", "")
-    return {"error": kind, "text": text, "exit_code": getattr(error, "exit_code", 0), "key": key}
+    """Describe an error to the other processes; one of another library becomes a PeerError there."""
+    if not isinstance(error, StopTraining | FrameworkError):
+        error = PeerError(f"process {index()} failed: {type(error).__name__}: {error}")
+    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in TOLD)
+    facts = {"exit_code": getattr(error, "exit_code", 0), "key": getattr(error, "key", "")}
+    return {"error": kind, "text": Exception.__str__(error), **facts}
 
 
-def _raised(error: str, text: str, exit_code: int, key: str = "") -> Exception:
-    kind = next(kind for kind in TOLD if kind.__name__ == error)
-    made = InterruptError(text, exit_code) if kind is InterruptError else kind(text)
-    if isinstance(made, FrameworkError):
-        made.key = key
-    return made
+def _raised(error: str, text: str, exit_code: int, key: str) -> Exception:
+    if error == InterruptError.__name__:
+        return InterruptError(text, exit_code)
+    return TOLD[error](text, key=key) if key else TOLD[error](text)
 
 
 def gather(fact: Any) -> list[Any]:
@@ -110,13 +107,12 @@ def together(act: Callable[[], T]) -> T:
     """
     if count() == 1:
         return act()
-    done, failure = None, None
+    done = failure = None
     try:
         done = act()
     except Exception as error:
         failure = error
-    told = [error for error in gather(None if failure is None else _told(failure)) if error is not None]
-    if told:
+    if told := [each for each in gather(failure and _told(failure)) if each]:
         raise _raised(**told[0]) from failure
     return cast(T, done)
 

@@ -20,6 +20,10 @@ Build = Callable[[Any, str], Any]
 """`build(value, key) -> component`, from a name or {name: options} in a config."""
 
 
+PLAIN: dict[type, Any] = {tuple: (list, tuple), list: (list, tuple), Sequence: (list, tuple), dict: Mapping}
+"""Types of a value that a config can hold, by annotations that accept more than their own instances."""
+
+
 class Option(NamedTuple):
     """One parameter of a factory."""
 
@@ -169,15 +173,12 @@ def _convert_plain(value: Any, annotation: Any) -> Any:
         return float(value)
     if annotation is float:
         return _fitting(value, isinstance(value, float) or hasattr(value, "dtype"))  # infinities and traced values
-    if annotation in (tuple, list, Sequence):
-        return freeze(_fitting(value, isinstance(value, list | tuple)))
-    if annotation in (dict, Mapping):
-        return freeze(_fitting(value, isinstance(value, Mapping)))
     if annotation is Path and isinstance(value, str):
         return Path(value)
     if annotation is None or not isinstance(annotation, type):
         return _fitting(value, annotation is not None or value is None)
-    return _fitting(value, annotation is not int and isinstance(value, annotation))
+    accepted = PLAIN.get(annotation, annotation)
+    return freeze(_fitting(value, annotation is not int and isinstance(value, accepted)))
 
 
 def _convert_union(value: Any, arguments: tuple[Any, ...], key: str, builds: Mapping[Any, Build]) -> Any:

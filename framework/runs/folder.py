@@ -182,19 +182,6 @@ def is_begun(directory: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def check_unused(directory: Path) -> None:
-    """Check a folder once more after it is locked.
-
-    Raises: StorageError if another process began a run in it between making and locking.
-    """
-
-    def check() -> None:
-        if is_begun(directory):
-            raise StorageError(f"{directory} holds a run by now, of another process; start again.", key="run.dir")
-
-    _agree(check)
-
-
 def _fresh(parent: Path) -> Path:
     """Make a folder `<time>-<id>`; draw again if another process, started in the same second, drew the same id."""
     while True:
@@ -205,17 +192,20 @@ def _fresh(parent: Path) -> Path:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, unused: bool = False) -> Iterator[None]:
     """Own a run folder inside the context. The kernel holds the lock, so that it ends with its process in any case.
+
+    Args:
+      unused: refuse a folder in which another process began a run after it was made here.
 
     Raises: StorageError naming the process that owns the folder.
     """
     with ExitStack() as held:
-        _agree(lambda: _lock(directory, held))
+        _agree(lambda: _lock(directory, held, unused))
         yield
 
 
-def _lock(directory: Path, held: ExitStack) -> None:
+def _lock(directory: Path, held: ExitStack, unused: bool) -> None:
     path = directory / "lock"
     _check_files(directory)
     with writing(path):  # unbuffered: on a full disk, closing a buffered file would fail once more
@@ -226,6 +216,8 @@ def _lock(directory: Path, held: ExitStack) -> None:
         file.seek(0)
         owner = file.read().decode(errors="replace").strip()
         raise StorageError(f"{directory} is in use by {owner or 'another run'}.", key="run.dir") from error
+    if unused and is_begun(directory):
+        raise StorageError(f"{directory} holds a run by now, of another process; start again.", key="run.dir")
     with writing(path):
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n".encode())

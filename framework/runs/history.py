@@ -91,12 +91,9 @@ class HistoryWriter(Callback):
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    numbers = {tag: value if math.isfinite(value) else _word(value) for tag, value in record.items()}
+    # Python's own word for a number that is not finite, such as NaN, becomes a string.
+    numbers = {tag: value if math.isfinite(value) else json.dumps(value) for tag, value in record.items()}
     return json.dumps(numbers, allow_nan=False).encode() + b"\n"
-
-
-def _word(number: float) -> str:
-    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -78,8 +78,7 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
         coordination.agree(lambda: check_place(settings.run))
         experiment = _built(config, watch)
         directory = folder.make_directory(settings.run, config.name)
-        with folder.locked(directory), logs.run_log(directory, config.secrets):
-            folder.check_unused(directory)
+        with folder.locked(directory, unused=True), logs.run_log(directory, config.secrets):
             write_config(directory, experiment.source)
             return _trained(experiment, new_record(experiment, directory, config.name, config.secrets), None)
 
