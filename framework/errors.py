@@ -146,6 +146,22 @@ def writing(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
+@contextmanager
+def blaming(what: str, key: str = "", passing: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+    """Turn whatever a plugin raises inside the context into a PluginError that begins with these words.
+
+    The framework's own errors, an interrupt by the user, and the errors `passing` stay as they are.
+    """
+    try:
+        yield
+    except (FrameworkError, *passing):
+        raise
+    except (*PLUGIN_FAULTS, GeneratorExit) as error:
+        if is_users(error):
+            raise
+        raise PluginError(f"{what}: {told(error)}", key=key) from error
+
+
 LISTED = 16
 """Names that an error lists; nobody reads a line with more."""
 

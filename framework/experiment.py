@@ -35,8 +35,10 @@ from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError
 from framework.keys import flat
 from framework.numerics import numeric_settings
-from framework.registry.builder import Builder, blaming
+from framework.registry.blame import OURS
+from framework.registry.builder import Builder, building
 from framework.registry.entry_points import Plugin, Registry
+from framework.strategy import NamedStrategy
 from framework.tasks.ema import averaged
 from framework.tasks.metrics import check_tag
 from framework.tasks.nonfinite import guarded
@@ -110,7 +112,7 @@ def build(config: Config, registry: Registry) -> Experiment:
     _check_batches(strategy, data, values["data"], settings.train.accumulate)
     check = task.check
     task, init = traced_once(task, data)
-    shapes = check_shapes(task, init, data, model)
+    shapes = check_shapes(task, init, data, builder.used)
     batches = data if processes.count() == 1 or strategy.share is None else data.restricted(strategy.share)
     parameters, directions = _parameters(shapes), _directions(task, shapes, data)
     if members is not None:
@@ -147,7 +149,7 @@ def _build_data(builder: Builder, config: Mapping[str, Any]) -> DataPipeline:
     """Build the pipeline, without the entries of `data.transform`, which run in the step."""
     options = {name: value for name, value in config["data"].items() if name != "transform"}
     built, plugin = builder.named("data", options, "data"), builder.used["data"]
-    with blaming(plugin, "data"):
+    with building(plugin, "data"):
         check_pipeline(data := as_pipeline(built), plugin.title)
     return data
 
@@ -244,6 +246,8 @@ def _recordable(config: Mapping[str, Any]) -> dict[str, Any]:
 def _build_strategy(builder: Builder, data: DataPipeline, config: Mapping[str, Any]) -> Strategy:
     """Build the strategy. With several processes it must support them, and all must have one config."""
     strategy = as_strategy(builder.named("strategies", config["strategy"], "strategy"))
+    if (plugin := builder.used["strategy"]).distribution != OURS:
+        strategy = NamedStrategy(strategy, plugin.title)
     if processes.count() == 1:
         return strategy
     if strategy.share is None:

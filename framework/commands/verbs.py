@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from framework.command import Command
-from framework.errors import FrameworkError, PluginError
+from framework.errors import PluginError, blaming
+from framework.registry.blame import OURS
 from framework.registry.builder import checked
 from framework.registry.entry_points import Plugin, discover
 
@@ -17,14 +18,14 @@ def call(verb: str, words: list[str]) -> int | None:
     """
     plugin = discover().find("commands", verb, "framework")
     command = command_of(plugin)
-    try:
+    if plugin.distribution == OURS:  # its mistakes are ours, which exit code 1 admits
         return command.run(words)
-    except (FrameworkError, BrokenPipeError):
-        raise
-    except Exception as error:
-        if plugin.distribution == "framework":  # a mistake of ours, which exit code 1 admits
-            raise
-        raise PluginError(f"{plugin.label} failed: {type(error).__name__}: {error}") from error
+    # A command may end by SystemExit, as argparse does.
+    with blaming(f"{plugin.label} failed", passing=(BrokenPipeError, SystemExit)):
+        code = command.run(words)
+        if code is not None and (not isinstance(code, int) or not 0 <= code <= 255):
+            raise TypeError(f"expected an exit code from 0 to 255, or None, found {code!r}")
+    return code
 
 
 def installed() -> tuple[list[tuple[Plugin, Command]], list[PluginError]]:
@@ -45,8 +46,6 @@ def command_of(plugin: Plugin) -> Command:
     Raises: PluginError if it cannot be made, or is no `Command`.
     """
     factory = plugin.load()
-    try:
+    with blaming(f"{plugin.label} cannot be built"):
         command = factory()
-    except Exception as error:
-        raise PluginError(f"{plugin.label} cannot be built: {type(error).__name__}: {error}") from error
     return checked(plugin, command)

@@ -7,12 +7,15 @@ import inspect
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, is_users, told
+from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, blaming, is_users, told
+from framework.registry.blame import answerable
 from framework.registry.entry_points import Plugin, Registry
-from framework.registry.kinds import KINDS
+from framework.registry.kinds import KINDS, calls_of
 from framework.registry.signatures import Build, Schema, bind, freeze, is_component, schema_of
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ class Builder:
         Raises: the error of that work, as the factory itself would have.
         """
         if (ready := getattr(built, "ready", None)) is not None:
-            with blaming(self.used[key], key):
+            with building(self.used[key], key):
                 ready()
 
     def _find(self, kind: str, name: str, key: str) -> Plugin:
@@ -100,9 +103,9 @@ class Builder:
             said = {"targets": self.loss.targets, "ignore_index": self.loss.ignore_index}
             given = {option.name: said[option.name] for option in schema.options if option.name in said} | given
         bound = {} if positional else bind(schema, given, key, plugin.title, self._builds)
-        with blaming(plugin, key, bound):
+        with building(plugin, key, bound):
             built = factory(*positional, **bound)
-        built = checked(plugin, built, key)
+        built = answerable(plugin, checked(plugin, built, key), key)
         return self._fitting(plugin, built, key, "targets" in chosen) if wanted == "metrics" else built
 
     def _fitting(self, plugin: Plugin, built: Any, key: str, is_chosen: bool) -> Any:
@@ -148,21 +151,18 @@ def _scheduled(value: Any, annotation: Any) -> Any:
 
 
 @contextmanager
-def blaming(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Iterator[None]:
+def building(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Iterator[None]:
     """Give the key to what a factory refuses, and name the plugin for whatever else it raises."""
     try:
-        yield
+        with blaming(f"{plugin.title} cannot be built", key):
+            yield
     except FrameworkError as error:
-        # A factory knows its options, and not the key that holds them.
-        first = str(error).partition(" ")[0].rstrip(":")
-        error.option = first if first in options and not error.key else ""
-        error.key = f"{key}.{error.key}" if error.key else key
+        if error.key != key:
+            # A factory knows its options, and not the key that holds them.
+            first = str(error).partition(" ")[0].rstrip(":")
+            error.option = first if first in options and not error.key else ""
+            error.key = f"{key}.{error.key}" if error.key else key
         raise
-    except PLUGIN_FAULTS as error:
-        if is_users(error):
-            raise
-        text = f"{plugin.title} cannot be built: {told(error)}"
-        raise PluginError(text, key=key) from error
 
 
 def checked(plugin: Plugin, built: Any, key: str = "") -> Any:
@@ -174,30 +174,48 @@ def checked(plugin: Plugin, built: Any, key: str = "") -> Any:
     try:
         if kind.lift is not None:
             built = kind.lift(built, plugin.name)
-        functions = dict(map(_read, kind.calls))
+        functions = {name: arguments for name, arguments, _ in calls_of(kind)}
         missing = [each for each in (*kind.attributes, *functions) if each and _is_missing(built, each)]
         if kind.base and not isinstance(built, resolve_name(kind.base)):
             raise TypeError(f"expected a {kind.base.replace(':', '.')}, found {type(built).__name__}")
         if missing:
             raise TypeError(f"{type(built).__name__} lacks {', '.join(missing)}")
+        for name in kind.attributes:
+            _check_attribute(name, _attribute(built, name))
         if "name" in kind.attributes and built.name != plugin.name:
             raise TypeError(f"it calls itself '{built.name}'")
         for name, arguments in functions.items():
-            _check_call(name or plugin.kind, getattr(built, name) if name else built, arguments)
+            _check_call(name or plugin.kind, _attribute(built, name) if name else built, arguments)
     except TypeError as error:
         raise PluginError(f"{plugin.title} breaks its contract: {error}.", key=key) from error
     return built
 
 
 def _is_missing(built: Any, name: str) -> bool:
-    """Tell whether an object lacks a member; a property that raises an AttributeError of its own is there."""
-    return inspect.getattr_static(built, name, None) is None and not hasattr(built, name)
+    """Tell whether an object lacks a member; one that fails with an AttributeError of its own is there."""
+    absent = object()
+    return inspect.getattr_static(built, name, absent) is absent and not hasattr(built, name)
 
 
-def _read(call: str) -> tuple[str, list[str]]:
-    """Read "apply(params, key=)" as a name and the arguments, in which those by name end in "="."""
-    name, _, arguments = call.rstrip(")").partition("(")
-    return name, arguments.split(", ")
+def _attribute(built: Any, name: str) -> Any:
+    """Read an attribute. Raises: TypeError with whatever a property raises."""
+    try:
+        return getattr(built, name)
+    except PLUGIN_FAULTS as error:
+        if is_users(error):
+            raise
+        raise TypeError(f"{name} fails: {told(error)}") from error
+
+
+def _check_attribute(name: str, value: Any) -> None:
+    """Refuse a value that an attribute of this name cannot have in any kind. Raises: TypeError."""
+    least = {"every": 0, "devices": 1}.get(name)
+    if least is not None and (isinstance(value, bool) or not isinstance(value, int | Integral) or value < least):
+        raise TypeError(f"expected {name} to be an integer of at least {least}, found {value!r}")
+    if name in ("source", "name", "place") and not isinstance(value, str):
+        raise TypeError(f"expected {name} to be a text, found {value!r}")
+    if name == "place" and isinstance(value, str) and (value != Path(value).name or value in ("", "..")):
+        raise TypeError(f"expected {name} to be the name of a file or folder, found {value!r}")
 
 
 def _check_call(name: str, function: Any, arguments: list[str]) -> None:

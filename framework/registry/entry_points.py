@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framework.errors import PLUGIN_FAULTS, ConfigError, PluginError, is_users, nearest, told
+from framework.errors import ConfigError, PluginError, blaming, nearest, told
 from framework.registry.kinds import KINDS, PREFIX
 
 Found = tuple[list["Plugin"], list[PluginError]]
@@ -54,7 +53,7 @@ class Plugin(NamedTuple):
 
         Raises: PluginError if the import fails, whatever it raises, or the target is not callable.
         """
-        with _blaming(f"{self.label} cannot be imported"):
+        with blaming(f"{self.label} cannot be imported"):
             factory = self.fetch()
         if not callable(factory):
             raise PluginError(f"{self.label} is not a factory: expected a callable, found {type(factory).__name__}.")
@@ -87,7 +86,7 @@ class Registry:
                 catalogue = entry._replace(kind=kind, name=f"{entry.name} catalogue")
                 try:
                     read = catalogue.load()
-                    with _blaming(f"{catalogue.label} cannot be read"):
+                    with blaming(f"{catalogue.label} cannot be read"):
                         factories = {str(name): factory for name, factory in read().items()}
                 except PluginError as error:
                     broken.append(error)
@@ -102,7 +101,7 @@ class Registry:
         broken: list[PluginError] = []
         for package in sorted(self.named("conf"), key=lambda each: (each.distribution != "framework", each[2])):
             try:
-                with _blaming(f"configs '{package.target}' of {package.distribution} cannot be imported"):
+                with blaming(f"configs '{package.target}' of {package.distribution} cannot be imported"):
                     package.fetch()
                 found.append((package.distribution, package.target))
             except PluginError as error:
@@ -169,7 +168,7 @@ def _discover(_: tuple[Any, ...]) -> Registry:
                 raise ValueError("METADATA names no distribution or version")
         except Exception as error:  # damaged metadata raise whatever the parser meets
             where = getattr(distribution, "_path", distribution.locate_file(""))
-            broken.append(PluginError(f"the metadata in {where} cannot be read: {type(error).__name__}: {error}"))
+            broken.append(PluginError(f"the metadata in {where} cannot be read: {told(error)}"))
             continue
         if normalised(name) not in seen:
             seen.add(normalised(name))
@@ -182,14 +181,3 @@ def _discover(_: tuple[Any, ...]) -> Registry:
 def normalised(distribution: str) -> str:
     """Spell a distribution's name as pip compares it: case and runs of -_. do not count (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-@contextmanager
-def _blaming(what: str) -> Iterator[None]:
-    """Turn whatever a plugin raises, SystemExit too, into a PluginError that begins with these words."""
-    try:
-        yield
-    except PLUGIN_FAULTS as error:
-        if is_users(error):
-            raise
-        raise PluginError(f"{what}: {told(error)}") from error

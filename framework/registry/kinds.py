@@ -21,7 +21,19 @@ class Kind(NamedTuple):
     lift: Callable[[Any, str], Any] | None = None  # from what the factory of a name returned to the contract
     base: str = ""  # class that components inherit from
     attributes: tuple[str, ...] = ()  # of components, beside functions; `name` must be the registered one
-    calls: tuple[str, ...] = ()  # functions of a component, as the core calls them; "key=" is given by name
+    calls: tuple[str, ...] = ()  # functions of a component, as the core calls them; "key=" is given by name; after
+    # "->" the form of what they return, where the registry checks it
+
+
+def calls_of(kind: Kind) -> list[tuple[str, list[str], str]]:
+    """Read each "apply(params, key=) -> form" as name, arguments, in which those by name end in "=", and form or ""."""
+
+    def read(call: str) -> tuple[str, list[str], str]:
+        signature, _, form = call.partition(" -> ")
+        name, _, arguments = signature.rstrip(")").partition("(")
+        return name, arguments.split(", "), form
+
+    return list(map(read, kind.calls))
 
 
 PREFIX = "framework."
@@ -40,24 +52,28 @@ def _as_optimizer(built: Any, _: str) -> Any:
     return resolve_name("framework.api:as_optimizer")(built)
 
 
-_MODEL = ("init(key, shape)", "apply(params, state, inputs, key=, train=)")
+_MODEL = ("init(key, shape) -> (out_shape, params, state)",)
+_MODEL += ("apply(params, state, inputs, key=, train=) -> (outputs, state)",)
+_METRIC = ("values(outputs, batch) -> [B, ...]", "result(total, count) -> numbers")
+_OPTAX = "optax:GradientTransformation"
+_OPTIMIZER = ("init(params) -> state", "update(updates, state, params) -> (updates, state)")
 _PIPELINE = ("spec", "steps_per_epoch", "splits", "source")
 _STRATEGY = ("init(init, given)", "train(step, axes)", "evaluate(step)", "feed(feed, axes)")
 _CALLBACK = ("on_start(run)", "on_log(step, scalars)", "on_state(step, state)", "settle(wait)", "on_end(summary)")
-_STORE = ("write(path, arrays)", "read(path, shapes)")
+_STORE = ("write(path, arrays) -> file", "read(path, shapes)")
 
 _ROWS = (
     Kind("layers", "layer", annotation="framework.api:Model", lift=_as_model, calls=_MODEL),
     Kind("models", "model", "model", lift=_as_model, calls=_MODEL),
-    Kind("losses", "loss", "loss", annotation="framework.api:Loss", calls=("(outputs, batch)",)),
-    Kind("metrics", "metric", "metrics", True, "framework.api:Metric", _as_metric, calls=("values(outputs, batch)",)),
-    Kind("optimizers", "optimizer", "optimizer", annotation="optax:GradientTransformation", lift=_as_optimizer),
-    Kind("schedules", "schedule", "schedule", annotation="framework.api:Schedule", calls=("(step)",)),
+    Kind("losses", "loss", "loss", annotation="framework.api:Loss", calls=("(outputs, batch) -> [B]",)),
+    Kind("metrics", "metric", "metrics", True, "framework.api:Metric", _as_metric, calls=_METRIC),
+    Kind("optimizers", "optimizer", "optimizer", False, _OPTAX, _as_optimizer, calls=_OPTIMIZER),
+    Kind("schedules", "schedule", "schedule", annotation="framework.api:Schedule", calls=("(step) -> number",)),
     Kind("data", "data pipeline", "data", attributes=_PIPELINE, calls=("train(seed, start)", "eval(split)")),
     Kind("preprocessors", "preprocessor", calls=("(raw)",)),
-    Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(key, batch)",)),
+    Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(key, batch) -> batch",)),
     Kind("strategies", "strategy", "strategy", attributes=("devices",), calls=_STRATEGY),
-    Kind("callbacks", "callback", "callbacks", True, base="framework.api:Callback", calls=_CALLBACK),
+    Kind("callbacks", "callback", "callbacks", True, "", None, "framework.api:Callback", ("every",), _CALLBACK),
     Kind("stores", "store", annotation="framework.api:Store", attributes=("name", "place"), calls=_STORE),
     Kind("commands", "command", base="framework.command:Command", attributes=("name",), calls=("run(words)",)),
 )

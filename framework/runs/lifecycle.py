@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from framework.runs.record import RunRecord, run_facts
 from framework.tasks import nonfinite
 from framework.training.callbacks import notify
 from framework.training.debug import Explicit, switches
+from framework.training.faults import naming_components
 from framework.training.loop import Loop, Progress
 from framework.training.stepper import StopRequests
 
@@ -48,6 +50,7 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
     barred = () if state is None else nonfinite.barred_steps(state)
     with (
         switches(settings.debug),
+        naming_components(experiment),
         signals.stop_requests() as stopping,
         watching(settings.run.watchdog, stopping, record_loss) as watchdog,
     ):
@@ -87,7 +90,7 @@ def _fit(loop: Loop, run: Run, record: RunRecord, initial: Callable[[], TrainSta
     progress, began, status = loop.progress, time.perf_counter(), "failed"
     with ExitStack() as callbacks:
         for each in loop.experiment.callbacks:
-            notify([each], "on_start", run)
+            notify([each], "on_start", run._replace(config=copy.deepcopy(run.config)))
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
             callbacks.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))
         state = initial()

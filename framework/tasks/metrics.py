@@ -67,6 +67,8 @@ def weighted(values: jax.Array | Counted, weights: jax.Array | None) -> Weighted
         )
     if values.ndim == 0:
         raise ConfigError("a loss or metric returned one number, expected one value per example: [B], not its mean.")
+    if jnp.iscomplexobj(values):
+        raise ConfigError(f"a loss or metric returned {values.dtype}, expected real values, as of real outputs.")
     values = values.astype(jnp.float32)  # a sum in fewer bits, or of booleans, would be wrong
     if weights is None:
         return WeightedMean(values.sum(axis=0), jnp.full([], values.shape[0], jnp.float32))

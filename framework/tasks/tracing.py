@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, DataPipeline, Model, PyTree, Shape, Task, TrainState, layer_name
+from framework.api import Array, Batch, DataPipeline, Model, PyTree, Shape, Task, TrainState
 from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, is_users, told
+from framework.registry.blame import fault
+from framework.registry.entry_points import Plugin
 from framework.tasks.rng import root_key
 from framework.trees import leaves_by_path
 
@@ -36,24 +38,31 @@ def traced_once(task: Task, data: DataPipeline) -> tuple[Task, Callable[[Any], T
     return kept, jax.jit(lambda seed: task.init(root_key(seed), data.spec), inline=True)
 
 
-def check_shapes(task: Task, init: Callable[[Any], TrainState], data: DataPipeline, model: Model) -> TrainState:
+def check_shapes(
+    task: Task, init: Callable[[Any], TrainState], data: DataPipeline, plugins: Mapping[str, Plugin]
+) -> TrainState:
     """Trace init and both steps on the data's shapes, which takes milliseconds and compiles nothing.
+
+    Args:
+      plugins: the model's and the optimizer's, by the config key that named them.
 
     Returns: the shapes of the state.
 
-    Raises: ConfigError naming the function that cannot be traced, and the reason.
+    Raises: ConfigError naming the function that cannot be traced, and the reason; PluginError if a plugin of another
+      distribution is at fault.
     """
     batch = {"weights": jax.ShapeDtypeStruct((jax.tree.leaves(data.spec)[0].shape[0],), np.float32), **data.spec}
-    about = f"model '{layer_name(model)}' on inputs {_shapes(data.spec['inputs'])}"
+    about = f"{plugins['model'].title} on inputs {_shapes(data.spec['inputs'])}"
     state = _trace(f"init of {about}", init, SEED)
     after, _ = _trace(f"train step of {about}", task.train_step, state, data.spec)
     _trace(f"eval step of {about}", task.eval_step, state, batch)
-    for path, leaf in leaves_by_path(state).items():
-        changed = leaves_by_path(after).get(path)
-        if changed is None or (changed.shape, changed.dtype) != (leaf.shape, leaf.dtype):
-            raise ConfigError(
-                f"the train step turns {path} from {_shapes(leaf)} into {_shapes(changed)}; it must keep it."
-            )
+    leaves, kept = leaves_by_path(state), leaves_by_path(after)
+    for path in leaves | kept:
+        had, has = leaves.get(path), kept.get(path)
+        if had is None or has is None or (had.shape, had.dtype) != (has.shape, has.dtype):
+            key = "model" if path.startswith("model_state") else "optimizer"
+            text = f"the train step turns {path} from {_shapes(had)} into {_shapes(has)}; it must keep it."
+            raise fault(plugins[key], text, key)
     return state
 
 
@@ -79,8 +88,10 @@ def named_model(model: Model, title: str) -> Model:
         with naming(f"{title} on inputs {_shapes(inputs)}"):
             outputs, after = model.apply(params, state, inputs, key=key, train=train)
         said = declared.get(str(_tails(jax.tree.map(np.shape, inputs))))
-        if _is_shape(said) and hasattr(outputs, "shape") and _tails(said) != _tails(outputs.shape):
-            raise ConfigError(f"{title} has outputs {_shapes(outputs)}, and its init declared the shape {said}.")
+        size = jax.tree.leaves(inputs)[0].shape[:1]
+        if said is not None and _is_shape(said) and getattr(outputs, "shape", None) not in (None, (*size, *said[1:])):
+            text = f"{title} has outputs {_shapes(outputs)} for inputs {_shapes(inputs)}"
+            raise PluginError(f"{text}, and its init declared the shape {said}.", key="model")
         return outputs, after
 
     return Model(init, apply)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from framework.api import StopTraining
-from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, StorageError, is_users, told
+from framework.errors import ConfigError, StorageError, blaming
 from framework.experiment import NamedCallback
 
 
@@ -18,8 +18,11 @@ def notify(callbacks: Iterable[NamedCallback], hook: str, *args: Any) -> None:
     """
     request = None
     for label, callback, key in callbacks:
+        # What one callback changes, no other sees.
+        given = [dict(arg) if isinstance(arg, dict) else arg for arg in args]
         try:
-            getattr(callback, hook)(*args)
+            with blaming(f"{label} failed in {hook}", passing=(StopTraining, OSError)):
+                getattr(callback, hook)(*given)
         except StopTraining as stop:
             request = stop
         except ConfigError as error:
@@ -27,14 +30,8 @@ def notify(callbacks: Iterable[NamedCallback], hook: str, *args: Any) -> None:
             if key and not error.key:
                 error.option, error.key = str(error).partition(" ")[0].rstrip(":"), key
             raise
-        except FrameworkError:
-            raise
         except OSError as error:
             raise StorageError(f"{label} failed in {hook}: {error}") from error
-        except PLUGIN_FAULTS as error:
-            if is_users(error):
-                raise
-            raise PluginError(f"{label} failed in {hook}: {told(error)}") from error
     if request is not None:
         raise request
 

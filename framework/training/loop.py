@@ -213,7 +213,8 @@ class Loop:
 
         Raises: NumericalError then, so that no such state is saved; with nan_policy=ignore it is a warning.
         """
-        due = [each for each in self.callbacks if is_last or _is_due(each.callback.every, step)]
+        periods = zip(self.callbacks, self._periods, strict=True)
+        due = [each for each, every in periods if is_last or _is_due(every, step)]
         spoilt = self._spoilt(state, step) if due else None
         if spoilt is None:
             notify(due, "on_state", step, state)
@@ -244,7 +245,12 @@ class Loop:
 
     @cached_property
     def _synchronous_periods(self) -> list[int]:
-        return [self.settings.eval_every, *(each.callback.every for each in self.callbacks)]
+        return [self.settings.eval_every, *self._periods]
+
+    @cached_property
+    def _periods(self) -> list[int]:
+        """The period of each callback, which it cannot change once the run has begun."""
+        return [each.callback.every for each in self.callbacks]
 
 
 def _is_due(period: int, step: int) -> bool:

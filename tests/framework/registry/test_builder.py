@@ -323,7 +323,8 @@ def test_optimizers_get_the_schedule_where_they_name_no_rate(optimizers, config,
 
 READ_LATER = """
 class theirs:
-    spec = steps_per_epoch = splits = source = None
+    spec = steps_per_epoch = splits = None
+    source = "later"
     def train(self, seed, start): ...
     def eval(self, split): ...
     def ready(self):

@@ -1,0 +1,40 @@
+"""Errors of JAX that come out of compiled calls, where no function of a plugin runs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+from framework.errors import ConfigError, PluginError
+from framework.experiment import Experiment
+from framework.registry.blame import OURS
+
+TRACED = ("model", "loss", "metrics", "optimizer", "schedule", "data.transform")
+"""Keys of the components whose functions become part of a step."""
+
+
+@contextmanager
+def naming_components(experiment: Experiment) -> Iterator[None]:
+    """Name the components that can have caused an error of JAX.
+
+    Raises:
+      ConfigError: memory is exhausted.
+      PluginError: a traced value was kept from one call to another.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        model, count = experiment.plugins["model"], sum(parameter.size for parameter in experiment.parameters)
+        largest = max(experiment.parameters, key=lambda parameter: parameter.size, default=None)
+        part = f", {largest.size} of them in {largest.path}" if largest else ""
+        text = f"{model.title} has {count} parameters{part}; take a smaller one, or a smaller data.batch_size"
+        raise ConfigError(f"memory is exhausted: {text}. ({str(error).splitlines()[0]})", key="model") from error
+    except jax.errors.UnexpectedTracerError as error:
+        found = [plugin for key, plugin in experiment.plugins.items() if key.startswith(TRACED)]
+        titles = ", ".join(plugin.title for plugin in found if plugin.distribution != OURS)
+        text = f"keep a traced value from one call to another; find it with debug=leaks: {str(error)[:400]}"
+        raise PluginError(f"one of the functions of {titles or 'the step'} must not {text}") from error
