@@ -95,6 +95,8 @@ def _open(place: Path) -> Table:
     if place.is_dir():
         return _open_folder(place)
     place.stat()  # raises if there is nothing
+    if not place.is_file():  # to open a pipe waits for its writer
+        raise ValueError("found no regular file, expected one")
     openers = {".npz": _open_npz, ".csv": _open_csv}
     if place.suffix.lower() not in openers:
         raise ValueError("found another kind of file, expected .npz, .csv or a folder of .npy files")
