@@ -160,6 +160,8 @@ def read(path: str | None) -> tuple[str, str]:
         packed = Path(__file__).with_name("shakespeare.txt.gz").read_bytes()
         return gzip.decompress(packed).decode(), SHIPPED
     place = Path(path).expanduser()
+    if place.is_fifo():  # to open it waits for its writer
+        raise DataError(f"{place} is a pipe, expected a file.")
     try:
         content = place.read_text("utf-8-sig")
     except UnicodeDecodeError as error:

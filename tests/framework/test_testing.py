@@ -9,7 +9,7 @@ import pytest
 
 from framework import testing
 
-WORDS = [["--version"], ["help", "train"], ["trian"], ["--help"], ["--traceback", "trian"]]
+WORDS = [["help", "train"], ["--traceback", "trian"]]
 
 
 @pytest.mark.parametrize("words", WORDS, ids=" ".join)

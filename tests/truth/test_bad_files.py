@@ -132,3 +132,9 @@ def test_damaged_mnist_is_named(tmp_path, monkeypatch, content):
         (tmp_path / "mnist" / f"{name}-ubyte.gz").write_bytes(content)
     words = ["data=mnist", f"data.root={tmp_path / 'mnist'}", "data.offline=error", "train.steps=4", "callbacks=[]"]
     check(testing.command(*words), "idx")
+
+
+def test_a_pipe_is_no_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "x.txt")
+    check(testing.command("data=text", f"data.path={tmp_path / 'x.txt'}", "train.steps=1", "callbacks=[]"), "x.txt")
