@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from framework.output import open_closed
 from framework.runs.signals import leave_when_asked
-from framework.startup import seldom_collected
+from framework.startup import leave_soon, seldom_collected
 
 
 def main() -> None:
@@ -14,7 +14,14 @@ def main() -> None:
     with seldom_collected():
         from framework.commands import cli
 
-        cli.main()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            raise
+        finally:
+            leave_soon(code)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 SWITCHES = (
     "jax_default_prng_impl",
     "jax_default_matmul_precision",
@@ -22,6 +20,8 @@ HARMLESS = ("--xla_dump", "--xla_force_host_platform_device_count")
 
 def numeric_settings() -> dict[str, Any]:
     """Return the settings in force, by name: those of `SWITCHES`, and "XLA_FLAGS" in the order of the alphabet."""
+    import jax  # so that the registry can import this without it
+
     flags = sorted(flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(HARMLESS))
     return {name: getattr(jax.config, name) for name in SWITCHES} | {"XLA_FLAGS": " ".join(flags)}
 

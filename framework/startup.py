@@ -1,9 +1,12 @@
-"""The start of a run: the import of JAX, and Python's cyclic garbage collector, which is made to run seldom."""
+"""The start and the end of a process: the import of JAX, the garbage collector, threads that plugins leave behind."""
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,3 +39,24 @@ def import_jax() -> None:
     except ValueError as error:
         names = (name for name in os.environ if name.startswith("JAX_") and name.lower() in str(error).lower())
         raise ConfigError(f"{error}; unset it.", key=next(names, "jax")) from error
+
+
+PATIENCE = 20.0
+"""Seconds at the end for threads of plugins, such as one that uploads what is left."""
+
+
+def leave_soon(code: int, patience: float = PATIENCE) -> None:
+    """End the process with a code, one line and no more waiting, if a thread keeps it alive after all is done.
+
+    Python waits for ever for threads that are not daemons.
+    """
+
+    def watch() -> None:
+        time.sleep(patience)
+        others = [each for each in threading.enumerate() if each is not threading.main_thread()]
+        if left := [each.name for each in others if not each.daemon]:
+            sys.stdout.flush()
+            os.write(2, f"all is done; leaving threads that did not end: {', '.join(left)}\n".encode())
+            os._exit(code)
+
+    threading.Thread(target=watch, name="leave_soon", daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework.errors import ConfigError, PluginError, blaming, nearest, told
+from framework.numerics import SWITCHES
 from framework.registry.kinds import KINDS, PREFIX
+
+LOGGER = logging.getLogger("framework")
 
 Found = tuple[list["Plugin"], list[PluginError]]
 """The components of a kind, beside the catalogues that could not be read."""
@@ -53,8 +57,12 @@ class Plugin(NamedTuple):
 
         Raises: PluginError if the import fails, whatever it raises, or the target is not callable.
         """
+        before = _numerics()
         with blaming(f"{self.label} cannot be imported"):
             factory = self.fetch()
+        for name, value in _numerics().items():
+            if before.get(name, value) != value:
+                LOGGER.warning(f"the import of {self.label} set {name} to {value}, for all runs of this process")
         if not callable(factory):
             raise PluginError(f"{self.label} is not a factory: expected a callable, found {type(factory).__name__}.")
         return factory
@@ -131,6 +139,8 @@ class Registry:
         """
         noun, known = KINDS[kind].noun, self.every(kind)
         found = [plugin for plugin in known if plugin.answers_to(name)]
+        if len(own := [plugin for plugin in found if plugin.distribution == "framework"]) == 1:
+            found = own  # a package that claims a name of ours is asked for by its own, such as "acme:jit"
         if len(found) == 1:
             return found[0]
         if not found:
@@ -181,3 +191,9 @@ def _discover(_: tuple[Any, ...]) -> Registry:
 def normalised(distribution: str) -> str:
     """Spell a distribution's name as pip compares it: case and runs of -_. do not count (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _numerics() -> dict[str, Any]:
+    """Return JAX's settings that decide what numbers a run computes; nothing before JAX is imported."""
+    config = getattr(sys.modules.get("jax"), "config", None)
+    return {} if config is None else {name: getattr(config, name, None) for name in SWITCHES}

@@ -22,7 +22,7 @@ from framework.runs.history import HistoryWriter, MetricsFile
 from framework.runs.record import RunRecord, run_facts
 from framework.tasks import nonfinite
 from framework.training.callbacks import notify
-from framework.training.debug import Explicit, switches
+from framework.training.debug import Explicit, OneByOne, switches
 from framework.training.faults import naming_components
 from framework.training.loop import Loop, Progress
 from framework.training.stepper import StopRequests
@@ -57,6 +57,8 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
         requests = StopRequests(lambda step: stopping(), lambda: stopping() is not None)
         if settings.debug.transfers:
             experiment = experiment._replace(strategy=Explicit(experiment.strategy))
+        if (settings.debug.nans or settings.debug.infs) and experiment.strategy.devices > 1 and watchdog is None:
+            experiment = experiment._replace(strategy=OneByOne(experiment.strategy))
         if watchdog is not None:
             experiment, requests = _together(experiment, watchdog), StopRequests(watchdog.stopping)
         while True:

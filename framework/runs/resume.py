@@ -16,7 +16,7 @@ from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import set_aside, steps
 from framework.config.resolve import resolved
 from framework.distributed import coordination
-from framework.errors import ConfigError, DataError, StorageError
+from framework.errors import ConfigError, DataError, MismatchError, StorageError
 from framework.experiment import Experiment
 from framework.keys import flat
 from framework.numerics import SWITCHES, differing, numeric_settings
@@ -25,6 +25,7 @@ from framework.registry.entry_points import discover
 from framework.runs import signals
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
+from framework.tasks import nonfinite
 
 FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.")
 """Sections that may differ after a resume: they say how long and how a run runs, not what it computes."""
@@ -50,8 +51,17 @@ def newest_state(directory: Path, like: TrainState, run: str = "") -> TrainState
     """
     folder = directory / "checkpoints"
 
-    def read(step: int) -> TrainState:
+    def restored(step: int, like: TrainState) -> TrainState:
         return coordination.together(lambda: restore_state(folder, step, like, whole=True, run=run))
+
+    def read(step: int) -> TrainState:
+        try:
+            return restored(step, like)
+        except MismatchError as error:
+            try:  # the run may go on by another `nan_policy`, which counts what it undoes or does not
+                return nonfinite.toggled(restored(step, jax.eval_shape(nonfinite.toggled, like)))
+            except MismatchError:
+                raise error from None
 
     def reject(step: int, error: StorageError) -> None:
         LOGGER.warning(f"{error} It is set aside; an older one is tried.")

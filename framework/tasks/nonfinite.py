@@ -11,6 +11,7 @@ import optax
 
 from framework.api import Array, Batch, PyTree, Task, TrainState
 from framework.errors import NumericalError
+from framework.tasks.ema import Averaged
 from framework.tasks.metrics import WeightedMean
 from framework.trees import leaves_by_path
 
@@ -49,8 +50,7 @@ def guarded(task: Task) -> Task:
 
     def init(key: Array, spec: Batch) -> TrainState:
         state = task.init(key, spec)
-        zero = jnp.zeros([], jnp.int32)
-        return state._replace(opt_state=Guarded(zero, zero, jnp.zeros([ROLLBACKS], jnp.int32), state.opt_state))
+        return state._replace(opt_state=_counting(state.opt_state))
 
     def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, dict[str, Any]]:
         kept: Guarded = state.opt_state
@@ -73,6 +73,29 @@ def guarded(task: Task) -> Task:
 
     results = {**task.results, "skipped": lambda total, count: float(total[0])}
     return Task(init, train_step, eval_step, results, task.check, {**task.directions, "skipped": False})
+
+
+def is_guarded(state: TrainState) -> bool:
+    """Tell whether a state counts the updates that were undone."""
+    return any(map(_is_counting, jax.tree.leaves(state, is_leaf=_is_counting)))
+
+
+def toggled(state: TrainState) -> TrainState:
+    """Return a state with counts of 0 if it has none, else without them: that of the same run by another policy."""
+    if is_guarded(state):
+        return jax.tree.map(lambda node: node.inner if _is_counting(node) else node, state, is_leaf=_is_counting)
+    if isinstance(state.opt_state, Averaged):
+        return state._replace(opt_state=state.opt_state._replace(inner=_counting(state.opt_state.inner)))
+    return state._replace(opt_state=_counting(state.opt_state))
+
+
+def _counting(inner: PyTree) -> Guarded:
+    zero = jnp.zeros([], jnp.int32)
+    return Guarded(zero, zero, jnp.zeros([ROLLBACKS], jnp.int32), inner)
+
+
+def _is_counting(node: Any) -> bool:
+    return isinstance(node, Guarded)
 
 
 def check_skips(counts: np.ndarray, start: int, limit: int) -> list[int]:

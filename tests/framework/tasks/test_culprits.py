@@ -166,7 +166,8 @@ FAN = "model.layers=[{FanOut: 2}, {parallel: {layers: [{Dense: 1}, {Dense: 3}]}}
     [
         (
             ["model=faulty", "model.fault=width", "~model.hidden"],
-            "model 'faulty' (acme 1.0) has outputs float32[16, 5] for inputs float32[16, 6], and its init declared the shape (-1, 10).",
+            "model 'faulty' (acme 1.0) has outputs float32[16, 5] for inputs float32[16, 6], "
+            "and its init declared the shape (-1, 10).",
         ),
         (
             ["model=faulty", "model.fault=complex", "~model.hidden"],
