@@ -118,7 +118,7 @@ def holder_of(source: Mapping[str, Any], key: str) -> str:
     leaves = flat(source, lists=True)
     for _ in leaves:  # a chain is no longer than that
         found = re.fullmatch(r"\$\{([\w-][\w.\[\]-]*)\}", str(leaves.get(key, "")).strip())
-        if found is None:
+        if found is None or found[1] not in leaves:
             break
         key = found[1]
     return key
