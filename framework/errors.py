@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,8 +33,7 @@ class FrameworkError(Exception):
 
     def __str__(self) -> str:
         text = " ".join([self.key and f"{self.key}:", *super().__str__().split(), self.origin]).strip()
-        # A file's text may hold control characters that a terminal obeys, or be long.
-        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
+        text = printable(" ".join(text.split()))
         return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 3 :]}"
 
 
@@ -161,6 +161,27 @@ def blaming(what: str, key: str = "", passing: tuple[type[BaseException], ...] =
             raise
         raise PluginError(f"{what}: {told(error)}", key=key) from error
 
+
+def printable(text: str) -> str:
+    """Escape control characters, which a terminal obeys and a file's text may hold; lines stay."""
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
+
+
+def plain(text: str) -> str:
+    """Put a library's message into one line of plain words, without the names of its classes."""
+    for pattern, word in _FOREIGN:
+        text = re.sub(pattern, word, text)
+    return " ".join(text.split())
+
+
+_FOREIGN = (
+    (r"\b\w*(Error|Exception)( raised)?( while [^:]*)?:\s*", ""),
+    (r"\b\w*(Error|Exception)\b", "error"),
+    (r"\b(ListConfig|SequenceNode)\b", "list"),
+    (r"\b(DictConfig|MappingNode)\b", "mapping"),
+    (r"\b(Any|Union|Integer|Float|Boolean|String|Enum|Bytes|Path|Scalar)Node\b", "value"),
+    (r"\bOmegaConf\b", "config"),
+)
 
 LISTED = 16
 """Names that an error lists; nobody reads a line with more."""

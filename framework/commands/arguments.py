@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NoReturn
 
-from framework.config.overrides import is_word
+from framework.config.overrides import is_run_folder
 from framework.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -85,6 +85,6 @@ def config_of(words: list[str], config_dir: str | None = None) -> Config:
     """
     from framework.config.compose import compose, recorded  # Hydra, for which help does not wait
 
-    if words and is_word(words[0]):
+    if words and is_run_folder(words[0]):
         return recorded(words[0], words[1:], config_dir)
     return compose(words, config_dir)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from framework.config import policy, search_path
 from framework.config.origins import Origins
 from framework.config.overrides import rewrite
-from framework.errors import InterruptError, exit_code_of, line_of
+from framework.errors import ConfigError, InterruptError, exit_code_of, line_of
 
 if TYPE_CHECKING:
     from framework.runs.run import Result
@@ -50,11 +51,13 @@ def sweep(words: list[str], config_dir: str | None, train: Callable[[list[str], 
     Raises: ConfigError if the words cannot be read.
     """
     failures: list[Exception] = []
+    jobs: list[str] = []
 
     def job(_: DictConfig) -> float | None:
         chosen = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
         assert isinstance(chosen, list)
         overrides = [str(word) for word in chosen]
+        jobs.append(" ".join(overrides))
         try:
             return train(overrides, config_dir).metrics.get("eval/loss")
         except Exception as error:
@@ -68,6 +71,8 @@ def sweep(words: list[str], config_dir: str | None, train: Callable[[list[str], 
     # Hydra writes the whole config of a sweep into its folder, secrets too; each run has a record of its own.
     with TemporaryDirectory(prefix="framework-") as scratch:
         _run(words, config_dir, [f"hydra.sweep.dir={scratch}", "--multirun"], job)
+    if not jobs:
+        raise ConfigError(f"the sweep has no job; nothing fits {' '.join(words)}.")
     return exit_code_of(failures[0]) if failures else 0
 
 
@@ -77,6 +82,8 @@ def _run(words: list[str], config_dir: str | None, more: list[str], job: Job) ->
     overrides, read = rewrite(words), {}
     with Origins(read, tuple(overrides)).locating(), search_path.session(read), _errors_raised():
         policy.check_words(overrides)
+        if config_dir is not None and not Path(config_dir).expanduser().is_dir():
+            raise ConfigError(f"{config_dir} is no folder.", key="config_dir")
         folder = [] if config_dir is None else [f"--config-dir={config_dir}"]
         given = parser.parse_args([*overrides, *more, *folder])
         version.setbase("1.3")

@@ -10,7 +10,7 @@ from typing import Any
 
 from framework.command import Command
 from framework.commands.arguments import Arguments
-from framework.errors import ConfigError, PluginError, nearest
+from framework.errors import ConfigError, PluginError, nearest, printable
 from framework.registry.entry_points import Plugin, Registry, discover
 from framework.registry.kinds import GROUPS, KINDS
 from framework.registry.signatures import REQUIRED, schema_of
@@ -38,7 +38,8 @@ def run(words: list[str]) -> None:
     given = arguments.read(words)
     # A terminal shows whole words; a program that reads gets one plugin in each line.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    sys.stdout.write(show([word for word in (given.kind, given.name) if word is not None], width) + "\n")
+    shown = show([word for word in (given.kind, given.name) if word is not None], width)
+    sys.stdout.write(printable(shown) + "\n")
 
 
 def show(words: Sequence[str], width: int | None = None) -> str:

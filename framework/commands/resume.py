@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from framework.command import Command
 from framework.commands.arguments import Arguments
+from framework.config.overrides import is_run_folder
 from framework.errors import ConfigError
 from framework.startup import import_jax
 
@@ -28,7 +29,7 @@ def run(words: list[str]) -> None:
     arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="override of the recorded config")
     arguments.add_argument("--force", action="store_true", help="allow overrides that change what the run computes")
     given = arguments.read(words)
-    if given.run is None or "=" in given.run:
+    if given.run is None or not is_run_folder(given.run):
         raise ConfigError("resume: expected a run folder, such as `resume runs/mnist/20260101-120000-1a2b`.")
     import_jax()
     from framework.runs.python_api import resume as resume_run

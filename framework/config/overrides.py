@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from framework.errors import ConfigError
 from framework.registry.kinds import GROUPS
@@ -11,6 +13,7 @@ from framework.registry.kinds import GROUPS
 _EXTEND = re.compile(r"^(?P<key>[\w.-]+)\+=(?P<value>.*)$", re.DOTALL)
 _OPTION = re.compile(r"^\w[\w-]*(\.[\w-]+)+=")
 _CHOICE = re.compile(rf"^(?P<group>\+?({'|'.join(GROUPS)}|debug|experiment))=(?P<name>null|nan|inf|true|false|[\d.]+)$")
+_TEXT = re.compile(r"^(?P<key>\+{0,2}\w[\w-]*(\.[\w-]+)+)=(?P<value>(?!['\"])[^\[\]{}(),\"\n]+)$")
 _LENGTH = re.compile(r"^[+~]*(?P<key>train\.(?:steps|epochs))(?:=(?P<value>.*))?$", re.DOTALL)
 
 
@@ -23,11 +26,14 @@ def rewrite(words: Sequence[str]) -> list[str]:
     `+experiment=3` chooses by name, where Hydra would see a number and refuse it. `train.epochs=2` takes away the
     `train.steps` of an experiment, which would decide otherwise.
 
+    A text with letters that Hydra's grammar does not know is quoted, as a path such as `run.dir=it's #1` may have; and
+    `~/` is the home folder there.
+
     Raises: ConfigError for a length in steps and in epochs.
     """
     extensions: dict[str, list[str]] = {}
     rewritten = []
-    for word in words:
+    for word in map(_quoted_text, words):
         extend = _EXTEND.match(word)
         if extend:
             extensions.setdefault(extend["key"], []).append(_items(extend["value"]))
@@ -44,6 +50,35 @@ def rewrite(words: Sequence[str]) -> list[str]:
 def is_word(word: str) -> bool:
     """Tell a verb or a run folder from an override and a flag."""
     return "=" not in word and not word.startswith(("-", "+", "~"))
+
+
+def is_run_folder(word: str) -> bool:
+    """Tell a run folder, whose path may hold a `=`, from an override."""
+    return is_word(word) or os.path.exists(f"{word}/config.yaml")  # noqa: PTH110 - False for impossible names
+
+
+def quoted(text: str) -> str:
+    """Quote a text for Hydra's grammar, in which a backslash counts only before a quote."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
+
+
+def explain_unreadable(word: str) -> str:
+    """Say what is wrong with a word that Hydra's grammar does not take."""
+    key, equals, value = word.partition("=")
+    if not equals or not re.fullmatch(r"[+~]*[A-Za-z_][\w.@/:-]*", key):
+        return "expected KEY=VALUE, such as seed=1 or model.hidden=[8]."
+    if any(value.count(opening) != value.count(closing) for opening, closing in ("[]", "{}", "()")):
+        return "a bracket has no partner; a list is such as [1,2], a mapping {a: 1}."
+    text = value.strip("'\"")
+    return f'the value cannot be read; a text is quoted twice: {key}="{quoted(text)}"'
+
+
+def _quoted_text(word: str) -> str:
+    found = _TEXT.match(word)
+    if found is None or "${" in word or re.fullmatch(r"[\w\s./:@%*?|+$-]*", found["value"], re.ASCII):
+        return word
+    value = found["value"]
+    return f"{found['key']}={quoted(str(Path(value).expanduser()) if re.match('~(/|$)', value) else value)}"
 
 
 def _without_steps(words: Sequence[str]) -> list[str]:

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 
 from framework.config.safe_load import MAX_SCALAR
 from framework.config.secrets import is_secret
 from framework.errors import ConfigError, nearest
+from framework.registry.kinds import GROUPS
 
 OPEN = ("hydra.verbose",)
 """Keys of Hydra's own section that may be set: how much is logged."""
@@ -39,6 +40,8 @@ def check_content(content: Any, key: str = "") -> None:
     if isinstance(content, Mapping):
         for name, value in content.items():
             below = f"{key}.{name}" if key else str(name)
+            if name is None:
+                raise ConfigError("a key is null; a key that is the word is quoted: 'null'.", key=below)
             if re.fullmatch(r"_\w+_", str(name)):
                 text = f"a config names registered components; there is no '{name}'. `framework plugins` lists them."
                 raise ConfigError(text, key=below)
@@ -61,6 +64,9 @@ def check_file(content: Any, package: str | None) -> None:
         raise ConfigError("a file cannot be part of Hydra's own section.", key=f"@package {package}")
     if not isinstance(content, Mapping):
         return
+    is_global = package in (None, "_global_") or package.startswith("_")
+    if is_global and (odd := [name for name in content if not isinstance(name, str)]):
+        raise ConfigError(f"expected the name of a section, found the key {odd[0]!r}.", key=str(odd[0]))
     check_content({name: value for name, value in content.items() if name != "defaults"})
     defaults = content.get("defaults")
     for entry in defaults if isinstance(defaults, list) else []:
@@ -78,6 +84,9 @@ def check_words(words: Sequence[str]) -> None:
     for word in words:
         if len(word) > MAX_SCALAR:
             raise ConfigError(f"found {len(word)} characters, expected at most {MAX_SCALAR}.", key=f"{word[:40]}…")
+        if digits := re.search(r"\d{400,}", word):
+            text = f"found a number of {len(digits[0])} digits; none of that size can be used."
+            raise ConfigError(text, key=word.partition("=")[0].lstrip("+"))
         try:
             override = OverridesParser.create().parse_override(word)
         except Exception:  # Hydra says what is wrong with it
@@ -132,8 +141,15 @@ def _jobs(override: Override) -> int:
     """Count the values that a sweep gives to a key; a range is not made for that."""
     if not override.is_sweep_override():
         return 1
+    key = override.key_or_group
+    if override.is_interval_sweep():
+        raise ConfigError("an interval has no single values; list some, as 1,2,3 or range(1,4).", key=key)
+    if isinstance(override.value(), Glob) and key not in (*GROUPS, "debug", "experiment"):
+        raise ConfigError(f"glob(…) chooses files of a group, such as model=glob(*); '{key}' has none.", key=key)
     if override.is_range_sweep():
         sweep: Any = override.value()
+        if not sweep.step:
+            raise ConfigError("the step of a range cannot be 0.", key=key)
         return max(1, int(abs((sweep.stop - sweep.start) / (sweep.step or 1)))) if sweep.stop is not None else 1
     choices: Any = getattr(override.value(), "list", None)
     return len(choices) if choices else 1

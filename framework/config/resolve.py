@@ -14,12 +14,15 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 from framework.config import policy
 from framework.config.settings import Debug, Distributed, NanPolicy, Precision, RunSettings, Train
 from framework.config.sizes import bytes_of
-from framework.errors import ConfigError, FrameworkError, nearest
+from framework.errors import ConfigError, FrameworkError, nearest, plain
 from framework.keys import flat
 from framework.registry.kinds import GROUPS, MAPPINGS
 from framework.registry.signatures import bind, check, schema_of
 
 T = TypeVar("T")
+
+MAX_COUNT = 2**31 - 1
+"""Updates that the 32-bit counters of optimizers and checkpoints hold."""
 
 
 class Settings(NamedTuple):
@@ -78,6 +81,8 @@ def resolved(source: Mapping[str, Any]) -> dict[str, Any]:
     Raises: ConfigError if an interpolation leads nowhere, to itself or to more than a config can hold, if a mandatory
       value is missing, or for what `policy.check_content` refuses.
     """
+    if not isinstance(train := source.get("train", {}), Mapping):  # which much is interpolated from
+        raise ConfigError(f"expected a mapping, found {train!r}.", key="train")
     try:
         policy.check_content(source)
         policy.check_expansion(source)
@@ -90,7 +95,7 @@ def resolved(source: Mapping[str, Any]) -> dict[str, Any]:
         text = f"nothing sets '{wanted}', which it takes; set {wanted}=…"
         raise ConfigError(text, key=str(error.full_key)) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0], key=str(error.full_key or "config")) from error
+        raise ConfigError(plain(str(error).splitlines()[0]), key=str(error.full_key or "config")) from error
     except RecursionError as error:
         raise ConfigError("it is nested too deeply to be read.", key="config") from error
     return {str(key): value for key, value in values.items()}
@@ -113,7 +118,7 @@ def holder_of(source: Mapping[str, Any], key: str) -> str:
     leaves = flat(source, lists=True)
     for _ in leaves:  # a chain is no longer than that
         found = re.fullmatch(r"\$\{([\w-][\w.\[\]-]*)\}", str(leaves.get(key, "")).strip())
-        if found is None:
+        if found is None or found[1] not in leaves:
             break
         key = found[1]
     return key
@@ -204,6 +209,8 @@ def _check_ranges(settings: Settings) -> None:
     least = [(f"train.{name}", value, int(name in ones)) for name, value in settings.train._asdict().items()]
     least += [("run.watchdog", settings.run.watchdog, 0), ("distributed.timeout", settings.distributed.timeout, 1)]
     for key, value, low in least:
+        if isinstance(value, int) and value > MAX_COUNT:
+            raise ConfigError(f"found {value}, more than the {MAX_COUNT} that steps are counted to.", key=key)
         if isinstance(value, int | float) and value < low:
             raise ConfigError(f"expected at least {low}, found {value}.", key=key)
     if settings.train.steps is None and settings.train.epochs is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,9 +26,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from framework.config import policy
+from framework.config.overrides import explain_unreadable
 from framework.config.resolve import Settings
 from framework.config.safe_load import Readable, load_yaml
-from framework.errors import ConfigError, FrameworkError, nearest
+from framework.errors import ConfigError, FrameworkError, nearest, plain
 from framework.registry.entry_points import discover
 from framework.registry.kinds import COMPONENTS, GROUPS
 
@@ -178,7 +180,10 @@ def config_errors() -> Iterator[None]:
         hint += "".join(f" ({broken})" for broken in discover().packages()[1])
         raise ConfigError(f"no such config.{hint}", key=f"{group or 'config'}={name}") from error
     except OverrideParseException as error:
-        raise ConfigError(_first_lines(error), key=error.override.lstrip("+")) from error
+        word = error.override.lstrip("+")
+        reason = plain(str(error.__cause__ or error))
+        is_syntax = error.__cause__ is None or re.search("viable|Lexer|input|recognition|missing", str(error.__cause__))
+        raise ConfigError(explain_unreadable(word) if is_syntax else reason, key=word) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         key = str(error).partition("Could not override '")[2].partition("'")[0]
         section = key.partition(".")[0]
@@ -187,7 +192,7 @@ def config_errors() -> Iterator[None]:
         text = _first_lines(error) if is_known else f"no such section.{nearest(section, SECTIONS)}"
         raise ConfigError(text, key=key) from error
     except Exception as error:  # what Hydra did not foresee: keys that are numbers, lists for names, endless nesting
-        raise ConfigError(f"the config cannot be composed: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"the config cannot be composed: {plain(str(error))}") from error
 
 
 def _first_lines(error: Exception) -> str:
@@ -195,4 +200,4 @@ def _first_lines(error: Exception) -> str:
     texts = [str(error), *([str(error.__cause__)] if error.__cause__ is not None else [])]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key", "object_type", "See https", "reference_type"))]
-    return " ".join(dict.fromkeys(kept))
+    return plain(" ".join(dict.fromkeys(kept)))

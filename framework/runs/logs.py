@@ -10,7 +10,7 @@ from pathlib import Path
 
 from framework.config.secrets import masked
 from framework.distributed import processes
-from framework.errors import writing
+from framework.errors import printable, writing
 from framework.output import failures, surviving
 
 LOGGER = logging.getLogger("framework")
@@ -67,7 +67,7 @@ class _Console(logging.Handler):
     """A handler that looks up stderr for each line: a live progress bar redirects it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(printable(self.format(record)) + "\n")
 
 
 @contextmanager

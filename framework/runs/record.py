@@ -265,7 +265,9 @@ def summarise(record: RunRecord) -> None:
     lines = [f"  {tag:<{width}}  {value:.6g}" for tag, value in shown.items() if np.isscalar(value)]
     lines += members.table(rows) if rows else []
     ended = f"stopped early: {record.reason}" if record.reason else "done"
-    LOGGER.info("\n".join([ended, *lines, f"run folder: {directory}", f"curves:     tensorboard --logdir {directory}"]))
+    has_curves = next(directory.rglob("events.out.tfevents*"), None) is not None
+    curves = [f"curves:     tensorboard --logdir {directory}"] if has_curves else []
+    LOGGER.info("\n".join([ended, *lines, f"run folder: {directory}", *curves]))
     for warning in record.warnings or []:
         LOGGER.warning(warning)
 

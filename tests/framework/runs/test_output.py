@@ -67,3 +67,11 @@ def test_a_progress_bar_whose_terminal_goes_away_ends_no_run(tmp_path, monkeypat
     assert result.status == "done"
     assert sys.stderr is terminal
     assert (result.directory / "run.log").read_text().count("stderr cannot be written (Input/output error)") == 1
+
+
+def test_control_characters_of_a_path_reach_no_console_and_curves_are_told_where_there_are_some(tmp_path, capsys):
+    testing.train(tmp_path, "train.steps=2", f"run.dir='{tmp_path}/a\x1b[31mb'")
+    testing.train(tmp_path, "train.steps=2", "~callbacks.tensorboard")
+    said = capsys.readouterr().err
+    assert "\x1b" not in said and r"a\x1b[31mb" in said
+    assert (said.count("run folder: "), said.count("curves: ")) == (2, 1)
