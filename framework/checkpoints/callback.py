@@ -102,12 +102,10 @@ class Checkpoint(Callback):
         """Let the current save end. Its error is only logged: if the run has failed, another one is raised."""
         self.ended = time.monotonic()
         self.thread.shutdown()
-        saving, self.saving = self.saving, None
-        try:
-            if saving is not None:
-                self._is_over(saving, wait=True)
-        except Exception as error:
+        if self.saving is not None and (error := self.saving.exception()) is not None:
+            folder.discard(self.folder)
             LOGGER.warning(str(error))
+        self.saving = None
 
     def _prepare(self, run: Run) -> None:
         with writing(self.folder):
