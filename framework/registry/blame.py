@@ -35,12 +35,13 @@ def answerable(plugin: Plugin, built: Any, key: str) -> Any:
     forms = {name: form for name, _, form in calls_of(KINDS[plugin.kind]) if form}
     if plugin.distribution == OURS or not forms:
         return built
-    passing = (OSError,) if plugin.kind == "stores" else ()
+    # `debug=nans` looks for the floating-point error of an operation, and names it better.
+    passing = (FloatingPointError, *((OSError,) if plugin.kind == "stores" else ()))
 
     def guard(name: str, function: Callable[..., Any], form: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:
-            with blaming(f"{plugin.title} fails{name and f' in {name}'}", key, passing):
+            with blaming(f"{plugin.title} fails{name and f' in {name}'}{_given(name, args)}", key, passing):
                 result = function(*args, **options)
                 RETURNS[form](result, args)
             return result
@@ -52,6 +53,22 @@ def answerable(plugin: Plugin, built: Any, key: str) -> Any:
             return dataclasses.replace(built, values=guard("", built.values, forms[""]))
         return guard("", built, forms[""])
     return built._replace(**{name: guard(name, getattr(built, name), form) for name, form in forms.items()})
+
+
+def _given(name: str, args: tuple[Any, ...]) -> str:
+    """Describe what a function was given, where its shapes help to find the mistake."""
+    if name == "init" and len(args) == 2:
+        return f" for the shape {args[1]}"
+    if name == "apply":
+        return f" on inputs {_shapes(args[2])}"
+    if name in ("", "values") and len(args) == 2 and isinstance(args[1], Mapping) and "targets" in args[1]:
+        return f" on outputs {_shapes(args[0])} and targets {_shapes(args[1]['targets'])}"
+    return ""
+
+
+def _shapes(tree: Any) -> str:
+    """Return dtypes and shapes of a tree: "float32[16, 6]", or "{a: float32[16, 10]}"."""
+    return str(resolve_name("jax").tree.map(shown, tree)).replace("'", "")
 
 
 def shown(value: Any) -> str:

@@ -153,7 +153,6 @@ REFUSED = [  # words, the kind of error, who or what it names first, and what el
     (["resume"], "config", "resume", "run folder"),
     (["resume", "seed=1"], "config", "resume", "run folder"),
     (["resume", "x", "--forse"], "config", "resume", "--forse", "Did you mean '--force'"),
-    (["train"], "config", "framework", "train", "acme:train"),
     (["rename"], "plugin", "command 'rename' (acme 1.0)", "breaks its contract"),
     (["nothing"], "plugin", "command 'nothing' (acme 1.0)", "breaks its contract"),
     (["lost"], "plugin", "command 'lost' (acme 1.0, acme_v:lost)", "AttributeError"),

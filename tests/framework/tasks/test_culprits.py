@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from framework.errors import ConfigError, FrameworkError, PluginError
+from framework.errors import FrameworkError, PluginError
 from framework.testing import command, message, run_record, train
 
 PLUGINS = '''
@@ -97,19 +97,31 @@ GROUPS = {
 ENDS = {"raises": ": ValueError: as planned", "exits": ": SystemExit: 0", "interrupts": ": KeyboardInterrupt"}
 
 COMPONENTS = {
-    "init": (["model=faulty", "model.fault=init", "~model.hidden"], "model", "init of model 'faulty' (acme 1.0)"),
+    "init": (
+        ["model=faulty", "model.fault=init", "~model.hidden"],
+        "model",
+        "model 'faulty' (acme 1.0) fails in init for the shape (-1, 6)",
+    ),
     "apply": (
         ["model=faulty", "model.fault=apply", "~model.hidden"],
         "model",
-        "model 'faulty' (acme 1.0) on inputs float32[16, 6] fails",
+        "model 'faulty' (acme 1.0) fails in apply on inputs float32[16, 6]",
     ),
     "loss": (
         ["loss=faulty"],
         "loss",
-        "loss: loss 'faulty' (acme 1.0) on outputs float32[16, 10] and targets int32[16]",
+        "loss: loss 'faulty' (acme 1.0) fails on outputs float32[16, 10] and targets int32[16]",
     ),
-    "metric": (["+metrics.faulty={}"], "metrics.faulty", "metrics.faulty: metric 'faulty' (acme 1.0) on outputs"),
-    "transform": (["+data.transform=[{faulty: {}}]"], "data.transform.0.faulty", "data.transform[0] fails"),
+    "metric": (
+        ["+metrics.faulty={}"],
+        "metrics.faulty",
+        "metric 'faulty' (acme 1.0) fails in values on outputs",
+    ),
+    "transform": (
+        ["+data.transform=[{faulty: {}}]"],
+        "data.transform.0.faulty",
+        "data.transform[0].faulty: transform 'faulty'",
+    ),
     "optimizer": (["optimizer=faulty"], "optimizer", "optimizer 'faulty' (acme 1.0) fails"),
     "factory": (["model=made", "~model.hidden"], "model", "model 'made' (acme 1.0) cannot be built"),
 }
@@ -137,7 +149,7 @@ def refusal(folder, *words):
 def test_the_component_that_fails_is_named(tmp_path, component, how):
     words, section, text = COMPONENTS[component]
     kind, told = refusal(tmp_path, *words, f"+{section}.how={how}")
-    assert kind is (ConfigError if how == "raises" and component != "factory" else PluginError)
+    assert kind is PluginError
     assert text in told
     assert ENDS[how] in told
 
@@ -175,7 +187,7 @@ FAN = "model.layers=[{FanOut: 2}, {parallel: {layers: [{Dense: 1}, {Dense: 3}]}}
         ),
         (
             ["model=faulty", "model.fault=dict", "~model.hidden", "loss=of_dicts", "+metrics.on_dicts={}"],
-            "metrics.on_dicts: metric 'on_dicts' (acme 1.0) on outputs {a: float32[16, 10]} and targets int32",
+            "metrics.on_dicts: metric 'on_dicts' (acme 1.0) fails in values on outputs {a: float32[16, 10]}",
         ),
         (
             ["model=faulty", "model.fault=dict", "~model.hidden"],
