@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,13 +105,16 @@ class Registry:
         return self._catalogued[kind]
 
     def packages(self) -> tuple[list[tuple[str, str]], list[PluginError]]:
-        """Return owner and name of every package of configs, ours first, beside those that cannot be imported."""
+        """Return owner and name of every package of configs, ours first, beside those that cannot be read."""
         found: list[tuple[str, str]] = []
         broken: list[PluginError] = []
         for package in sorted(self.named("conf"), key=lambda each: (each.distribution != "framework", each[2])):
             try:
-                with blaming(f"configs '{package.target}' of {package.distribution} cannot be imported"):
+                title = f"configs '{package.target}' of {package.distribution}"
+                with blaming(f"{title} cannot be imported"):
                     package.fetch()
+                with blaming(f"{title} are no package with an __init__.py"):
+                    resources.files(package.target)
                 found.append((package.distribution, package.target))
             except PluginError as error:
                 broken.append(error)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec, NamespaceLoader
+from importlib.util import module_from_spec
+
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -133,6 +137,16 @@ def test_a_broken_package_of_configs_disturbs_nobody_and_is_told(install, text, 
     assert "configs 'acme_conf' of acme cannot be imported" in message(raised)
     assert reason in message(raised)
     assert reason in show([])
+
+
+def test_a_folder_of_configs_that_no_package_shows_disturbs_nobody_and_is_told(install, monkeypatch):
+    install("acme", {"framework.conf": {"acme": "acme_conf"}}, {"acme_conf.py": ""})
+    hook = ["__editable__.acme.finder.__path_hook__"]  # as an editable install finds a folder without __init__.py
+    spec = ModuleSpec("acme_conf", NamespaceLoader("acme_conf", hook, lambda *_: None), is_package=True)
+    spec.submodule_search_locations = hook
+    monkeypatch.setitem(sys.modules, "acme_conf", module_from_spec(spec))
+    assert compose(["model=mlp"]).values["model"]["name"] == "mlp"
+    assert "configs 'acme_conf' of acme are no package with an __init__.py" in show([])
 
 
 def test_a_damaged_distribution_disturbs_nobody(install):
