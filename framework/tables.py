@@ -11,7 +11,8 @@ def text_table(rows: Sequence[Sequence[str]], right: Collection[int] = (), width
     Args:
       rows: all of the same length; a first row of headings is a row as others.
       right: columns whose cells end, rather than begin, in one line.
-      width: characters in a line, beyond which the last cell is wrapped; None never wraps.
+      width: characters in a line, beyond which the last cell is wrapped; None never wraps. The last column keeps at
+        least 24, and the terminal breaks what is longer than its lines.
     """
     from rich.console import Console  # a tenth of a second, which only those pay who show a table
     from rich.table import Table
@@ -23,8 +24,11 @@ def text_table(rows: Sequence[Sequence[str]], right: Collection[int] = (), width
         table.add_column(justify="right" if column in right else "left", no_wrap=not is_last, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    unbounded = sum(max(len(row[column]) for row in rows) + 2 for column in columns)
-    console = Console(width=width or unbounded, color_system=None, markup=False, emoji=False, highlight=False)
+    widths = [max(len(row[column]) for row in rows) + 2 for column in columns]
+    least = sum(widths[:-1]) + 24
+    console = Console(
+        width=max(width, least) if width else sum(widths), color_system=None, markup=False, emoji=False, highlight=False
+    )
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())

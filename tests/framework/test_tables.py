@@ -25,5 +25,10 @@ def test_the_last_column_is_wrapped_to_the_width(width):
     assert " ".join(" ".join(lines).split()) == f"name {words} other short"
 
 
+def test_words_stay_whole_on_a_narrow_terminal():
+    lines = text_table([("a long name", "words of a sentence")], width=12).split("\n")
+    assert lines == ["a long name  words of a sentence"]
+
+
 def test_a_long_table_that_is_not_wrapped_has_a_line_for_each_row():
     assert text_table([("x" * 300, "y" * 300)] * 2).count("\n") == 1
