@@ -51,11 +51,12 @@ def figures_of(work: Path, straight: Attempt, killed: Sequence[Attempt]) -> str:
     last = max(straight.states)
     leaves = straight.states[last]
     folder = work / "straight"
-    kills = listed([step for attempt in killed for step in attempt.kills])
+    kills = [step for attempt in killed for step in attempt.kills]
+    killed_at = f"killed at step{'s' * (len(kills) > 1)} {listed(kills)} of {last}"
     resumed = listed([attempt.start for attempt in killed[1:]])
     size = sum(size for state in straight.states.values() for _, size in state.values())
     return (
-        f"killed at steps {kills} of {last} and resumed at {resumed}, the run is bit for bit the one left alone: "
+        f"{killed_at} and resumed at {resumed}, the run is bit for bit the one left alone: "
         f"{len(leaves)} leaves at {len(straight.states)} steps ({in_words(size)}), {len(straight.batches)} batches, "
         f"{len(comparing.lines(folder))} lines of metrics.jsonl, {len(comparing.kept(folder))} kept checkpoints, "
         f"run.json, {len(comparing.files(folder))} other files"
