@@ -71,7 +71,7 @@ _ROWS = (
     Kind("schedules", "schedule", "schedule", annotation="framework.api:Schedule", calls=("(step) -> number",)),
     Kind("data", "data pipeline", "data", attributes=_PIPELINE, calls=("train(seed, start)", "eval(split)")),
     Kind("preprocessors", "preprocessor", calls=("(raw)",)),
-    Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(key, batch) -> batch",)),
+    Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(keys, batch) -> batch",)),
     Kind("strategies", "strategy", "strategy", attributes=("devices",), calls=_STRATEGY),
     Kind("callbacks", "callback", "callbacks", True, "", None, "framework.api:Callback", ("every",), _CALLBACK),
     Kind("stores", "store", annotation="framework.api:Store", attributes=("name", "place"), calls=_STORE),
