@@ -169,8 +169,9 @@ def locate(images: ImageSet, root: str | None) -> Path:
     try:
         download(images.files, images.mirrors, cache)
     except UnavailableError as error:
-        fix = f"Put its four files into {cache}, or name their folder as data.root."
-        raise UnavailableError(f"{images.title} is not in {looked}, nor to be downloaded ({error}). {fix}") from error
+        fix = f"Put its four files into {cache}, or give their folder as data.root=FOLDER."
+        text = f"{images.title} is not in {looked}, and cannot be downloaded ({error}). {fix}"
+        raise UnavailableError(text) from error
     return cache
 
 

@@ -71,7 +71,7 @@ def put(folder, zipped=True, leave_out=()):
 @pytest.mark.parametrize("inner", ["", "mnist"])
 def test_root_holds_the_files_or_their_folder(tmp_path, zipped, inner):
     folder = put(tmp_path / "root" / inner, zipped)
-    train, test, source, ready, scale = load_images(SMALL, str(tmp_path / "root"), normalize=False)
+    train, test, source, ready, scale, _ = load_images(SMALL, str(tmp_path / "root"), normalize=False)
     ready()
     pixels = np.frombuffer(CONTENT[IMAGES.name], np.uint8, offset=16).reshape(12, 4, 4, 1)
     assert train["inputs"].dtype == np.uint8
@@ -154,7 +154,7 @@ def test_without_mnist_one_line_says_what_takes_its_place(tmp_path, monkeypatch,
 
 def test_offline_error_refuses_the_fallback(monkeypatch, caplog):
     monkeypatch.setattr("framework_data.mnist.MNIST", SMALL)
-    with pytest.raises(DataError, match=r"nor to be downloaded .*Put its four files into .* or name their folder"):
+    with pytest.raises(DataError, match=r"and cannot be downloaded .*Put its four files into .* or give their folder"):
         mnist(offline="error")
     assert caplog.records == []
 
