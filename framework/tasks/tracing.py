@@ -67,7 +67,9 @@ def check_shapes(
 
 
 def named_model(model: Model, title: str) -> Model:
-    """Return a model whose errors name it, and whose outputs must have the shape that its init declared.
+    """Return a model whose errors name it, and whose outputs are real, of the shape that its init declared.
+
+    Losses and metrics would take the real part of complex outputs without a word.
 
     Args:
       title: of the plugin, for messages.
@@ -87,6 +89,9 @@ def named_model(model: Model, title: str) -> Model:
     ) -> tuple[PyTree, PyTree]:
         with naming(f"{title} on inputs {_shapes(inputs)}"):
             outputs, after = model.apply(params, state, inputs, key=key, train=train)
+        if any(map(jnp.iscomplexobj, jax.tree.leaves(outputs))):
+            text = f"{title} has outputs {_shapes(outputs)} for inputs {_shapes(inputs)}"
+            raise ConfigError(f"{text}; expected real numbers: end the model with jnp.abs or jnp.real.", key="model")
         said = declared.get(str(_tails(jax.tree.map(np.shape, inputs))))
         size = jax.tree.leaves(inputs)[0].shape[:1]
         if said is not None and _is_shape(said) and getattr(outputs, "shape", None) not in (None, (*size, *said[1:])):

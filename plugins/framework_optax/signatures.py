@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Union
 
 import jax.numpy as jnp
@@ -16,6 +17,15 @@ from framework.errors import ConfigError, nearest
 Parameters = Mapping[str, inspect.Parameter]
 
 PLAIN = (bool, int, float, str, type(None))
+
+DECAYS = ("b1", "b2", "b3", "adam_b1", "adam_b2", "betas", "beta3", "rho", "decay", "momentum", "mass")
+"""Options that say how much of a running sum or average is kept; from 1 on it never forgets, or grows without end."""
+
+RATES = ("learning_rate", "adam_learning_rate", "value", "init_value", "peak_value", "end_value")
+"""Options that are learning rates: of optimizers, and those of schedules that their values begin, peak and end with."""
+
+LIMITS = ("max_norm", "max_delta", "threshold", "clipping", "clipping_threshold", "max_step_size")
+"""Options that may be infinite, which is no limit."""
 
 
 def parameters_of(function: Callable[..., Any], annotations: Mapping[str, Any] | None = None) -> Parameters | None:
@@ -94,7 +104,7 @@ def documented(
 def complete(label: str, parameters: Parameters, given: Mapping[str, Any]) -> dict[str, Any]:
     """Check options, and fill in the defaults.
 
-    Raises: ConfigError for an unknown, missing or mistyped option.
+    Raises: ConfigError for an unknown, missing or mistyped option, or a number that nothing can be trained with.
     """
     for name, value in given.items():
         if name not in parameters:
@@ -102,12 +112,42 @@ def complete(label: str, parameters: Parameters, given: Mapping[str, Any]) -> di
         if not _accepts(parameters[name].annotation, value):
             expected = inspect.formatannotation(parameters[name].annotation)
             raise ConfigError(f"{label}: {name} should be {expected}, found {value!r} ({type(value).__name__}).")
+        _check_range(label, parameters[name], value)
     values = {name: parameter.default for name, parameter in parameters.items()} | dict(given)
     missing = [name for name, value in values.items() if value is inspect.Parameter.empty]
     if missing:
         raise ConfigError(f"{label} needs {' and '.join(missing)}, and nothing sets it.")
     whole = {name for name, value in values.items() if type(value) is int and is_number(parameters[name].annotation)}
     return {name: float(value) if name in whole else value for name, value in values.items()}
+
+
+def _check_range(label: str, parameter: inspect.Parameter, value: Any) -> None:
+    """Refuse numbers that are not finite, decays outside [0, 1) and learning rates below 0; traced ones pass.
+
+    A decay whose default is 1 may be 1, as of `scale_by_sm3`.
+    """
+    name, numbers = parameter.name, list(_numbers(value))
+    if any(math.isnan(number) or (math.isinf(number) and name not in LIMITS) for number in numbers):
+        expected = "a number" if name in LIMITS else "a finite number"
+    elif name in DECAYS and not all(0 <= number < 1 or number == parameter.default for number in numbers):
+        expected = "a number from 0 to below 1"
+    elif name in RATES and any(number < 0 for number in numbers):
+        expected = "a number from 0"
+    else:
+        return
+    # The option comes first, so that the key that set it is found.
+    raise ConfigError(f"{name} of {label} should be {expected}, found {value!r}.")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Yield the plain numbers of a value and of the containers in it."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _numbers([*value.values()])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
 
 
 def _plain(parameter: inspect.Parameter) -> Any:

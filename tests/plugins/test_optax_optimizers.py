@@ -11,6 +11,8 @@ import optax
 import pytest
 
 from framework.errors import ConfigError
+from framework_optax import triples
+from framework_optax.chain import chain
 from framework_optax.optimizers import UNFIT, catalogue
 
 FACTORIES = catalogue()
@@ -207,3 +209,37 @@ def test_mistakes_are_told_in_one_line(name, options, words):
 def test_refusals_of_optax_become_config_errors():
     with pytest.raises(ConfigError, match=r"galore.*rank"):
         FACTORIES["galore"](learning_rate=0.1, rank=0).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("adam", {"learning_rate": float("nan")}, "a finite number"),
+        ("adam", {"learning_rate": float("inf")}, "a finite number"),
+        ("adam", {"learning_rate": -0.1}, "a number from 0"),
+        ("adam", {"b1": 2}, "a number from 0 to below 1"),
+        ("adam", {"b2": 1.0}, "a number from 0 to below 1"),
+        ("adamw", {"weight_decay": float("nan")}, "a finite number"),
+        ("sgd", {"momentum": 1.5}, "a number from 0 to below 1"),
+        ("rmsprop", {"decay": -0.5}, "a number from 0 to below 1"),
+        ("prodigy", {"betas": [0.9, 1.5]}, "a number from 0 to below 1"),
+        ("clip_by_global_norm", {"max_norm": float("nan")}, "a number"),
+        ("chain", {"transforms": [{"adam": {"b1": 2}}]}, "a number from 0 to below 1"),
+        ("example_momentum", {"mass": 1.5}, "a number from 0 to below 1"),
+    ],
+    ids=str,
+)
+def test_numbers_that_nothing_can_be_trained_with_are_refused(name, options, expected):
+    factories = {**FACTORIES, **triples.catalogue(), "chain": chain}
+    needed = {"learning_rate": 0.1} if "learning_rate" in inspect.signature(factories[name]).parameters else {}
+    with pytest.raises(ConfigError, match=rf"^\w+ of optimizer '\w+' should be {expected}, found "):
+        factories[name](**needed | options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("adam", {"b1": 0}), ("sgd", {"momentum": None}), ("clip_by_global_norm", {"max_norm": float("inf")})],
+)
+def test_numbers_at_the_edge_are_taken(name, options):
+    needed = {} if name.startswith("clip") else {"learning_rate": 0.0}
+    FACTORIES[name](**needed | options).init(PARAMS)

@@ -112,6 +112,9 @@ def test_shortest_runs_have_finite_rates(name, steps):
         ("piecewise_constant", {"init_value": 0.1, "boundaries_and_scales": {"half": 0.1}}, ["{step: scale}", "half"]),
         ("piecewise_constant", {"init_value": 0.1, "boundaries_and_scales": [[5]]}, ["pairs [step, scale]", "[[5]]"]),
         ("piecewise_constant", {"init_value": 0.1, "boundaries_and_scales": {5: -1.0}}, ["non-negative"]),
+        ("piecewise_constant", {"init_value": 0.1, "boundaries_and_scales": [[5, float("nan")]]}, ["finite number"]),
+        ("constant", {"value": float("inf")}, ["value of schedule 'constant", "a finite number, found inf"]),
+        ("linear", {"init_value": 0.1, "end_value": -0.1, "transition_steps": 2}, ["end_value of", "a number from 0"]),
     ],
 )
 def test_mistakes_are_told_in_one_line(name, options, words):

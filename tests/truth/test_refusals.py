@@ -112,6 +112,22 @@ def test_examples_of_weight_0_may_hold_anything(tmp_path):
     assert np.isfinite(run.last("eval/accuracy"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optimizer.learning_rate=nan"], ["optimizer.learning_rate: ", "a finite number, found nan"]),
+        (["optimizer.learning_rate=-0.1"], ["optimizer.learning_rate: ", "a number from 0, found -0.1"]),
+        (["schedule=cosine", "optimizer.learning_rate=inf"], ["optimizer.learning_rate: ", "a finite number"]),
+        (["schedule.value=-1"], ["schedule: value of ", "a number from 0, found -1"]),
+        (["optimizer.b1=2"], ["optimizer: b1 of ", "from 0 to below 1, found 2"]),
+    ],
+    ids=lambda value: value[-1],
+)
+def test_numbers_of_an_optimizer_are_refused_by_the_key_that_was_set(tmp_path, overrides, words):
+    text = refused(tmp_path, *data_of(tmp_path, np.arange(8) % 2), "model.classes=2", *overrides)
+    assert all(word in text for word in [*words, "(set on the command line)"]), text
+
+
 def test_the_default_metrics_fit_the_loss(tmp_path):
     targets = RANDOM.normal(size=8)
     for loss, tag in {"squared_error": "mse", "absolute_error": "mae", "huber": "mse"}.items():

@@ -183,7 +183,8 @@ FAN = "model.layers=[{FanOut: 2}, {parallel: {layers: [{Dense: 1}, {Dense: 3}]}}
         ),
         (
             ["model=faulty", "model.fault=complex", "~model.hidden"],
-            "(framework 0.1.0) on outputs complex64[16, 10] and targets int32[16]",
+            "model: model 'faulty' (acme 1.0) has outputs complex64[16, 10] for inputs float32[16, 6]; "
+            "expected real numbers: end the model with jnp.abs or jnp.real.",
         ),
         (
             ["model=faulty", "model.fault=dict", "~model.hidden", "loss=of_dicts", "+metrics.on_dicts={}"],
