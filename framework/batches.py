@@ -17,7 +17,7 @@ Check = Callable[[Batch, Batch], tuple[int, str] | None]
 
 
 def check_pipeline(data: DataPipeline, title: str) -> None:
-    """Read what a pipeline says of itself, once, before anything else is made of it.
+    """Check a pipeline's spec, splits and steps per epoch, once, before they are used.
 
     Args:
       title: of the plugin, for messages.
@@ -213,7 +213,7 @@ def _alike(leaf: Any, wanted: Any) -> bool:
 
 
 def _difference(batch: Any, spec: Batch) -> str | None:
-    """Tell the first difference between a batch and its spec; None if their leaves are alike."""
+    """Describe the first difference between a batch and its spec; None if their leaves are alike."""
     if not isinstance(batch, Mapping) or set(batch) != set(spec):
         return f"found {_keys(batch)}, expected {_keys(spec)}"
     for name in spec:

@@ -1,4 +1,4 @@
-"""Blame: whatever a plugin raises, or returns against its contract, becomes one line that names it.
+"""Blame: an error that a plugin raises, or a result against its contract, becomes one line that names the plugin.
 
 Of our own plugins a fault stays what it is: an internal error, or components that do not fit together.
 """

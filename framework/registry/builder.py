@@ -152,7 +152,7 @@ def _scheduled(value: Any, annotation: Any) -> Any:
 
 @contextmanager
 def building(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Iterator[None]:
-    """Give the key to what a factory refuses, and name the plugin for whatever else it raises."""
+    """Add the key to an error of a factory's own, and name the plugin in any other."""
     try:
         with blaming(f"{plugin.title} cannot be built", key):
             yield
@@ -166,7 +166,7 @@ def building(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Itera
 
 
 def checked(plugin: Plugin, built: Any, key: str = "") -> Any:
-    """Lift what a factory returned to its contract, and see that it can be called as the core will call it.
+    """Lift a factory's result to its contract, and check that it can be called as the core calls it.
 
     Raises: PluginError if it cannot.
     """
@@ -198,7 +198,7 @@ def _is_missing(built: Any, name: str) -> bool:
 
 
 def _attribute(built: Any, name: str) -> Any:
-    """Read an attribute. Raises: TypeError with whatever a property raises."""
+    """Read an attribute. Raises: TypeError with the error that a property raises."""
     try:
         return getattr(built, name)
     except PLUGIN_FAULTS as error:
