@@ -5,12 +5,12 @@ Of our own plugins a fault stays what it is: an internal error, or components th
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from framework.api import TargetedLoss
+from framework.api import PyTree, StrategyWrapper, TargetedLoss, TrainState
 from framework.errors import ConfigError, FrameworkError, PluginError, blaming
 from framework.registry.entry_points import OURS, Plugin
 from framework.registry.kinds import KINDS, calls_of
@@ -49,7 +49,7 @@ def answerable(plugin: Plugin, built: Any, key: str) -> Any:
 
     if "" in forms:
         if isinstance(built, TargetedLoss):
-            return dataclasses.replace(built, values=guard("", built.values, forms[""]))
+            return replace(built, values=guard("", built.values, forms[""]))
         return guard("", built, forms[""])
     return built._replace(**{name: guard(name, getattr(built, name), form) for name, form in forms.items()})
 
@@ -63,3 +63,63 @@ def _given(name: str, args: tuple[Any, ...]) -> str:
     if name in ("", "values") and len(args) == 2 and isinstance(args[1], Mapping) and "targets" in args[1]:
         return f" on outputs {shapes_text(args[0])} and targets {shapes_text(args[1]['targets'])}"
     return ""
+
+
+@dataclass(frozen=True)
+class NamedStrategy(StrategyWrapper):
+    """A strategy that is named for what it raises, and for what it returns against its contract.
+
+    Attributes:
+      title: of the plugin, for messages.
+    """
+
+    title: str
+
+    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
+        """Make the state."""
+        return self._told("init", _expect_state, self.strategy.init, init, given)
+
+    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
+        """Compile a train step."""
+        call = self._told("train", _expect_function, self.strategy.train, step, axes)
+        return lambda state, feed: self._told("a train step", _expect_pair, call, state, feed)
+
+    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile an eval step."""
+        call = self._told("evaluate", _expect_function, self.strategy.evaluate, step)
+        return lambda state, batch: self._told("an eval step", _expect_mapping, call, state, batch)
+
+    def feed(self, feed: PyTree, axes: Any) -> PyTree:
+        """Take arrays to the devices."""
+        return self._told("feed", lambda fed: None, self.strategy.feed, feed, axes)
+
+    def placement(self, shapes: TrainState) -> TrainState:
+        """Return the shapes with shardings."""
+        return self._told("placement", _expect_state, self.strategy.placement, shapes)
+
+    def _told(self, name: str, check: Callable[[Any], None], function: Callable[..., Any], *args: Any) -> Any:
+        # debug=nans raises FloatingPointError through a compiled call.
+        with blaming(f"{self.title} fails in {name}", "strategy", passing=(FloatingPointError,)):
+            result = function(*args)
+            check(result)
+        return result
+
+
+def _expect_state(result: Any) -> None:
+    if not isinstance(result, TrainState):
+        raise TypeError(f"expected a TrainState, found {result!r}")
+
+
+def _expect_function(result: Any) -> None:
+    if not callable(result):
+        raise TypeError(f"expected a function, found {result!r}")
+
+
+def _expect_pair(result: Any) -> None:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"expected (state, metrics), found {type(result).__name__}")
+
+
+def _expect_mapping(result: Any) -> None:
+    if not isinstance(result, Mapping):
+        raise TypeError(f"expected a mapping of metrics, found {type(result).__name__}")
