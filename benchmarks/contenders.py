@@ -1,4 +1,4 @@
-"""Who competes: functions of workload and plan, whose libraries are imported only in the process that runs them."""
+"""Contenders: functions of workload and plan, whose libraries are imported only in the process that runs them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Contender(NamedTuple):
 
     @property
     def installed(self) -> bool:
-        """Whether it can run here."""
+        """Tell whether it can run here."""
         return find_spec(self.needs) is not None
 
 
@@ -70,7 +70,7 @@ CONTENDERS: dict[str, Contender] = {
 }
 
 BASELINES = ("jit-stax", "jit-layers", "scan-layers")
-"""What ratios are taken against, where they take part."""
+"""The contenders that ratios are taken against, if they take part."""
 
 
 def unasked(workload: Workload) -> list[str]:

@@ -34,7 +34,7 @@ def batches(plan: Plan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def starts(tokens: np.ndarray, plan: Plan, random: np.random.Generator) -> np.ndarray:
-    """Where the windows of a batch begin."""
+    """Draw the first positions of a batch's windows."""
     return random.integers(len(tokens) - GPT.block, size=plan.batch_size, dtype=np.int32)
 
 
@@ -93,7 +93,7 @@ def _attend(qkv: jax.Array) -> jax.Array:
 
 
 def adamw(plan: Plan) -> optax.GradientTransformation:
-    """What nanoGPT trains with: clipped gradients, and decay of matrices alone."""
+    """Make the optimizer of nanoGPT: clipped gradients, and weight decay of matrices alone."""
     matrices = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
     decaying = optax.adamw(plan.learning_rate, b2=0.99, weight_decay=0.1, mask=matrices)
     return optax.chain(optax.clip_by_global_norm(1.0), decaying)

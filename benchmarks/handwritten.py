@@ -1,4 +1,4 @@
-"""What one writes without a framework: a compiled step in a Python loop, and a whole epoch compiled as one loop."""
+"""Training written without a framework: a compiled step in a Python loop, and a whole epoch compiled as one loop."""
 
 from __future__ import annotations
 

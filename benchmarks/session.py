@@ -16,7 +16,7 @@ START = {"steps": 1, "warmup": 1, "window": 1}
 
 
 class Session(NamedTuple):
-    """What is measured, and how hard.
+    """The measurements of a session, and their length.
 
     Attributes:
       contenders: names; empty for those that a workload takes unasked.

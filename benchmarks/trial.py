@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Trial(NamedTuple):
-    """What one process measured.
+    """The measurements of one process.
 
     Attributes:
       measure: "steady" or "start".
@@ -40,7 +40,7 @@ class Trial(NamedTuple):
 
     @property
     def clean(self) -> bool:
-        """Whether others left the machine alone; taken for granted where that is not known."""
+        """Tell whether other programs left the machine alone; if that is not known, it counts as quiet."""
         return not self.foreign > LIMIT
 
 

@@ -1,4 +1,4 @@
-"""What is trained: each network once as a description that every library builds, once as the framework's config."""
+"""Workloads: each network once as a description that every library builds, once as the framework's config."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Description = tuple[tuple, ...]
 """Layers, such as `("Conv", 32, 3, "SAME")`; a pool is the maximum of 2×2, side by side."""
 
 Marks = list[tuple[int, float]]
-"""What a contender returns: (steps finished, `time.monotonic()`), which all processes of a machine share."""
+"""The result of a contender: (steps finished, `time.monotonic()`), which all processes of a machine share."""
 
 
 class Workload(NamedTuple):
@@ -34,12 +34,12 @@ class Workload(NamedTuple):
 
     @property
     def is_text(self) -> bool:
-        """Whether it is the GPT, which `benchmarks.gpt` trains."""
+        """Tell whether it is the GPT, which `benchmarks.gpt` trains."""
         return not self.layers
 
 
 class Plan(NamedTuple):
-    """How long one trial is."""
+    """The length of one trial."""
 
     steps: int  # timed
     warmup: int  # before those; compiles

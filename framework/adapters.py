@@ -49,7 +49,7 @@ def as_model(built: object, name: str | None = None) -> Model:
 
 
 def layer_name(model: Model) -> str:
-    """The factory's name, read from the qualified name of its `init`: "Conv" for `Conv.<locals>.init`."""
+    """Return the factory's name, read from the qualified name of its `init`: "Conv" for `Conv.<locals>.init`."""
     return getattr(model.init, "__qualname__", type(model.init).__name__).split(".")[0]
 
 

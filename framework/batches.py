@@ -11,13 +11,14 @@ import numpy as np
 from framework.contracts import Batch, PyTree
 from framework.data import DataPipeline, PipelineWrapper, Where, numbered
 from framework.errors import PLUGIN_FAULTS, DataError, FrameworkError, PluginError, is_users, told
+from framework.trees import named_leaves, shapes_text
 
 Check = Callable[[Batch, Batch], tuple[int, str] | None]
 """`Task.check`."""
 
 
 def check_pipeline(data: DataPipeline, title: str) -> None:
-    """Read what a pipeline says of itself, once, before anything else is made of it.
+    """Check a pipeline's spec, splits and steps per epoch, once, before they are used.
 
     Args:
       title: of the plugin, for messages.
@@ -31,10 +32,10 @@ def check_pipeline(data: DataPipeline, title: str) -> None:
     spec, splits, epoch = data.spec, data.splits, data.steps_per_epoch
     if not isinstance(spec, Mapping) or "inputs" not in spec:
         refuse(f"expected a `spec` with the key 'inputs', found {_keys(spec)}")
-    for path, leaf in _leaves(spec).items():
+    for path, leaf in named_leaves(spec):
         if not (hasattr(leaf, "dtype") and getattr(leaf, "shape", ())):
             refuse(f"`spec` has {path} = {leaf!r}, expected a jax.ShapeDtypeStruct [B, ...]")
-    sizes = {path: leaf.shape[0] for path, leaf in _leaves(spec).items()}
+    sizes = {path: leaf.shape[0] for path, leaf in named_leaves(spec)}
     if len(set(sizes.values())) > 1:
         refuse(f"`spec` has leaves of several batch sizes: {sizes}")
     if isinstance(splits, str) or not splits or not all(isinstance(split, str) for split in splits):
@@ -96,7 +97,7 @@ class CheckedBatches(PipelineWrapper):
     def _in_memory(self) -> PyTree:
         """Return the spec of a batch as it lies in memory, from which `prepare` must make one as `spec` has it."""
         arrays = self._examples.arrays
-        sizes = {path: len(leaf) for path, leaf in _leaves(arrays).items()}
+        sizes = {path: len(leaf) for path, leaf in named_leaves(arrays)}
         if len(set(sizes.values())) > 1:
             raise DataError(f"{self._title}: `arrays` has leaves of several lengths: {sizes}.", key="data")
         lying = _with_lead(arrays, self._lead)
@@ -181,8 +182,8 @@ class CheckedBatches(PipelineWrapper):
             return batch
         if (text := _difference(batch, spec)) is not None:
             raise DataError(f"{self._title}: {where}: {text}, as its `spec` says.", key="data")
-        found = _leaves(batch)  # such as a mapping of another class
-        return jax.tree.unflatten(expected, [found[path] for path in _leaves(spec)])
+        found = dict(named_leaves(batch))  # such as a mapping of another class
+        return jax.tree.unflatten(expected, [found[path] for path, _ in named_leaves(spec)])
 
 
 def check_range(rows: np.ndarray, size: int, start: int, title: str) -> None:
@@ -198,12 +199,6 @@ def check_range(rows: np.ndarray, size: int, start: int, title: str) -> None:
         )
 
 
-def _leaves(tree: PyTree) -> dict[str, Any]:
-    """Return the leaves by path, of whatever type."""
-    named = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(keys, simple=True, separator="/"): leaf for keys, leaf in named}
-
-
 def _with_lead(spec: PyTree, lead: tuple[int, ...]) -> PyTree:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape[1:]), leaf.dtype), spec)
 
@@ -213,11 +208,11 @@ def _alike(leaf: Any, wanted: Any) -> bool:
 
 
 def _difference(batch: Any, spec: Batch) -> str | None:
-    """Tell the first difference between a batch and its spec; None if their leaves are alike."""
+    """Describe the first difference between a batch and its spec; None if their leaves are alike."""
     if not isinstance(batch, Mapping) or set(batch) != set(spec):
         return f"found {_keys(batch)}, expected {_keys(spec)}"
     for name in spec:
-        found, wanted = _leaves({name: batch[name]}), _leaves({name: spec[name]})
+        found, wanted = (dict(named_leaves({name: each[name]})) for each in (batch, spec))
         if set(found) != set(wanted):
             there = _shown(batch[name]) if len(wanted) == 1 else f"the leaves {', '.join(found) or 'none'}"
             return f"{name} is {there}, expected {', '.join(f'{path} {_shown(leaf)}' for path, leaf in wanted.items())}"
@@ -233,10 +228,8 @@ def _keys(batch: Any) -> str:
 
 def _shown(value: Any) -> str:
     """Name an array by dtype and shape, and anything else by its type."""
-    if value is None:
-        return "None"
     is_array = hasattr(value, "shape") and hasattr(value, "dtype")
-    return f"{value.dtype}{list(value.shape)}" if is_array else f"a {type(value).__name__}"
+    return shapes_text(value) if is_array or value is None else f"a {type(value).__name__}"
 
 
 def _check_weights(batch: Batch, split: str, where: Where) -> None:

@@ -19,7 +19,7 @@ class FrameworkError(Exception):
     Attributes:
       key: the key of the config that is wrong, such as "train.steps", which the line begins with; "" if there is none.
         Of a choice of the command line it is the word: "model=mlpp".
-      option: what is wrong below the key, where a factory says it in words: "batch_size" of the key "data".
+      option: the option below the key that is wrong, if a factory names it: "batch_size" of the key "data".
       origin: where the key was set, such as "(set in experiment/mine.yaml:7)", which the line ends with.
     """
 
@@ -101,7 +101,7 @@ class InterruptError(FrameworkError):
 
 
 PLUGIN_FAULTS = (Exception, SystemExit, KeyboardInterrupt)
-"""Whatever a plugin may raise. A plugin that calls `sys.exit` has failed, as one that raises any other error."""
+"""Errors that a plugin may raise. A plugin that calls `sys.exit` has failed, as one that raises any other error."""
 
 
 def is_users(error: BaseException) -> bool:
@@ -119,14 +119,14 @@ def told(error: BaseException) -> str:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code of a process that ends with this error; 1 for a mistake of ours."""
+    """Return the exit code of a process that ends with this error; 1 for a mistake of ours."""
     if isinstance(error, FrameworkError):
         return error.exit_code
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def line_of(error: BaseException) -> str:
-    """The line on stderr for an error that ends a process."""
+    """Return the line on stderr for an error that ends a process."""
     if isinstance(error, FrameworkError):
         return f"error[{error.kind}]: {error}"
     if isinstance(error, KeyboardInterrupt):
@@ -136,7 +136,7 @@ def line_of(error: BaseException) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name the file where something cannot be written to the disk.
+    """Name the file in errors of writing to the disk.
 
     Raises: StorageError for any OSError inside the context.
     """
@@ -148,7 +148,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def blaming(what: str, key: str = "", passing: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
-    """Turn whatever a plugin raises inside the context into a PluginError that begins with these words.
+    """Turn an error that a plugin raises inside the context into a PluginError that begins with these words.
 
     The framework's own errors, an interrupt by the user, and the errors `passing` stay as they are.
     """
@@ -184,7 +184,7 @@ _FOREIGN = (
 )
 
 LISTED = 16
-"""Names that an error lists; nobody reads a line with more."""
+"""Largest number of names that an error lists; nobody reads a longer line."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -35,10 +35,9 @@ from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError
 from framework.keys import flat
 from framework.numerics import numeric_settings
-from framework.registry.blame import OURS
+from framework.registry.blame import NamedStrategy
 from framework.registry.builder import Builder, building
-from framework.registry.entry_points import Plugin, Registry
-from framework.strategy import NamedStrategy
+from framework.registry.entry_points import OURS, Plugin, Registry
 from framework.tasks.ema import averaged
 from framework.tasks.metrics import check_tag
 from framework.tasks.nonfinite import guarded

@@ -1,4 +1,4 @@
-"""Output that may fail: whoever reads it can end, its disk be full, its descriptor be closed."""
+"""Output that may fail: its reader may end, its disk be full, its descriptor be closed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def surviving(*names: str) -> Iterator[None]:
 
 
 def failures() -> list[str]:
-    """Return what went wrong with stdout and stderr so far."""
+    """Return the failures of stdout and stderr so far."""
     return [each.failure for each in (sys.stdout, sys.stderr) if isinstance(each, SurvivingStream) and each.failure]
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 from framework.contracts import Batch, PyTree, TrainState
 from framework.data import Share
-from framework.errors import blaming
 
 
 class Members(NamedTuple):
@@ -121,63 +120,3 @@ class StrategyWrapper(Strategy):
     def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function that is called in place of a compiled one; by default the compiled one itself."""
         return call
-
-
-@dataclass(frozen=True)
-class NamedStrategy(StrategyWrapper):
-    """A strategy that is named for what it raises, and for what it returns against its contract.
-
-    Attributes:
-      title: of the plugin, for messages.
-    """
-
-    title: str
-
-    def init(self, init: Callable[[Any], TrainState], given: Any) -> TrainState:
-        """Make the state."""
-        return self._told("init", _expect_state, self.strategy.init, init, given)
-
-    def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-        """Compile a train step."""
-        call = self._told("train", _expect_function, self.strategy.train, step, axes)
-        return lambda state, feed: self._told("a train step", _expect_pair, call, state, feed)
-
-    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile an eval step."""
-        call = self._told("evaluate", _expect_function, self.strategy.evaluate, step)
-        return lambda state, batch: self._told("an eval step", _expect_mapping, call, state, batch)
-
-    def feed(self, feed: PyTree, axes: Any) -> PyTree:
-        """Take arrays to the devices."""
-        return self._told("feed", lambda fed: None, self.strategy.feed, feed, axes)
-
-    def placement(self, shapes: TrainState) -> TrainState:
-        """Return the shapes with shardings."""
-        return self._told("placement", _expect_state, self.strategy.placement, shapes)
-
-    def _told(self, name: str, check: Callable[[Any], None], function: Callable[..., Any], *args: Any) -> Any:
-        # debug=nans raises FloatingPointError through a compiled call.
-        with blaming(f"{self.title} fails in {name}", "strategy", passing=(FloatingPointError,)):
-            result = function(*args)
-            check(result)
-        return result
-
-
-def _expect_state(result: Any) -> None:
-    if not isinstance(result, TrainState):
-        raise TypeError(f"expected a TrainState, found {result!r}")
-
-
-def _expect_function(result: Any) -> None:
-    if not callable(result):
-        raise TypeError(f"expected a function, found {result!r}")
-
-
-def _expect_pair(result: Any) -> None:
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(f"expected (state, metrics), found {type(result).__name__}")
-
-
-def _expect_mapping(result: Any) -> None:
-    if not isinstance(result, Mapping):
-        raise TypeError(f"expected a mapping of metrics, found {type(result).__name__}")

@@ -1,4 +1,4 @@
-"""When each window of a run was read: a callback, registered by the metadata beside this file as a plugin's is."""
+"""A stopwatch callback: it notes the time of each window. The metadata beside this file register it as a plugin."""
 
 from __future__ import annotations
 

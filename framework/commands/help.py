@@ -11,7 +11,7 @@ from importlib.metadata import version
 from framework.command import Command
 from framework.commands import verbs
 from framework.commands.arguments import Arguments
-from framework.registry.entry_points import discover
+from framework.registry.entry_points import OURS, discover
 from framework.registry.kinds import GROUPS
 
 FIRST = ("train", "measure", "look up")
@@ -71,7 +71,7 @@ def overview() -> str:
         # The verb that gives a group its name comes first.
         for plugin, command in sorted(commands, key=lambda each: each[1].name != group):
             if command.group == group:
-                owner = "" if plugin.distribution == "framework" else f" ({plugin.owner})"
+                owner = "" if plugin.distribution == OURS else f" ({plugin.owner})"
                 lines.append(f"  {command.name:<{width}}  {command.help}{owner}")
     lines += [
         *(f"  BROKEN {error}" for error in broken),

@@ -1,4 +1,4 @@
-"""What only Hydra's own program can do: sweeps, shell completion, and views of how a config is composed."""
+"""Hydra's own program, for sweeps, shell completion, and views of how a config is composed."""
 
 from __future__ import annotations
 

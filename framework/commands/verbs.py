@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from framework.command import Command
 from framework.errors import PluginError, blaming
-from framework.registry.blame import OURS
-from framework.registry.builder import checked
-from framework.registry.entry_points import Plugin, discover
+from framework.registry.contract import checked
+from framework.registry.entry_points import OURS, Plugin, discover
 
 
 def call(verb: str, words: list[str]) -> int | None:

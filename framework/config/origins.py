@@ -1,4 +1,4 @@
-"""Where a config got a key from: a file and line, or the command line. Looked up only when an error names the key."""
+"""Origins of config keys: a file and line, or the command line. They are looked up only when an error names the key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Path_ = tuple[str, ...]
 """The parts of a key: ("model", "layers", "0", "Dense")."""
 
 Match = tuple[int, yaml.Node | None]
-"""How many parts of a key are set, and the node that sets the last."""
+"""Return the number of a key's parts that are set, and the node that sets the last."""
 
 
 class Origins(NamedTuple):

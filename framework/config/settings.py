@@ -54,7 +54,7 @@ class Debug(NamedTuple):
 
 
 NanPolicy = Literal["stop", "skip", "rollback", "ignore"]
-"""What follows an update that is not finite: the end; undoing it; going back to the last checkpoint; nothing."""
+"""Answers to an update that is not finite: end the run; undo the update; go back to the last checkpoint; do nothing."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
-"""What models compute in. Parameters, optimizer state, losses and metrics are float32 in any case."""
+"""The floats that models compute in. Parameters, optimizer state, losses and metrics are float32 in any case."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Integral
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, blaming, is_users, told
+from framework.errors import ConfigError, FrameworkError, blaming
 from framework.registry.blame import answerable
+from framework.registry.contract import checked
 from framework.registry.entry_points import Plugin, Registry
-from framework.registry.kinds import KINDS, calls_of
+from framework.registry.kinds import KINDS
 from framework.registry.signatures import Build, Schema, bind, freeze, is_component, schema_of
 
 if TYPE_CHECKING:
@@ -152,7 +150,7 @@ def _scheduled(value: Any, annotation: Any) -> Any:
 
 @contextmanager
 def building(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Iterator[None]:
-    """Give the key to what a factory refuses, and name the plugin for whatever else it raises."""
+    """Add the key to an error of a factory's own, and name the plugin in any other."""
     try:
         with blaming(f"{plugin.title} cannot be built", key):
             yield
@@ -163,74 +161,3 @@ def building(plugin: Plugin, key: str, options: Mapping[str, Any] = {}) -> Itera
             error.option = first if first in options and not error.key else ""
             error.key = f"{key}.{error.key}" if error.key else key
         raise
-
-
-def checked(plugin: Plugin, built: Any, key: str = "") -> Any:
-    """Lift what a factory returned to its contract, and see that it can be called as the core will call it.
-
-    Raises: PluginError if it cannot.
-    """
-    kind = KINDS[plugin.kind]
-    try:
-        if kind.lift is not None:
-            built = kind.lift(built, plugin.name)
-        functions = {name: arguments for name, arguments, _ in calls_of(kind)}
-        missing = [each for each in (*kind.attributes, *functions) if each and _is_missing(built, each)]
-        if kind.base and not isinstance(built, resolve_name(kind.base)):
-            raise TypeError(f"expected a {kind.base.replace(':', '.')}, found {type(built).__name__}")
-        if missing:
-            raise TypeError(f"{type(built).__name__} lacks {', '.join(missing)}")
-        for name in kind.attributes:
-            _check_attribute(name, _attribute(built, name))
-        if "name" in kind.attributes and built.name != plugin.name:
-            raise TypeError(f"it calls itself '{built.name}'")
-        for name, arguments in functions.items():
-            _check_call(name or plugin.kind, _attribute(built, name) if name else built, arguments)
-    except TypeError as error:
-        raise PluginError(f"{plugin.title} breaks its contract: {error}.", key=key) from error
-    return built
-
-
-def _is_missing(built: Any, name: str) -> bool:
-    """Tell whether an object lacks a member; one that fails with an AttributeError of its own is there."""
-    absent = object()
-    return inspect.getattr_static(built, name, absent) is absent and not hasattr(built, name)
-
-
-def _attribute(built: Any, name: str) -> Any:
-    """Read an attribute. Raises: TypeError with whatever a property raises."""
-    try:
-        return getattr(built, name)
-    except PLUGIN_FAULTS as error:
-        if is_users(error):
-            raise
-        raise TypeError(f"{name} fails: {told(error)}") from error
-
-
-def _check_attribute(name: str, value: Any) -> None:
-    """Refuse a value that an attribute of this name cannot have in any kind. Raises: TypeError."""
-    least = {"every": 0, "devices": 1}.get(name)
-    if least is not None and (isinstance(value, bool) or not isinstance(value, int | Integral) or value < least):
-        raise TypeError(f"expected {name} to be an integer of at least {least}, found {value!r}")
-    if name in ("source", "name", "place") and not isinstance(value, str):
-        raise TypeError(f"expected {name} to be a text, found {value!r}")
-    if name == "place" and isinstance(value, str) and (value != Path(value).name or value in ("", "..")):
-        raise TypeError(f"expected {name} to be the name of a file or folder, found {value!r}")
-
-
-def _check_call(name: str, function: Any, arguments: list[str]) -> None:
-    """Bind the arguments of a call to a function's signature.
-
-    Raises: TypeError if they do not fit.
-    """
-    if not callable(function):
-        raise TypeError(f"expected a function, found {type(function).__name__}")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of C, or of a library that hides it
-        return
-    named = {argument.rstrip("=") for argument in arguments if argument.endswith("=")}
-    try:
-        signature.bind(*arguments[: len(arguments) - len(named)], **dict.fromkeys(named))
-    except TypeError as error:
-        raise TypeError(f"{name}{signature}: {error}") from error

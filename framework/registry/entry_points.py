@@ -19,6 +19,9 @@ from framework.registry.kinds import KINDS, PREFIX
 
 LOGGER = logging.getLogger("framework")
 
+OURS = "framework"
+"""The distribution of the core."""
+
 Found = tuple[list["Plugin"], list[PluginError]]
 """The components of a kind, beside the catalogues that could not be read."""
 
@@ -108,7 +111,7 @@ class Registry:
         """Return owner and name of every package of configs, ours first, beside those that cannot be read."""
         found: list[tuple[str, str]] = []
         broken: list[PluginError] = []
-        for package in sorted(self.named("conf"), key=lambda each: (each.distribution != "framework", each[2])):
+        for package in sorted(self.named("conf"), key=lambda each: (each.distribution != OURS, each[2])):
             try:
                 title = f"configs '{package.target}' of {package.distribution}"
                 with blaming(f"{title} cannot be imported"):
@@ -143,7 +146,7 @@ class Registry:
         """
         noun, known = KINDS[kind].noun, self.every(kind)
         found = [plugin for plugin in known if plugin.answers_to(name)]
-        if len(own := [plugin for plugin in found if plugin.distribution == "framework"]) == 1:
+        if len(own := [plugin for plugin in found if plugin.distribution == OURS]) == 1:
             found = own  # a package that claims a name of ours is asked for by its own, such as "acme:jit"
         if len(found) == 1:
             return found[0]

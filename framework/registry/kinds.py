@@ -37,7 +37,7 @@ def calls_of(kind: Kind) -> list[tuple[str, list[str], str]]:
 
 
 PREFIX = "framework."
-"""What all entry-point groups of the framework begin with."""
+"""The beginning of all entry-point groups of the framework."""
 
 
 def _as_model(built: Any, name: str) -> Any:

@@ -134,9 +134,9 @@ def barring(state: TrainState, steps: tuple[int, ...]) -> TrainState:
 
     def bar(node: Any) -> Any:
         padded = np.array([*steps, *[0] * (ROLLBACKS - len(steps))], np.int32)
-        return node._replace(barred=jnp.asarray(padded)) if isinstance(node, Guarded) else node
+        return node._replace(barred=jnp.asarray(padded)) if _is_counting(node) else node
 
-    return state._replace(opt_state=jax.tree.map(bar, state.opt_state, is_leaf=lambda node: isinstance(node, Guarded)))
+    return state._replace(opt_state=jax.tree.map(bar, state.opt_state, is_leaf=_is_counting))
 
 
 def one_more(barred: tuple[int, ...], fault: Rollback) -> tuple[int, ...]:

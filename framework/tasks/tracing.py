@@ -16,7 +16,7 @@ from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginE
 from framework.registry.blame import fault
 from framework.registry.entry_points import Plugin
 from framework.tasks.rng import root_key
-from framework.trees import leaves_by_path
+from framework.trees import leaves_by_path, shapes_text
 
 SEED = jax.ShapeDtypeStruct((), np.uint32)
 """The shape of a seed, which `init` of `traced_once` takes."""
@@ -52,7 +52,7 @@ def check_shapes(
       distribution is at fault.
     """
     batch = {"weights": jax.ShapeDtypeStruct((jax.tree.leaves(data.spec)[0].shape[0],), np.float32), **data.spec}
-    about = f"{plugins['model'].title} on inputs {_shapes(data.spec['inputs'])}"
+    about = f"{plugins['model'].title} on inputs {shapes_text(data.spec['inputs'])}"
     state = _trace(f"init of {about}", init, SEED)
     after, _ = _trace(f"train step of {about}", task.train_step, state, data.spec)
     _trace(f"eval step of {about}", task.eval_step, state, batch)
@@ -61,7 +61,7 @@ def check_shapes(
         had, has = leaves.get(path), kept.get(path)
         if had is None or has is None or (had.shape, had.dtype) != (has.shape, has.dtype):
             key = "model" if path.startswith("model_state") else "optimizer"
-            text = f"the train step turns {path} from {_shapes(had)} into {_shapes(has)}; it must keep it."
+            text = f"the train step turns {path} from {shapes_text(had)} into {shapes_text(has)}; it must keep it."
             raise fault(plugins[key], text, key)
     return state
 
@@ -87,7 +87,7 @@ def named_model(model: Model, title: str) -> Model:
     def apply(
         params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
     ) -> tuple[PyTree, PyTree]:
-        with naming(f"{title} on inputs {_shapes(inputs)}"):
+        with naming(f"{title} on inputs {shapes_text(inputs)}"):
             outputs, after = model.apply(params, state, inputs, key=key, train=train)
         if any(map(jnp.iscomplexobj, jax.tree.leaves(outputs))):
             text = f"{title} has outputs {_shapes(outputs)} for inputs {_shapes(inputs)}"
@@ -95,7 +95,7 @@ def named_model(model: Model, title: str) -> Model:
         said = declared.get(str(_tails(jax.tree.map(np.shape, inputs))))
         size = jax.tree.leaves(inputs)[0].shape[:1]
         if said is not None and _is_shape(said) and getattr(outputs, "shape", None) not in (None, (*size, *said[1:])):
-            text = f"{title} has outputs {_shapes(outputs)} for inputs {_shapes(inputs)}"
+            text = f"{title} has outputs {shapes_text(outputs)} for inputs {shapes_text(inputs)}"
             raise PluginError(f"{text}, and its init declared the shape {said}.", key="model")
         return outputs, after
 
@@ -107,7 +107,7 @@ def named_values(values: Callable[[PyTree, Batch], Any], title: str) -> Callable
 
     @wraps(values)
     def call(outputs: PyTree, batch: Batch) -> Any:
-        about = f"{title} on outputs {_shapes(outputs)} and targets {_shapes(batch.get('targets'))}"
+        about = f"{title} on outputs {shapes_text(outputs)} and targets {shapes_text(batch.get('targets'))}"
         with naming(about):
             found = values(outputs, batch)
         if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found)):
@@ -158,7 +158,3 @@ def _tails(shapes: Any) -> Any:
 
 def _is_shape(node: Any) -> bool:
     return isinstance(node, tuple) and all(isinstance(size, int | np.integer) for size in node)
-
-
-def _shapes(tree: Any) -> str:
-    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)).replace("'", "")

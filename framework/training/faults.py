@@ -9,7 +9,7 @@ import jax
 
 from framework.errors import ConfigError, PluginError
 from framework.experiment import Experiment
-from framework.registry.blame import OURS
+from framework.registry.entry_points import OURS
 
 TRACED = ("model", "loss", "metrics", "optimizer", "schedule", "data.transform")
 """Keys of the components whose functions become part of a step."""

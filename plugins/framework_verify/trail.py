@@ -60,7 +60,7 @@ class Parting(NamedTuple):
 
     @property
     def is_within(self) -> bool:
-        """Whether the runs differ in what is computed, not only in how they end."""
+        """Tell whether the runs differ in their numbers, not only in their ends."""
         return self.arrays or any(each is not None for each in (self.batch, self.state, self.log))
 
 

@@ -178,7 +178,7 @@ class Heard(Callback):
 
     @property
     def every(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As of the callback."""
+        """Return the period of the callback."""
         return self._watcher.callback.every
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -20,7 +20,7 @@ PROMISES = [
 
 
 def data_folder():
-    """Where MNIST is: what the user says, or the folder beside the checkout."""
+    """Find the folder of MNIST: the one that FRAMEWORK_DATA names, or the one beside the checkout."""
     candidates = [*os.environ.get("FRAMEWORK_DATA", "").split(os.pathsep), str(ROOT.parent / "shared" / "data")]
     return next((folder for folder in candidates if folder and (Path(folder) / "mnist").is_dir()), None)
 

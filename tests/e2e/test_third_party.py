@@ -35,7 +35,7 @@ def record(run_folder):
 
 
 def owners(run_folder):
-    """Who registered the component under each config key."""
+    """Return the distribution of the component under each config key."""
     return {key: f"{p['distribution']} {p['version']}" for key, p in record(run_folder)["plugins"].items()}
 
 

@@ -117,7 +117,7 @@ CASES = (
 
 
 class Outcome(NamedTuple):
-    """How one ended."""
+    """The end of one config's run."""
 
     code: int
     line: str  # stderr, if it was one line

@@ -57,7 +57,7 @@ def _stopped(work: Path) -> tuple[Reference, Path]:
 
 
 def _harms(stopped: Path, flips: int) -> list[tuple[str, Callable[[Path, random.Random], None]]]:
-    """What to do to a folder of checkpoints, each with a name."""
+    """List the harms done to a folder of checkpoints, by name."""
     newest = stopped / "checkpoints" / str(NEWEST)
     harms = [(f"swap all for those of {OLDER}", lambda folder, _: _swap(folder, None))]
     harms.append(("a file that is none of ours", lambda folder, _: _junk(folder)))

@@ -177,4 +177,4 @@ PLACES: dict[str, tuple[Callable[[Path], Path], bool]] = {
     "a missing parent below one": (lambda work: _closed(work, 0o555) / "a" / "b", True),
     "a folder that may not be entered": (lambda work: _closed(work, 0o000) / "run", True),
 }
-"""What makes each, and whether it is for who must obey permissions."""
+"""The maker of each disk, and whether it needs a user who must obey permissions."""

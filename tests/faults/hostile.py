@@ -120,7 +120,7 @@ WORDS = (
 
 
 class Watch(NamedTuple):
-    """What an audit hook saw."""
+    """The events that an audit hook saw."""
 
     events: list[str]
 
@@ -204,7 +204,7 @@ STATE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
 
 class Payload:
-    """What a pickle would run."""
+    """A payload that unpickling would run."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch pwned",)

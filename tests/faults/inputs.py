@@ -109,7 +109,7 @@ def imports(tier: int, draws: Draws) -> Outcome:
 
 
 def _output(program: str, *words: str, **environment: str) -> list:
-    """What a program of the tests prints, from JSON."""
+    """Run a program of the tests, and read the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "programs" / program, *words],
         cwd=ROOT,

@@ -36,7 +36,7 @@ def permissions(tier: int, draws: Draws) -> Outcome:
 
 
 def _exposed(root: Path) -> Iterator[str]:
-    """What others can write, and what of the lock and the checkpoints they can read."""
+    """List the files that others can write, and those of the lock and the checkpoints that they can read."""
     for folder, names, files in os.walk(root):
         for name in [*names, *files]:
             path = Path(folder) / name

@@ -167,7 +167,7 @@ def _refuse(scene: Scene, place: Path, harm: Harm) -> str | None:
 
 
 def _refused(notes: list[str], harm: Harm) -> int:
-    """Where the first refusal is noted that ends a run, which a log of its messages that lacks lines does not."""
+    """Find the note of the first refusal that ends a run; missing lines of its log do not end it."""
     first = notes.index("!")
     if "run.log" not in harm.point or harm.kind != "full":
         return first

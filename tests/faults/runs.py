@@ -43,7 +43,7 @@ class Fingerprint(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What an uninterrupted run leaves."""
+    """The files and numbers of an uninterrupted run."""
 
     words: list[str]
     print: Fingerprint
@@ -152,7 +152,7 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def curves_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard's own reader makes of the event files, each point of every curve."""
+    """Read every point of every curve from the event files, by TensorBoard's own reader."""
     accumulator = EventAccumulator(str(folder / "tb"), size_guidance={"tensors": 0}).Reload()
     return {
         tag: [(e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in accumulator.Tensors(tag)]

@@ -1,4 +1,4 @@
-"""What is done to a child before its command line runs: stop it at a step, or break it, so that a control must fail."""
+"""Sabotage of a child before its command line runs: stop it at a step, or break it, so that a control must fail."""
 
 from __future__ import annotations
 

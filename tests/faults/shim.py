@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 BY_PATH = ("mkdir", "unlink", "remove", "rmdir", "truncate", "rename", "replace", "link", "symlink")
 BY_FILE = ("write", "pwrite", "writev", "pwritev", "ftruncate", "fsync", "fdatasync")
 MAKING = ("open", "mkdir", "write", "pwrite", "writev", "pwritev", "fsync", "fdatasync", "link", "symlink")
-"""What a full disk refuses."""
+"""The calls that a full disk refuses."""
 
 WRITING = ("write", "pwrite")
 REAL = {name: getattr(os, name) for name in (*BY_PATH, *BY_FILE, "open")}
@@ -29,7 +29,7 @@ Opener, FileIO = io.open, io.FileIO
 
 
 class Harm(NamedTuple):
-    """What is done, and at which point.
+    """An action, and the point at which it is done.
 
     Attributes:
       kind: "before", "half" (of a write) and "after" end the process as `kill -9` would; "full" is a disk that takes
@@ -104,7 +104,7 @@ class Shim:
 
 
 def _path_of(file: Any, dir_fd: int | None = None) -> str:
-    """Where a file lies that is given by its path or its descriptor."""
+    """Return the path of a file that is given by its path or its descriptor."""
     if isinstance(file, int):
         return os.readlink(f"/proc/self/fd/{file}").removesuffix(" (deleted)")  # noqa: PTH115
     base = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else os.getcwd()  # noqa: PTH109, PTH115

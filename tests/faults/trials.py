@@ -1,4 +1,4 @@
-"""What a row of the harness takes and gives: draws that can be replayed one by one, and a count of what failed."""
+"""Trials of the harness's rows: draws that can be replayed one by one, and counts of the failures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Outcome(NamedTuple):
-    """What became of a row."""
+    """The outcome of a row."""
 
     done: int  # trials
     failed: int

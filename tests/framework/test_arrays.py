@@ -1,4 +1,4 @@
-"""What is compiled quickly gives the very bits of what is compiled well."""
+"""A quickly compiled function gives the very bits of a fully optimized one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where image sets are looked for, and what takes MNIST's place when it cannot be had."""
+"""Image sets are looked for in the known places, and another set takes MNIST's place when it cannot be had."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def keys_of(batch, seed=0):
 
 
 def near(found, expected, count):
-    """Whether a share found in `count` trials is within 5 standard deviations of the expected one."""
+    """Tell whether a share found in `count` trials is within 5 standard deviations of the expected one."""
     return abs(found - expected) <= 5 * np.sqrt(expected * (1 - expected) / count)
 
 

@@ -42,7 +42,7 @@ NOT_TRACED = {("scale_by_sm3", "b2")}
 
 
 def options_of(name):
-    """What the factory needs, and its numbers: they may be traced."""
+    """Return the required options of a factory, and its numbers, which may be traced."""
     parameters = inspect.signature(FACTORIES[name]).parameters
     needed = {key: REQUIRED[key] for key, parameter in parameters.items() if parameter.default is parameter.empty}
     every = {key: needed.get(key, parameter.default) for key, parameter in parameters.items()}

@@ -1,4 +1,4 @@
-"""What a person sees of a run: on a terminal of 80 columns and where there is none."""
+"""Progress as a person sees it: on a terminal of 80 columns and where there is none."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_without_a_terminal_rich_is_not_imported():
 
 
 def on_terminal(script, columns):
-    """What a script writes to a terminal of that width on stderr."""
+    """Return the text that a script writes on stderr to a terminal of that width."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}

@@ -1,4 +1,4 @@
-"""What the catalogue finds, how its layers take YAML's values, and what a listing shows of them."""
+"""The catalogue finds stax's layers, gives them YAML's values, and lists them."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def shapes_of(tree, batch):
 
 
 def check_layer(model, in_shape, key):
-    """What every layer must do: keep its promise of a shape, compile, map, differentiate, keep its state's shape."""
+    """Duties of every layer: keep its promise of a shape, compile, map, differentiate, keep its state's shape."""
     params, state, out_shape = build(model, in_shape, key)
     inputs, others = batch_of(in_shape), batch_of(in_shape, seed=1)
 

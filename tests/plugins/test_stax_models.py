@@ -127,7 +127,7 @@ def test_the_worked_layer_list_builds_by_name():
 
 
 def named_layer(entry):
-    """What the core makes of an entry of this list: `name`, `{name: value}` or `{name: {option: value}}`."""
+    """Build an entry of this list as the core does: `name`, `{name: value}` or `{name: {option: value}}`."""
     ((name, options),) = entry.items() if isinstance(entry, dict) else [(entry, {})]
     if name in ("serial", "parallel"):
         return getattr(stack, f"named_{name}")([named_layer(each) for each in options])

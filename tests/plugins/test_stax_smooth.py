@@ -116,7 +116,7 @@ def test_linear_is_the_product_with_the_last_axis(shape):
 
 
 def test_the_gradient_of_weights_is_made_without_a_transposed_copy():
-    """What `linear` is for: XLA's CPU backend would transpose the gradient of the outputs."""
+    """The reason for `linear`: XLA's CPU backend would transpose the gradient of the outputs."""
     x, W = jnp.ones((12, 64, 96)), jnp.ones((96, 384))
     texts = [
         jax.jit(jax.grad(lambda weights, x, f=f: jnp.tanh(f(x, weights)).sum())).lower(W, x).compile().as_text()

@@ -1,4 +1,4 @@
-"""What TensorBoard's own readers, and the real program, make of the files that a run leaves."""
+"""The files of a run, read by TensorBoard's own readers and by the real program."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ BROKEN = {
 
 @pytest.fixture
 def acme(install, monkeypatch, tmp_path):
-    """What a third party got wrong, installed for the processes that are started too."""
+    """Install a third party's faulty plugins, for child processes too."""
     groups = {f"framework.{kind}": {name: f"acme:{name}" for name in names} for kind, names in ENTRIES.items()}
     monkeypatch.setenv("PYTHONPATH", str(install("acme", groups, {"acme.py": ACME})))
     monkeypatch.setenv("TMPDIR", str(tmp_path))

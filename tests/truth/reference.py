@@ -76,4 +76,4 @@ def area(labels, scores, weights):
 
 
 COLLECTED = {"auc", "r2"}
-"""What is measured in evaluations alone."""
+"""Metrics that are measured in evaluations alone."""

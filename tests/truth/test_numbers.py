@@ -1,4 +1,4 @@
-"""What a run logs is what NumPy and scikit-learn make of the loaded model's outputs."""
+"""Logged numbers are those that NumPy and scikit-learn compute from the loaded model's outputs."""
 
 from __future__ import annotations
 

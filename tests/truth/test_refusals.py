@@ -1,4 +1,4 @@
-"""What cannot give a right number is refused, in one line that names the key, the place and the fix."""
+"""A setup that cannot give a right number is refused, in one line that names the key, the place and the fix."""
 
 from __future__ import annotations
 

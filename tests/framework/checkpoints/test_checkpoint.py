@@ -354,7 +354,7 @@ PIECES = {
     "quarters": [((a, a + 2), (b, b + 3)) for a in (0, 2) for b in (0, 3)],
     "uneven": [((0, 1), (0, 6)), ((1, 4), (0, 5)), ((1, 4), (5, 6))],
 }
-"""How processes may have cut an array of 4 by 6."""
+"""The ways in which processes may have cut an array of 4 by 6."""
 
 
 def write_pieces(folder, values, boxes):

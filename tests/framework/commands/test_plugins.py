@@ -1,4 +1,4 @@
-"""What `python -m framework plugins` tells, of whole plugins and of broken ones."""
+"""`python -m framework plugins` lists whole plugins and broken ones."""
 
 from __future__ import annotations
 

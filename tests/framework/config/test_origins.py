@@ -1,4 +1,4 @@
-"""Where errors say that a key was set: the file and line that win, or the command line."""
+"""Errors name the place where a key was set: the file and line that win, or the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where configs are found: ours, those of plugin packages, names without a file; and that Hydra is left as it was."""
+"""Configs are found: ours, those of plugin packages, names without a file; and Hydra is left as it was."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ WRITTEN = {
     "pmap-single": (CASES["pmap-single"], {"arrays.npz"}),
     "orbax": (ORBAX, {"arrays"}),
 }
-"""What strategy and store lead to: of cut state each process writes its pieces, unless the store cannot."""
+"""Files by strategy and store: each process writes its shards of a cut state, unless the store cannot."""
 
 
 @pytest.mark.parametrize("name", ["fsdp", *(pytest.param(n, marks=pytest.mark.slow) for n in [*WRITTEN][1:])])

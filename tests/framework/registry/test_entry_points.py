@@ -26,7 +26,7 @@ MODULES = {
     "something that is not callable": ("broken_m:wide", "wide = 1", "expected a callable, found int"),
     "a target that is none": ("not a target!", WIDE, "not a target!"),
 }
-"""What is wrong with a plugin: its target, the module's text, and the reason that must be given."""
+"""Faults of a plugin: its target, the module's text, and the reason that must be given."""
 
 CATALOGUES = {
     "a module that is not there": (None, "ModuleNotFoundError"),
@@ -36,7 +36,7 @@ CATALOGUES = {
     "parameters": ("def catalogue(path): return {}", "TypeError"),
     "no function": ("catalogue = {}", "expected a callable, found dict"),
 }
-"""What is wrong with a catalogue: its module's text, and the reason that must be given."""
+"""Faults of a catalogue: its module's text, and the reason that must be given."""
 
 METADATA = {
     "an entry without a target": ("[framework.models]\nwide\n", ""),
@@ -45,7 +45,7 @@ METADATA = {
     "a METADATA without a name": ("[framework.models]\nwide = acme_m:wide\n", "Metadata-Version: 2.1\nVersion: 1\n"),
     "a METADATA without a version": ("[framework.models]\nwide = acme_m:wide\n", "Metadata-Version: 2.1\nName: acme\n"),
 }
-"""What is wrong with a dist-info folder: its entry_points.txt and its METADATA."""
+"""Faults of a dist-info folder: its entry_points.txt and its METADATA."""
 
 
 def install_broken(install, case):

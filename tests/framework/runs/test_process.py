@@ -1,4 +1,4 @@
-"""What a run asks of its process and of its folder, in one line."""
+"""Demands of a run on its process and its folder, each refused in one line."""
 
 from __future__ import annotations
 

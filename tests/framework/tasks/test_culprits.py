@@ -1,4 +1,4 @@
-"""What fails while a step is traced, or in a hook, is told with the name of the plugin that failed."""
+"""A plugin that fails while a step is traced, or in a hook, is named in the error."""
 
 from __future__ import annotations
 

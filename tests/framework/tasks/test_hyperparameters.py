@@ -1,4 +1,4 @@
-"""What is logged of the optimizer's hyper-parameters: the learning rate, and what has a schedule."""
+"""Logged hyper-parameters of the optimizer: the learning rate, and those that have a schedule."""
 
 from __future__ import annotations
 

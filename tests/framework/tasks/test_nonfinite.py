@@ -89,7 +89,7 @@ def train(tmp_path, install):
 
 
 def points(folder):
-    """What TensorBoard reads: (step, tag) of every scalar, in order."""
+    """Read (step, tag) of every scalar by TensorBoard, in order."""
     events = [event for path in sorted((folder / "tb").iterdir()) for event in EventFileLoader(str(path)).Load()]
     tagged = [(event.step, value.tag) for event in events for value in event.summary.value]
     return [point for point in tagged if point[1].startswith(("train/", "eval/"))]

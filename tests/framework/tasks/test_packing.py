@@ -1,4 +1,4 @@
-"""What goes through a compiled step as plain numbers is the same on the other side."""
+"""Outputs that are packed into plain numbers for a compiled step are the same after unpacking."""
 
 from __future__ import annotations
 
