@@ -90,7 +90,7 @@ def named_model(model: Model, title: str) -> Model:
         with naming(f"{title} on inputs {shapes_text(inputs)}"):
             outputs, after = model.apply(params, state, inputs, key=key, train=train)
         if any(map(jnp.iscomplexobj, jax.tree.leaves(outputs))):
-            text = f"{title} has outputs {_shapes(outputs)} for inputs {_shapes(inputs)}"
+            text = f"{title} has outputs {shapes_text(outputs)} for inputs {shapes_text(inputs)}"
             raise ConfigError(f"{text}; expected real numbers: end the model with jnp.abs or jnp.real.", key="model")
         said = declared.get(str(_tails(jax.tree.map(np.shape, inputs))))
         size = jax.tree.leaves(inputs)[0].shape[:1]
