@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -67,6 +68,7 @@ def _stock(name: str, value: Any) -> Factory:
 
 def _activation(name: str, function: Callable[..., Any]) -> Factory:
     first = (inspect.getdoc(function) or "Activation function.").splitlines()[0]
+    first = re.sub(r":math:|`|\\mathrm|[\\{}]", "", first)  # formulas are marked up for web pages
 
     def build(**options: Any) -> Model:
         return lift(functools.partial(function, **options), camel_case(name))

@@ -31,6 +31,11 @@ def test_every_stock_layer_is_found():
     assert stock - OURS <= set(FOUND)
 
 
+def test_listings_show_formulas_without_markup():
+    assert inspect.getdoc(FOUND["HardTanh"]).startswith("Hard tanh activation function")
+    assert not any(":math:" in (inspect.getdoc(factory) or "") for factory in FOUND.values())
+
+
 def test_plain_names_are_left_to_our_own_layers():
     registered = {entry.name for entry in entry_points(group="framework.layers")}
     if not registered >= OURS:
