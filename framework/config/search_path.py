@@ -190,6 +190,10 @@ def config_errors() -> Iterator[None]:
         # Hydra says how to add a section that there is not; nearly always another one was meant.
         is_known = not section or section in SECTIONS
         text = _first_lines(error) if is_known else f"no such section.{nearest(section, SECTIONS)}"
+        if section == "experiment":
+            text = f"an experiment is added with a plus: {_first_lines(error).rpartition(' ')[2]}"
+        elif section.endswith("@experiment"):
+            text = "the first line of an experiment's file must be '# @package _global_'."
         raise ConfigError(text, key=key) from error
     except Exception as error:  # what Hydra did not foresee: keys that are numbers, lists for names, endless nesting
         raise ConfigError(f"the config cannot be composed: {plain(str(error))}") from error

@@ -179,7 +179,7 @@ REFUSED = [  # words, the kind of error, who or what it names first, and what el
         "optimizer 'descend' (acme 1.0)",
         "Did you mean 'step_size'",
     ),
-    (["experiment=acme"], "config", "experiment", "No match"),
+    (["experiment=acme"], "config", "experiment", "added with a plus: +experiment=acme"),
     (["++train.steps=abc"], "config", "train.steps", "found 'abc' (str)"),
     (["train.log_every=-1"], "config", "train.log_every", "found -1"),
     (["train.steps=0"], "config", "train.steps", "found 0"),

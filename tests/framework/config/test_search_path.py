@@ -154,6 +154,14 @@ def test_a_damaged_distribution_disturbs_nobody(install):
     assert compose(["model=mlp"]).values["model"]["name"] == "mlp"
 
 
+def test_an_experiment_without_its_first_line_is_told_so(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# mine.yaml\n# @package _global_\ndefaults:\n  - override /model: mlp\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="the first line of an experiment's file must be '# @package _global_'"):
+        compose(["+experiment=mine"], config_dir=tmp_path)
+
+
 def test_a_folder_of_ones_own_comes_before_ours(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 9\n")
@@ -171,10 +179,7 @@ def test_a_folder_of_ones_own_comes_before_ours(tmp_path):
         (["metrics=[accuracy,theris]"], "metrics=theris: no such config. Did you mean 'theirs'? Known: "),
         (["loss=thers"], "loss=thers: no such config. Did you mean 'theirs'?"),
         (["+experiment=their"], "experiment=their: no such config. Did you mean 'theirs'? Known: "),
-        (
-            ["experiment=theirs"],
-            "experiment: Could not override 'experiment'. No match in the defaults list. To append",
-        ),
+        (["experiment=theirs"], "experiment: an experiment is added with a plus: +experiment=theirs"),
         (["debug=nan"], "debug=nan: no such config. Did you mean 'nans'?"),
         (["model=null"], "model=null: no such config. Known: "),
         (["model="], "model=: no such config. Known: "),
