@@ -42,6 +42,7 @@ from framework.data import Where as Where
 from framework.data import numbered as numbered
 from framework.fingerprints import fingerprint_of as fingerprint_of
 from framework.keys import flat as flat
+from framework.ranges import declare_below as declare_below
 from framework.strategy import Members as Members
 from framework.strategy import Strategy as Strategy
 from framework.strategy import StrategyWrapper as StrategyWrapper

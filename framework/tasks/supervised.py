@@ -23,6 +23,7 @@ from framework.api import (
     as_metric,
 )
 from framework.errors import ConfigError, FrameworkError
+from framework.ranges import beyond, bounds_of, declared
 from framework.tasks.metrics import Collected, WeightedMean, collected, over_devices, weighted
 from framework.tasks.precision import Scaled, scale_loss, unless_skipped
 from framework.tasks.rng import example_keys, root_key, step_key, stream
@@ -60,7 +61,7 @@ def supervised(
     summed = {name: metric for name, metric in metrics.items() if not metric.collect}
     gradients = _accumulated(_gradients(model, summed), accumulate)
 
-    traced: list[PyTree] = []  # shapes of the model's outputs, which tell the range of classes
+    traced: list[Any] = []  # what `_outputs_of` returns, once a step is traced
 
     def init(key: Array, spec: Batch) -> TrainState:
         in_shape = jax.tree.map(lambda leaf: (-1, *leaf.shape[1:]), spec["inputs"])
@@ -87,17 +88,19 @@ def supervised(
         return after, {**told, **means}
 
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, WeightedMean]:
-        outputs, _ = model.apply(state.params, state.model_state, batch["inputs"], key=None, train=False)
-        traced[:] = [jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), outputs)]
+        with declared() as noted:
+            outputs, _ = model.apply(state.params, state.model_state, batch["inputs"], key=None, train=False)
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), outputs)
+        traced[:] = [(shapes, bounds_of(batch["inputs"], noted))]
         measured = _measure(metrics, outputs, batch)
         return {name: over_devices(mean, axis) for name, mean in measured.items()}
 
     def check(spec: Batch, examples: Batch) -> tuple[int, str] | None:
-        if not isinstance(loss, TargetedLoss):
-            return None
         if not traced:
             traced.append(_outputs_of(model, spec))
-        return outside(loss, examples, traced[0])
+        outputs, bounds = traced[0]
+        fault = outside(loss, examples, outputs) if isinstance(loss, TargetedLoss) else None
+        return fault or beyond(examples.get("inputs"), examples.get("weights"), bounds)
 
     results = {name: metric.result for name, metric in metrics.items()}
     directions = {**{name: metric.higher_is_better for name, metric in metrics.items()}, "loss": False}
@@ -116,14 +119,18 @@ def _mean_of(name: str, metric: Metric, outputs: PyTree, batch: Batch) -> Weight
         raise
 
 
-def _outputs_of(model: Model, spec: Batch) -> PyTree:
-    """Return the shapes of a model's outputs for a batch."""
+def _outputs_of(model: Model, spec: Batch) -> tuple[PyTree, list[int | None]]:
+    """Return the shapes of a model's outputs for a batch, which tell the range of classes, and bounds of its inputs."""
+    bounds: list[int | None] = []
 
     def run(key: Array, inputs: PyTree) -> PyTree:
         _, params, state = model.init(key, jax.tree.map(lambda leaf: (-1, *leaf.shape[1:]), inputs))
-        return model.apply(params, state, inputs, key=None, train=False)[0]
+        with declared() as noted:
+            outputs, _ = model.apply(params, state, inputs, key=None, train=False)
+        bounds[:] = bounds_of(inputs, noted)
+        return outputs
 
-    return jax.eval_shape(run, root_key(0), spec["inputs"])
+    return jax.eval_shape(run, root_key(0), spec["inputs"]), bounds
 
 
 def _augment(transforms: Sequence[Transform], key: Array, batch: Batch, axis: str | None) -> Batch:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn.initializers import glorot_uniform, normal, orthogonal
 
-from framework.api import Array, Model, Shape, as_model
+from framework.api import Array, Model, Shape, as_model, declare_below
 from framework.errors import ConfigError
 
 
@@ -108,7 +108,8 @@ def GRU(hidden: int, return_sequences: bool = True, reverse: bool = False) -> Mo
 def Embedding(vocab: int, dim: int, stddev: float = 0.02) -> Model:
     """Map integers in [0, vocab) to learned vectors: [...] to [..., dim].
 
-    An integer outside of it, a negative one too, gives NaN, so that it is found and not hidden.
+    An integer outside of it, a negative one too, gives NaN, so that it is found and not hidden. Where the inputs are
+    the model's own, such examples are refused before training.
 
     Args:
       vocab: number of rows.
@@ -124,6 +125,7 @@ def Embedding(vocab: int, dim: int, stddev: float = 0.02) -> Model:
     def apply(params: Table, inputs: Array) -> Array:
         if not jnp.issubdtype(inputs.dtype, jnp.integer):
             raise ConfigError(f"Embedding expects integers, found {inputs.dtype}.")
+        declare_below(inputs, vocab)
         rows = jnp.where(inputs < 0, vocab, inputs.astype(jnp.int32))  # NumPy would count negative ones from the end
         return jnp.take(params.W, rows, axis=0, mode="fill", fill_value=jnp.nan)
 

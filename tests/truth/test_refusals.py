@@ -128,6 +128,21 @@ def test_numbers_of_an_optimizer_are_refused_by_the_key_that_was_set(tmp_path, o
     assert all(word in text for word in [*words, "(set on the command line)"]), text
 
 
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "untargeted"])
+@pytest.mark.parametrize("token", [5, -1])
+def test_tokens_beyond_an_embedding_are_refused_by_place(tmp_path, install, token, loss):
+    source = "def untargeted():\n    return lambda outputs, batch: (outputs**2).mean(axis=(-1, -2))\n"
+    install("acme", {"framework.losses": {"untargeted": "acme_loss:untargeted"}}, {"acme_loss.py": source})
+    tokens = RANDOM.integers(5, size=(8, 3)).astype(np.int32)
+    tokens[6, 1] = token
+    data = [f"data.train={save(tmp_path, 'train', inputs=tokens, targets=tokens % 2)}", f"loss={loss}", "metrics=[]"]
+    model = ["model=serial", "model.layers=[{Embedding: [5, 4]},{Dense: 2}]"]
+    with pytest.raises(FrameworkError) as caught:
+        train(tmp_path / "run", *SHORT[:1], *model, *SHORT[3:], *data)
+    words = ["split 'train'", "train.npz, row 7", f"found the input {token} at [1], expected integers from 0 to 4"]
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
 def test_the_default_metrics_fit_the_loss(tmp_path):
     targets = RANDOM.normal(size=8)
     for loss, tag in {"squared_error": "mse", "absolute_error": "mae", "huber": "mse"}.items():
