@@ -115,7 +115,7 @@ def naming_holders(source: Mapping[str, Any]) -> Iterator[None]:
 
 def holder_of(source: Mapping[str, Any], key: str) -> str:
     """Follow interpolations: of "schedule.value", which is `${optimizer.learning_rate}`, return that key."""
-    leaves = flat(source, lists=True)
+    leaves = flat(source) | flat(source, lists=True)
     for _ in leaves:  # a chain is no longer than that
         found = re.fullmatch(r"\$\{([\w-][\w.\[\]-]*)\}", str(leaves.get(key, "")).strip())
         if found is None or found[1] not in leaves:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import re
 import sys
 import types
@@ -172,7 +173,9 @@ def _convert_plain(value: Any, annotation: Any) -> Any:
     if annotation is float and is_number and abs(value) < 1 << 1023:
         return float(value)
     if annotation is float:
-        return _fitting(value, isinstance(value, float) or hasattr(value, "dtype"))  # infinities and traced values
+        is_nan = isinstance(value, float) and math.isnan(value)
+        is_other = isinstance(value, float) or hasattr(value, "dtype")  # an infinity or a traced value
+        return _fitting(value, is_other and not is_nan)
     if annotation is Path and isinstance(value, str):
         return Path(value)
     if annotation is None or not isinstance(annotation, type):

@@ -281,4 +281,4 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return not text
-    return True
+    return "_" not in text  # Python's own notation, such as 1_000, which a table's reader does not take

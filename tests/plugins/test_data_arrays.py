@@ -226,6 +226,10 @@ BAD_FILES = {
         write("data.csv", "a,target\n1,2\n\nred,4\n"),
         "data.csv: line 4, column 1 ('a'): found 'red', expected a number",
     ),
+    "underscores": (
+        write("data.csv", "a,target\n1,2\n1_000,4\n"),
+        "data.csv: line 3, column 1 ('a'): found '1_000', expected a number",
+    ),
     "a gap": (write("data.csv", "a,target\n1,2\n1,\n"), "line 3, column 2 ('target'): found '', expected a number"),
     "ragged": (write("data.csv", "a,target\n1,2\n1,2,3\n"), "line 3: found 3 columns under a header of 2"),
     "short header": (write("data.csv", "a,target\n1,2,3\n"), "line 2: found 3 columns under a header of 2"),

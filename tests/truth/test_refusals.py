@@ -95,9 +95,10 @@ def test_targets_that_a_loss_cannot_take_are_refused_by_place(tmp_path, targets,
     [
         (np.array([1, 1, -2, 1, 1, 1, 1, 1.0]), ["row 3 (index 2)", "found the weight -2.0", "a finite number from 0"]),
         (np.zeros(8), ["all of its", "weights are 0, expected one above 0"]),
+        (np.full(8, 1e-38), ["all of its", "weights are 0, expected one above 0"]),
         (np.ones((8, 1)), ["1], expected one number for each example"]),
     ],
-    ids=["negative", "zero", "column"],
+    ids=["negative", "zero", "subnormal", "column"],
 )
 def test_weights_of_which_no_mean_can_be_taken_are_refused(tmp_path, weights, words):
     overrides = data_of(tmp_path, np.arange(8) % 2, weights=weights)

@@ -225,6 +225,8 @@ def test_bench_takes_a_recorded_run_with_another_strategy(constant):
     [
         (["optimizer.learning_rate=fast"], "optimizer.learning_rate"),
         (["optimizer.learning_rate=fast", "schedule=warmup_cosine"], "optimizer.learning_rate"),
+        (["optimizer.learning_rate=[0.1]"], "optimizer.learning_rate"),
+        (["optimizer.learning_rate=nan"], "optimizer.learning_rate"),
         (["schedule.value=fast"], "schedule.value"),
         (["train.checkpoint_every=often"], "train.checkpoint_every"),
     ],
