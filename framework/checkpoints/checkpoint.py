@@ -19,7 +19,7 @@ from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import as_asked, as_stored, is_shared, on_devices
 from framework.distributed.coordination import Barrier
 from framework.distributed.processes import index
-from framework.errors import FrameworkError, MismatchError, StorageError
+from framework.errors import FrameworkError, MismatchError, StorageError, told
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.trees import leaves_by_path
@@ -215,7 +215,7 @@ def _reading(path: Path, file: str) -> Iterator[None]:
     except FrameworkError:
         raise
     except Exception as error:
-        raise StorageError(f"checkpoint {path} cannot be read: {file}: {type(error).__name__}: {error}") from error
+        raise StorageError(f"checkpoint {path} cannot be read: {file}: {told(error)}") from error
 
 
 def _store_of(name: str, path: Path) -> Store:

@@ -8,21 +8,33 @@ from typing import Any, NamedTuple
 
 
 class Kind(NamedTuple):
-    """A kind of plugin: its entry-point group, its place in a config, and the contract of what factories return.
+    """A kind of plugin: its entry-point group, its place in a config, and the contract of its components.
 
-    Contracts are named as entry points are, so that the registry imports neither JAX nor optax.
+    Contracts are named as entry points are, so that a listing of plugins imports neither JAX nor optax.
+
+    Attributes:
+      name: in the plural; the entry-point groups are "framework.models" and, of catalogues,
+        "framework.models.catalogue".
+      noun: of one component, for messages.
+      section: of a config, that names one component, or holds several by tag.
+      tagged: the section holds several; a tag is the plugin's name unless the option `name` gives another.
+      annotation: of a factory's parameter for which a config names a component, and the core builds it.
+      lift: `lift(built, name) -> component`, from the result of a factory to the contract.
+      base: the class that components inherit from.
+      attributes: of components, beside functions; `name` must be the registered one.
+      calls: the functions of a component with the arguments that the core gives, "key=" by name. After "->" stands the
+        form of the result, if the registry checks it.
     """
 
-    name: str  # plural; the entry-point groups are "framework.models" and, of catalogues, "framework.models.catalogue"
-    noun: str  # of one component, for messages
-    section: str = ""  # of a config, that names one component, or holds several by tag
-    tagged: bool = False  # the section holds several; a tag is the plugin's name unless `name` says otherwise
-    annotation: str = ""  # of a factory's parameter: a config names the component, and the core builds it
-    lift: Callable[[Any, str], Any] | None = None  # from what the factory of a name returned to the contract
-    base: str = ""  # class that components inherit from
-    attributes: tuple[str, ...] = ()  # of components, beside functions; `name` must be the registered one
-    calls: tuple[str, ...] = ()  # functions of a component, as the core calls them; "key=" is given by name; after
-    # "->" the form of what they return, where the registry checks it
+    name: str
+    noun: str
+    section: str = ""
+    tagged: bool = False
+    annotation: str = ""
+    lift: Callable[[Any, str], Any] | None = None
+    base: str = ""
+    attributes: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
 
 
 def calls_of(kind: Kind) -> list[tuple[str, list[str], str]]:
@@ -59,6 +71,7 @@ _OPTAX = "optax:GradientTransformation"
 _OPTIMIZER = ("init(params) -> state", "update(updates, state, params) -> (updates, state)")
 _PIPELINE = ("spec", "steps_per_epoch", "splits", "source")
 _STRATEGY = ("init(init, given)", "train(step, axes)", "evaluate(step)", "feed(feed, axes)")
+_BASE = "framework.api:Callback"
 _CALLBACK = ("on_start(run)", "on_log(step, scalars)", "on_state(step, state)", "settle(wait)", "on_end(summary)")
 _STORE = ("write(path, arrays) -> file", "read(path, shapes)")
 
@@ -66,14 +79,14 @@ _ROWS = (
     Kind("layers", "layer", annotation="framework.api:Model", lift=_as_model, calls=_MODEL),
     Kind("models", "model", "model", lift=_as_model, calls=_MODEL),
     Kind("losses", "loss", "loss", annotation="framework.api:Loss", calls=("(outputs, batch) -> [B]",)),
-    Kind("metrics", "metric", "metrics", True, "framework.api:Metric", _as_metric, calls=_METRIC),
-    Kind("optimizers", "optimizer", "optimizer", False, _OPTAX, _as_optimizer, calls=_OPTIMIZER),
+    Kind("metrics", "metric", "metrics", True, annotation="framework.api:Metric", lift=_as_metric, calls=_METRIC),
+    Kind("optimizers", "optimizer", "optimizer", annotation=_OPTAX, lift=_as_optimizer, calls=_OPTIMIZER),
     Kind("schedules", "schedule", "schedule", annotation="framework.api:Schedule", calls=("(step) -> number",)),
     Kind("data", "data pipeline", "data", attributes=_PIPELINE, calls=("train(seed, start)", "eval(split)")),
     Kind("preprocessors", "preprocessor", calls=("(raw)",)),
     Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(keys, batch) -> batch",)),
     Kind("strategies", "strategy", "strategy", attributes=("devices",), calls=_STRATEGY),
-    Kind("callbacks", "callback", "callbacks", True, "", None, "framework.api:Callback", ("every",), _CALLBACK),
+    Kind("callbacks", "callback", "callbacks", True, base=_BASE, attributes=("every",), calls=_CALLBACK),
     Kind("stores", "store", annotation="framework.api:Store", attributes=("name", "place"), calls=_STORE),
     Kind("commands", "command", base="framework.command:Command", attributes=("name",), calls=("run(words)",)),
 )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import jax
 from jax._src import xla_bridge
 
-from framework.errors import ConfigError
+from framework.errors import ConfigError, told
 
 _RUNNING = threading.RLock()
 
@@ -22,10 +22,8 @@ def alone() -> Iterator[None]:
     Raises: ConfigError if another thread runs, or if the process was forked after JAX was used.
     """
     if _is_forked():
-        text = (
-            "this process was forked from one that had used JAX, whose threads are missing here; start it anew, such "
-        )
-        raise ConfigError(f"{text}as by multiprocessing.get_context('spawn').")
+        text = "this process was forked from one that had used JAX, whose threads are missing here; start it anew"
+        raise ConfigError(f"{text}, such as by multiprocessing.get_context('spawn').")
     if not _RUNNING.acquire(blocking=False):
         raise ConfigError("another thread of this process is running; wait for it, or start a process for each run.")
     try:
@@ -45,7 +43,7 @@ def check_jax() -> None:
     try:
         jax.local_devices()
     except Exception as error:  # JAX raises what its plugins raise, an AssertionError without a text too
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+        reason = " ".join(told(error).split()).rstrip(": ")
         platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
         if not platforms:
             raise ConfigError(f"JAX finds no device: {reason}; JAX_PLATFORMS=cpu takes the processor.") from error

@@ -28,7 +28,7 @@ from framework.config.secrets import masked, masked_words
 from framework.contracts import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
-from framework.errors import FrameworkError, PluginError, StorageError, writing
+from framework.errors import PluginError, StorageError, blaming, writing
 from framework.experiment import Experiment
 from framework.numerics import numeric_settings
 from framework.runs.history import MetricsFile
@@ -201,15 +201,9 @@ def fingerprint(experiment: Experiment) -> dict[str, Any]:
 
     Raises: PluginError if the pipeline's own fails; ConfigError if processes have other data.
     """
-    try:
+    with blaming(f"{experiment.plugins['data'].title}: its fingerprint() failed", "data"):
         found = experiment.data.fingerprint()
         splits = json.loads(json.dumps({split: dict(described) for split, described in found.items()}))
-    except FrameworkError:
-        raise
-    except Exception as error:
-        owner = experiment.plugins["data"].title
-        text = f"{owner}: its fingerprint() failed: {type(error).__name__}: {error}"
-        raise PluginError(text, key="data") from error
     coordination.check_alike({f"split '{split}'": described.get("digest") for split, described in splits.items()})
     return splits
 

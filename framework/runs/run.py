@@ -113,10 +113,8 @@ def _built(config: Config, watch: Watch) -> Experiment:
         logs.LOGGER.warning("callbacks.metrics_log is ignored: every run writes metrics.jsonl, without a callback.")
         config = config.with_values({"callbacks.metrics_log": None})
     experiment = watch(build(config, discover()))
-    hidden = config.secrets
-    return experiment._replace(
-        config=secrets.masked(experiment.config, hidden), source=secrets.masked(experiment.source, hidden)
-    )
+    masked, source = (secrets.masked(each, config.secrets) for each in (experiment.config, experiment.source))
+    return experiment._replace(config=masked, source=source)
 
 
 def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Result:
@@ -142,7 +140,7 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
 
 
 def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None) -> Result:
-    """Train from a state, or from the start, and write into run.json how that ended, whatever happens."""
+    """Train from a state, or from the start, and write the end into run.json, also that of a run that failed."""
     began = time.perf_counter()
     record.write()
     try:
@@ -154,17 +152,12 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
         record.status, record.exit_code, record.reason = "stopped" if reason else "done", 0, reason
         record.warnings = loss_warnings(record) or None
         if reason in signals.NAMES:
-            code = signals.exit_code(signals.NAMES[reason])
-            raise InterruptError(
-                f"{reason} at step {record.step}; `resume {record.directory}` goes on from there.", code
-            )
+            text = f"{reason} at step {record.step}; `resume {record.directory}` goes on from there."
+            raise InterruptError(text, signals.exit_code(signals.NAMES[reason]))
     except BaseException as error:
-        is_ours = isinstance(error, FrameworkError)
         record.status = "stopped" if isinstance(error, InterruptError) else "failed"
-        record.exit_code, record.reason = (
-            exit_code_of(error),
-            str(error) if is_ours else f"{type(error).__name__}: {error}",
-        )
+        record.exit_code = exit_code_of(error)
+        record.reason = str(error) if isinstance(error, FrameworkError) else told(error)
         raise
     finally:
         record.seconds = round(time.perf_counter() - began, 3)
@@ -180,9 +173,8 @@ def _fitted(experiment: Experiment, record: RunRecord, state: TrainState | None)
     except (SystemExit, KeyboardInterrupt) as error:
         if is_users(error):
             raise
-        raise PluginError(
-            f"a plugin ended the run with {told(error)}; expected `StopTraining` of a callback."
-        ) from error
+        text = f"a plugin ended the run with {told(error)}; expected `StopTraining` of a callback."
+        raise PluginError(text) from error
 
 
 def _conclude(record: RunRecord) -> None:

@@ -15,7 +15,7 @@ from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import steps
 from framework.config import policy
 from framework.ensembles import members
-from framework.errors import ConfigError, FrameworkError, PluginError, StorageError
+from framework.errors import ConfigError, StorageError, blaming
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.runs.inputs import checked_inputs, described, expected_inputs
@@ -71,12 +71,8 @@ class Trained:
                 f"the data '{source}' name no preprocessor; give the model {described(self.inputs)} itself."
             )
         title, preprocess = self._preprocessor
-        try:
+        with blaming(f"{title} failed on raw inputs"):
             inputs = preprocess(raw)
-        except FrameworkError:
-            raise
-        except Exception as error:
-            raise PluginError(f"{title} failed on raw inputs: {type(error).__name__}: {error}") from error
         return self._checked(inputs)
 
     @cached_property
