@@ -44,27 +44,27 @@ def check_pipeline(data: DataPipeline, title: str) -> None:
         refuse(f"expected a `steps_per_epoch` from 1, found {epoch!r}")
 
 
-def check_examples(data: DataPipeline, check: Callable[[Batch, Batch], tuple[int, str] | None] | None) -> bool:
-    """Hold all examples of a pipeline that has them in memory against what a task can learn from.
-
-    Args:
-      data: a pipeline; one that yields no `examples` passes.
-      check: `Task.check`.
+def check_examples(data: DataPipeline, check: Check | None) -> bool:
+    """Check that a task can learn from all examples of a pipeline that has them in memory.
 
     Weights must be finite numbers from 0, one of them above it.
 
-    Returns: whether it has some.
+    Args:
+      data: a pipeline; one that yields no `examples` passes.
+      check: `Task.check`; None if the task checks nothing.
+
+    Returns: True if the pipeline has examples in memory.
 
     Raises: DataError that names the split, file and row of the first one that does not fit.
     """
-    told = False
+    has_some = False
     for split, examples, where in data.examples():
-        told = True
+        has_some = True
         _check_weights(examples, split, where)
         if check is not None and (fault := check(data.spec, examples)) is not None:
             row, text = fault
             raise DataError(f"data, split '{split}', {where(row)}: {text}.")
-    return told
+    return has_some
 
 
 class CheckedBatches(PipelineWrapper):

@@ -70,23 +70,6 @@ def newest_state(directory: Path, like: TrainState, run: str = "") -> TrainState
     return read_newest(coordination.agree(lambda: steps(folder)), read, reject)
 
 
-def check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], force: bool) -> None:
-    """Compare the recorded config with the one to go on with.
-
-    Raises: ConfigError naming the keys that would make it another run, unless forced.
-    """
-    old, new = flat(before), flat(after)
-    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and _matters(key))
-    if changed and not force:
-        listed = ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
-        raise ConfigError(f"resume would change what the run computes: {listed}; add --force if that is meant.")
-
-
-def _matters(key: str) -> bool:
-    """Return whether a key decides what a run computes."""
-    return not key.startswith(FREE) or key.startswith(BOUND)
-
-
 FOLLOWING = ("schedule", "optimizer")
 """Sections that may follow the number of steps when a run is extended."""
 
@@ -98,13 +81,22 @@ SAMPLES = 200
 
 
 def check_overrides(record: RunRecord, experiment: Experiment, force: bool) -> None:
-    """Compare the recorded config with the one to go on with, but for what follows the number of steps.
+    """Compare the recorded config with the one to go on with, except for sections that follow the number of steps.
 
     Raises: ConfigError naming the keys that would make it another run, unless forced.
     """
     config = experiment.config_for(record.total_steps or experiment.total_steps)
     kept = {section: config[section] for section in FOLLOWING}
-    check_unchanged(record.config, {**experiment.config, **kept}, force)
+    old, new = flat(record.config), flat({**experiment.config, **kept})
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and _matters(key))
+    if changed and not force:
+        listed = ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
+        raise ConfigError(f"resume would change what the run computes: {listed}; add --force if that is meant.")
+
+
+def _matters(key: str) -> bool:
+    """Tell whether a key decides the numbers of a run."""
+    return not key.startswith(FREE) or key.startswith(BOUND)
 
 
 def check_rates(record: RunRecord, experiment: Experiment, step: int, force: bool) -> None:

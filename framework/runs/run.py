@@ -24,7 +24,6 @@ from framework.registry.entry_points import discover
 from framework.runs import folder, logs, process, signals
 from framework.runs import resume as resuming
 from framework.runs.compilation_cache import persistent_cache
-from framework.runs.folder import check_place
 from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
 from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, summarise, write_config
@@ -75,7 +74,7 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
     with config.locating(), _joined(settings), logs.console():
         if coordination.agree(lambda: folder.is_to_resume(settings.run)):
             return _resumed(Path(settings.run.dir or ""), config, False, watch)
-        coordination.agree(lambda: check_place(settings.run))
+        coordination.agree(lambda: folder.check_place(settings.run))
         experiment = _built(config, watch)
         directory = folder.make_directory(settings.run, config.name)
         with folder.locked(directory, unused=True), logs.run_log(directory, config.secrets):

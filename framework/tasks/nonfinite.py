@@ -75,14 +75,9 @@ def guarded(task: Task) -> Task:
     return Task(init, train_step, eval_step, results, task.check, {**task.directions, "skipped": False})
 
 
-def is_guarded(state: TrainState) -> bool:
-    """Tell whether a state counts the updates that were undone."""
-    return any(map(_is_counting, jax.tree.leaves(state, is_leaf=_is_counting)))
-
-
 def toggled(state: TrainState) -> TrainState:
     """Return a state with counts of 0 if it has none, else without them: that of the same run by another policy."""
-    if is_guarded(state):
+    if any(map(_is_counting, jax.tree.leaves(state, is_leaf=_is_counting))):
         return jax.tree.map(lambda node: node.inner if _is_counting(node) else node, state, is_leaf=_is_counting)
     if isinstance(state.opt_state, Averaged):
         return state._replace(opt_state=state.opt_state._replace(inner=_counting(state.opt_state.inner)))
