@@ -202,9 +202,9 @@ def test_what_cannot_run_is_refused_before_anything_is_compiled(train, tmp_path,
     assert not any(Path(tmp_path).iterdir())
 
 
-def test_the_file_of_a_callback_that_cannot_start_is_named_and_only_those_that_started_are_ended(train, tmp_path):
+def test_a_folder_in_the_place_of_the_log_is_refused(train, tmp_path):
     (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
-    with pytest.raises(StorageError, match=r"run/metrics\.jsonl cannot be written: Is a directory\."):
+    with pytest.raises(StorageError, match=r"run\.dir: .*run/metrics\.jsonl is no regular file; remove it\."):
         train(f"run.dir={tmp_path}/run")
 
 
