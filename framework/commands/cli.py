@@ -53,11 +53,11 @@ def dispatch(words: list[str]) -> int | None:
     elif first == "--version":
         sys.stdout.write(versions())
     elif first in ("--help", "-h"):
-        return verbs.call("framework:help", words[1:])
+        return verbs.find("framework:help")(words[1:])
     elif is_word(first):
-        return verbs.call(first, words[1:])
+        return verbs.find(first)(words[1:])
     else:
-        return verbs.call("framework:train", words)
+        return verbs.find("framework:train")(words)
     return None
 
 

@@ -31,7 +31,7 @@ def run(words: list[str]) -> int | None:
     arguments.add_argument("verb", nargs="?", metavar="VERB", help="the verb; without it, all are listed")
     verb = arguments.read(words).verb
     if verb is not None:
-        return verbs.call(verb, ["--help"])
+        return verbs.find(verb)(["--help"])
     sys.stdout.write(overview())
     return None
 
