@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.faults.processes import fork
+from tests.faults.processes import start
 from tests.faults.runs import tail, words_of
 from tests.faults.trials import Draws, Outcome, run_trials
 
@@ -26,7 +26,7 @@ def permissions(tier: int, draws: Draws) -> Outcome:
         def trial(index: int, _: random.Random) -> str | None:
             mask, place = MASKS[index], work / str(index)
             errors = work / f"{index}.err"
-            child = fork([*words, f"run.root={place}/runs"], errors, prepare=lambda: bool(os.umask(mask)))
+            child = start([*words, f"run.root={place}/runs"], errors, umask=mask)
             if child.wait() != 0:
                 return f"umask {mask:03o}: ended with {child.code}: {tail(errors)}"
             bad = sorted(_exposed(place))

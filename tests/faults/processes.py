@@ -78,8 +78,8 @@ def fork(
     return Child(pid)
 
 
-def start(words: Sequence[str], errors: Path, environment: Mapping[str, str] | None = None) -> Child:
-    """Run the command line in an interpreter of its own, from nothing."""
+def start(words: Sequence[str], errors: Path, environment: Mapping[str, str] | None = None, umask: int = -1) -> Child:
+    """Run the command line in an interpreter of its own, from nothing; a umask of -1 is the one in force."""
     with errors.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "framework", *words],
@@ -89,6 +89,7 @@ def start(words: Sequence[str], errors: Path, environment: Mapping[str, str] | N
             env={**os.environ, **(environment or {})},
             cwd=errors.parent,
             start_new_session=True,
+            umask=umask,
         )
     process.returncode = 0  # it is waited for by its id
     return Child(process.pid)
