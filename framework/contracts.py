@@ -25,7 +25,10 @@ Batch = Mapping[str, PyTree]
 sequence. Every leaf has leading axis B."""
 
 Loss = Callable[[PyTree, Batch], Any]
-"""`loss(outputs, batch) -> [B]`, one value per example, or `Counted`. The core takes the weighted mean."""
+"""`loss(outputs, batch) -> [B]`, one value per example, or `Counted`. The core takes the weighted mean.
+
+A loss that draws random numbers has a parameter `key` beside: the key of the step and device, as layers get it, and
+None in evaluations."""
 
 Targets = Literal["classes", "binary", "real"]
 """Kinds of targets.
@@ -110,34 +113,86 @@ class Metric(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """One pytree that holds all that a run needs to go on."""
+    """One pytree that holds all that a run needs to go on.
 
-    step: Array  # int32 [], updates made so far
+    Attributes:
+      step: int32 [], updates made so far.
+      params: what has gradients: of the one model of a task, or a mapping by the names of several.
+      model_state: what models change without a gradient, arranged as the parameters.
+      opt_state: of the one optimizer of a task, or a mapping by the names of its objectives.
+      key: the root key: derived from, never consumed.
+      task_state: what the task keeps beside its models, such as a teacher, a replay buffer or environments.
+    """
+
+    step: Array
     params: PyTree
     model_state: PyTree
     opt_state: PyTree
-    key: Array  # the root key: derived from, never consumed
+    key: Array
+    task_state: PyTree = ()
+
+
+class View(NamedTuple):
+    """The parts of a train state that a trained model needs; the parameters are those that it is evaluated with."""
+
+    params: PyTree
+    model_state: PyTree
+    task_state: PyTree = ()
+
+
+Medium = Literal["image", "text", "table", "histogram"]
+"""Forms in which an exhibit is shown."""
+
+
+class Exhibit(NamedTuple):
+    """Something to look at beside numbers: samples, reconstructions, a text. It is made at each evaluation.
+
+    Attributes:
+      medium: image: float [H, W], [H, W, 3] or [N, H, W, C], from 0 to 1; histogram: numbers of any shape; text: a
+        text; table: a mapping from the names of columns to lists of equal lengths.
+      make: `make(view, batch, key) -> arrays`, pure and compiled; the batch is the first of the evaluation.
+      show: `show(arrays, facts) -> medium` on the host, where the arrays are not what is shown, such as characters'
+        numbers; `facts` are those of the data, such as an alphabet.
+    """
+
+    medium: Medium
+    make: Callable[[View, Batch, Array], PyTree]
+    show: Callable[[PyTree, Mapping[str, Any]], Any] | None = None
 
 
 class Task(NamedTuple):
     """The pure functions that make a state and a step; strategies compile them, and the loop calls them.
 
+    A task's factory says by its parameters which sections a config has. A `Model`, a `Loss`, an optimizer
+    (`optax.GradientTransformation`) or an `Environment` is a section of the parameter's name; `Mapping[str, Metric]` is
+    a section of several by tag; `Sequence[Transform]` is `data.transform`, and `accumulate` is `train.accumulate`. All
+    others are options of the section `task`.
+
     Attributes:
       init: `init(key, spec) -> TrainState`, where spec holds a `jax.ShapeDtypeStruct` [B, ...] for each leaf.
-      train_step: `train_step(state, batch, axis=None) -> (state, {name: (total, count)})`.
+      train_step: `train_step(state, batch, axis=None) -> (state, {name: (total, count)})`; "loss" must be among them.
       eval_step: `eval_step(state, batch, axis=None) -> {name: (total, count)}`.
       results: by name, what turns a total and a count into numbers, as `Metric.result` does; by default it divides.
       check: `check(spec, examples) -> (row, text) or None`, the first of some examples (NumPy arrays [N, ...])
         that cannot be learnt from, and what was found and expected; None where the task checks nothing.
       directions: by name of a metric, whether high values are good (True), low ones (False), or neither (None).
+      predict: `predict(view, inputs, key=None) -> outputs`, what the trained model computes of inputs [B, ...]; None
+        where there is no such function.
+      inputs: `inputs(spec) -> spec` of what `predict` takes, where that is not the batch's inputs.
+      exhibits: by name, what to look at.
+      models: the models by the sections that name them. The core fills it in.
     """
 
     init: Callable[..., TrainState]
     train_step: Callable[..., tuple[TrainState, Mapping[str, Any]]]
     eval_step: Callable[..., Mapping[str, Any]]
-    results: Mapping[str, Callable[[Any, Any], float | Mapping[str, float]]]
+    results: Mapping[str, Callable[[Any, Any], float | Mapping[str, float]]] = MappingProxyType({})
     check: Callable[[Batch, Batch], tuple[int, str] | None] | None = None
     directions: Mapping[str, bool | None] = MappingProxyType({})
+    predict: Callable[..., PyTree] | None = None
+    inputs: Callable[[Batch], PyTree] | None = None
+    exhibits: Mapping[str, Exhibit] = MappingProxyType({})
+    models: Mapping[str, Model] = MappingProxyType({})
 
 
 class Store(NamedTuple):

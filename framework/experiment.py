@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +14,11 @@ from framework.api import (
     Callback,
     DataPipeline,
     Members,
-    Metric,
-    Model,
     Parameter,
+    PyTree,
     Strategy,
-    TargetedLoss,
     Task,
     TrainState,
-    Transform,
     as_pipeline,
     as_strategy,
 )
@@ -38,12 +34,11 @@ from framework.numerics import numeric_settings
 from framework.registry.blame import NamedStrategy
 from framework.registry.builder import Builder, building
 from framework.registry.entry_points import OURS, Plugin, Registry
+from framework.registry.sections import taken_by
+from framework.tasks.assembly import task_of
 from framework.tasks.ema import averaged
-from framework.tasks.metrics import check_tag
 from framework.tasks.nonfinite import guarded
-from framework.tasks.precision import in_precision, loss_scaled
-from framework.tasks.supervised import supervised
-from framework.tasks.tracing import SEED, check_shapes, named, named_model, named_values, traced_once
+from framework.tasks.tracing import SEED, check_shapes, traced_once
 from framework.trees import leaves_by_path
 
 
@@ -61,7 +56,6 @@ class Experiment(NamedTuple):
     config: dict[str, Any]  # resolved
     source: dict[str, Any]  # the same as it was written, with interpolations
     settings: Settings
-    model: Model
     task: Task
     init: Callable[[Any], TrainState]  # the state of a seed, uint32 []
     data: DataPipeline
@@ -87,6 +81,11 @@ class Experiment(NamedTuple):
         return _leading(self.data) * (1 if self.members is None else self.members.size)
 
     @property
+    def inputs(self) -> PyTree:
+        """Shapes of what the trained model takes, with the batch as first axis."""
+        return self.data.spec["inputs"] if self.task.inputs is None else self.task.inputs(self.data.spec)
+
+    @property
     def places(self) -> TrainState:
         """The shapes with the strategy's shardings: a saved state is read into them."""
         return self.strategy.placement(self.shapes)
@@ -106,8 +105,8 @@ def build(config: Config, registry: Registry) -> Experiment:
     config = config.with_values({"train.steps": total})
     source, values = _recordable(config.source), _recordable(config.values)
     strategy = _build_strategy(builder, data, values)
-    members = members_of(strategy, settings.seed)
-    model, task = _build_task(builder, _of_first(source, values, members), settings)
+    members = members_of(strategy, settings.seed, taken_by(values))
+    task = _build_task(builder, _of_first(source, values, members), settings)
     _check_batches(strategy, data, values["data"], settings.train.accumulate)
     check = task.check
     task, init = traced_once(task, data)
@@ -127,7 +126,6 @@ def build(config: Config, registry: Registry) -> Experiment:
         config=values if members is None else recordable(source, values_of(members, 0)),
         source=written,
         settings=settings,
-        model=model,
         task=task,
         init=init,
         data=data,
@@ -159,33 +157,11 @@ def clocked(make: Callable[[], Any]) -> tuple[Any, float]:
     return make(), time.perf_counter() - began
 
 
-def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings) -> tuple[Model, Task]:
-    """Build the model and its task from a plain config, in which numbers may be traced."""
-    model = in_precision(builder.named("models", config["model"], "model"), settings.precision)
-    model = named_model(model, builder.used["model"].title)
-    loss = builder.named("losses", config["loss"], "loss")
-    builder.loss = loss if isinstance(loss, TargetedLoss) else None
-    own = named_values(loss if builder.loss is None else builder.loss.values, builder.used["loss"].title)
-    loss = own if builder.loss is None else replace(builder.loss, values=own)
-    metrics = {tag: _metric(builder, tag, options) for tag, options in _tags(config, "metrics")}
-    entries = config["data"].get("transform") or []
-    if not isinstance(entries, list):
-        raise ConfigError(f"expected a list, found {entries!r}.", key="data.transform")
-    transforms = [_transform(builder, entry, f"data.transform[{i}]") for i, entry in enumerate(entries)]
-    optimizer = _build_optimizer(builder, config)
-    task = supervised(model, loss, optimizer, metrics, transforms, settings.train.accumulate)
+def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings) -> Task:
+    """Build the task from a plain config, in which numbers may be traced, with the answers to what is not finite."""
+    task = task_of(builder, config, settings.train)
     task = guarded(task) if settings.nan_policy in ("skip", "rollback") else task
-    return model, task if settings.ema is None else averaged(task, settings.ema)
-
-
-def _metric(builder: Builder, tag: str, options: Mapping[str, Any]) -> Metric:
-    check_tag(tag)
-    metric = builder.named("metrics", options, f"metrics.{tag}")
-    return metric._replace(values=named_values(metric.values, builder.used[f"metrics.{tag}"].title))
-
-
-def _transform(builder: Builder, entry: Any, key: str) -> Transform:
-    return named(builder.entry("transforms", entry, key), key)
+    return task if settings.ema is None else averaged(task, settings.ema)
 
 
 def _maker(source: Mapping[str, Any], settings: Settings, registry: Registry, members: Members) -> Make:
@@ -197,7 +173,7 @@ def _maker(source: Mapping[str, Any], settings: Settings, registry: Registry, me
         # Factories check ranges here, since they cannot check traced numbers.
         _build_task(Builder(registry), with_values(source, values_of(members, member)), settings)
     with_traced = template(source, values_of(members, 0))
-    return lambda values: _build_task(Builder(registry), with_traced(values), settings)[1]
+    return lambda values: _build_task(Builder(registry), with_traced(values), settings)
 
 
 def _of_all(
@@ -207,25 +183,12 @@ def _of_all(
     means = jax.eval_shape(task.train_step, shapes, data.spec)[1]
     results = dict.fromkeys(means, operator.truediv) | dict(task.results)
     check_traceable(make, values_of(members, 0), data.spec)
-    task, init = traced_once(population(make, members, results), data)
+    together = population(make, members, results)._replace(
+        predict=task.predict, inputs=task.inputs, exhibits=task.exhibits, models=task.models
+    )
+    task, init = traced_once(together, data)
     batches = OwnOrders(data, members.values["seed"]) if members.order == "own" else data
     return task, init, jax.eval_shape(init, SEED), batches
-
-
-def _build_optimizer(builder: Builder, config: Mapping[str, Any]) -> Any:
-    """Build the optimizer, with the schedule in the place of its learning rate."""
-    options, schedule = dict(config["optimizer"]), config["schedule"]
-    if "learning_rate" in options or schedule != {"name": "constant"}:
-        builder.rate = builder.named("schedules", schedule, "schedule")
-    if "learning_rate" in options:
-        options["learning_rate"] = builder.rate
-    optimizer = builder.named("optimizers", options, "optimizer")
-    title = builder.used["optimizer"].title
-    optimizer = optimizer._replace(init=named(optimizer.init, title), update=named(optimizer.update, title))
-    if builder.rate is not None and not builder.rate_taken:
-        name = options.get("name")
-        raise ConfigError(f"optimizer '{name}' takes no learning rate; leave the schedule out.", key="schedule")
-    return loss_scaled(optimizer) if config.get("precision") == "float16" else optimizer
 
 
 def _callback(builder: Builder, tag: str, options: Mapping[str, Any]) -> NamedCallback:

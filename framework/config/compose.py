@@ -21,6 +21,7 @@ from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError
 from framework.keys import flat
 from framework.registry.kinds import GROUPS
+from framework.registry.sections import DEFAULT, is_of_tasks, names_of, taken_by
 
 CHOOSABLE = (*GROUPS, "debug")
 """Groups of files that can be chosen again for a recorded run."""
@@ -75,7 +76,9 @@ def compose(words: Sequence[str] = (), config_dir: str | Path | None = None) -> 
     origins = Origins({}, tuple(overrides))
     with origins.locating():
         config, experiment = _composed(overrides, config_dir, origins.files)
-        return _config(extended(config), re.sub(r"[^\w.-]", "_", experiment).lstrip("."), origins)
+        return _config(
+            _without_defaults(extended(config), overrides), re.sub(r"[^\w.-]", "_", experiment).lstrip("."), origins
+        )
 
 
 def recorded(run_folder: str | Path, words: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
@@ -131,6 +134,23 @@ def _composed(
         composed = hydra.compose("config", words, return_hydra_config=True)
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         return config, str(composed.hydra.runtime.choices.get("experiment") or "default")
+
+
+def _without_defaults(source: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Leave out the sections that the task does not take, where they are as `conf/config.yaml` has them."""
+    names = names_of(taken_by(source))
+    others = [section for section in source if is_of_tasks(section) and section not in names]
+    if not others:
+        return source
+    defaults, words = extended(_composed((), None, {})[0]), set(map(_section_of, overrides))
+    dropped = [name for name in others if not source[name] or (source[name] == defaults[name] and name not in words)]
+    return {name: section for name, section in source.items() if name not in dropped}
+
+
+def _section_of(word: str) -> str:
+    """Return the section that an override sets: of `model@generator=mlp` that is `generator`."""
+    key = word.lstrip("+~").partition("=")[0]
+    return re.split(r"[.:]", key.rpartition("@")[2])[0]
 
 
 def _is_choice(override: Override) -> bool:
@@ -190,6 +210,7 @@ def _check_followed(config: DictConfig, overrides: list[Override]) -> None:
 
 
 def _config(source: dict[str, Any], name: str, origins: Origins) -> Config:
+    source = {"task": {"name": DEFAULT}, **source}  # older runs recorded none
     with naming_holders(source):
         values = resolved(source)
         settings, hidden = settings_of(values), secrets.secrets_of(values)

@@ -16,7 +16,8 @@ from framework.config.settings import Debug, Distributed, NanPolicy, Precision, 
 from framework.config.sizes import bytes_of
 from framework.errors import ConfigError, FrameworkError, nearest, plain
 from framework.keys import flat
-from framework.registry.kinds import GROUPS, MAPPINGS
+from framework.registry.kinds import KINDS, MAPPINGS
+from framework.registry.sections import CORE, is_of_tasks, names_of, taken_by
 from framework.registry.signatures import bind, check, schema_of
 
 T = TypeVar("T")
@@ -155,17 +156,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
 
     Raises: ConfigError for an unknown section or key, or a value of the wrong type or range.
     """
-    known = {*GROUPS, *Settings._fields}
-    for section in config:
-        if section not in known:
-            hint = " An experiment's file begins with '# @package _global_'." if section == "experiment" else ""
-            raise ConfigError(f"no such section.{hint or nearest(section, known)}", key=section)
-    for section in GROUPS:
-        if config.get(section) is None and section in MAPPINGS:
-            continue  # `metrics=[]` chooses none
-        if not isinstance(config.get(section), Mapping):
-            text = f"expected a mapping, found {config.get(section)!r}; choose one with {section}=NAME."
-            raise ConfigError(text, key=section)
+    _check_sections(config)
     settings = Settings(
         seed=check(config.get("seed", 0), int, "seed", {}),
         train=_section(config, "train", Train),
@@ -178,6 +169,32 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     )
     _check_ranges(settings)
     return settings
+
+
+def _check_sections(config: Mapping[str, Any]) -> None:
+    taken = taken_by(config)
+    names = [name for name in names_of(taken) if "." not in name]
+    known = {*CORE, *names, *Settings._fields}
+    for section in config:
+        if section in known:
+            continue
+        if is_of_tasks(section):
+            name = config["task"]["name"]
+            text = (
+                f"task '{name}' takes no section '{section}'; it takes {', '.join(names)}. Remove it with ~{section}."
+            )
+            raise ConfigError(text, key=section)
+        hint = " An experiment's file begins with '# @package _global_'." if section == "experiment" else ""
+        raise ConfigError(f"no such section.{hint or nearest(section, known)}", key=section)
+    for section in (*CORE, *names):
+        part = taken.get(section)
+        is_optional = section in MAPPINGS or (part is not None and (part.is_tagged or not part.is_required))
+        if (config.get(section) is None and is_optional) or isinstance(config.get(section), Mapping):
+            continue  # `metrics=[]` chooses none
+        group = section if part is None else KINDS[part.kind].section
+        choice = f"{section}=NAME" if section == group else f"+{group}@{section}=NAME"
+        text = f"expected a mapping, found {config.get(section)!r}; choose one with {choice}."
+        raise ConfigError(text, key=section)
 
 
 def tagged(section: Mapping[str, Any] | None, key: str) -> dict[str, dict[str, Any]]:

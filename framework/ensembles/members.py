@@ -14,25 +14,29 @@ from framework.api import Batch, Members, PyTree, Strategy, Task, TrainState, qu
 from framework.config.resolve import changed, resolved
 from framework.contracts import updates
 from framework.errors import ConfigError, FrameworkError
+from framework.registry.sections import Sections, names_of
+from framework.steps.rng import root_key
 from framework.tables import text_table
-from framework.tasks.rng import root_key
-
-SECTIONS = ("model.", "loss.", "metrics.", "optimizer.", "schedule.", "data.transform.")
-"""The sections that a task is built from; numbers in them can differ between members."""
 
 Row = Mapping[str, Any]
 
 
-def members_of(strategy: Strategy, seed: int) -> Members | None:
+def members_of(strategy: Strategy, seed: int, sections: Sections) -> Members | None:
     """Return the members that a strategy trains, with the seed of each, or None for a single run.
+
+    Args:
+      strategy: of the run.
+      seed: of the run.
+      sections: that the task is built from; numbers in them, and options of the task, can differ between members.
 
     Raises: ConfigError for a key that cannot differ, or a seed out of range.
     """
     if (members := strategy.members) is None:
         return None
+    names = [*names_of(sections), "task"]
     for key in members.values:
-        if key != "seed" and not key.startswith(SECTIONS):
-            text = f"expected seed, or a number of {', '.join(SECTIONS)[:-1]}."
+        if key != "seed" and not key.startswith(tuple(f"{name}." for name in names)):
+            text = f"expected seed, or a number of {', '.join(names)}."
             raise ConfigError(text, key=f"strategy.members.{key}")
     counted = range(seed, seed + members.size) if not members.values else (seed,) * members.size
     seeds = members.values.get("seed", tuple(counted))

@@ -11,9 +11,9 @@ import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState
 from framework.errors import ConfigError
-from framework.tasks.metrics import WeightedMean
+from framework.steps.metrics import WeightedMean
+from framework.steps.rng import root_key
 from framework.tasks.nonfinite import learned, spoils
-from framework.tasks.rng import root_key
 
 Make = Callable[[Mapping[str, Any]], Task]
 """`make(values) -> Task`, where values are numbers by config key and may be traced."""

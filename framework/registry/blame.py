@@ -40,7 +40,9 @@ def answerable(plugin: Plugin, built: Any, key: str) -> Any:
     def guard(name: str, function: Callable[..., Any], form: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:
-            with blaming(f"{plugin.title} fails{name and f' in {name}'}{_given(name, args)}", key, passing):
+            with blaming(
+                f"{plugin.title} fails{name and f' in {name}'}{_given(plugin.kind, name, args)}", key, passing
+            ):
                 result = function(*args, **options)
                 RETURNS[form](result, args)
             return result
@@ -54,8 +56,10 @@ def answerable(plugin: Plugin, built: Any, key: str) -> Any:
     return built._replace(**{name: guard(name, getattr(built, name), form) for name, form in forms.items()})
 
 
-def _given(name: str, args: tuple[Any, ...]) -> str:
+def _given(kind: str, name: str, args: tuple[Any, ...]) -> str:
     """Describe what a function was given, where its shapes help to find the mistake."""
+    if kind == "tasks":
+        return ""
     if name == "init" and len(args) == 2:
         return f" for the shape {args[1]}"
     if name == "apply":

@@ -77,8 +77,11 @@ def _check_call(name: str, function: Any, arguments: list[str]) -> None:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # of C, or of a library that hides it
         return
-    named = {argument.rstrip("=") for argument in arguments if argument.endswith("=")}
+    by_name = [argument[:-1] for argument in arguments if argument.endswith("=")]
+    optional = [argument[:-1] for argument in arguments if argument.endswith("?")]
+    by_name += [name for name in optional if name in signature.parameters]
+    placed = [argument for argument in arguments if not argument.endswith(("=", "?"))]
     try:
-        signature.bind(*arguments[: len(arguments) - len(named)], **dict.fromkeys(named))
+        signature.bind(*placed, **dict.fromkeys(by_name))
     except TypeError as error:
         raise TypeError(f"{name}{signature}: {error}") from error

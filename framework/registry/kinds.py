@@ -22,8 +22,8 @@ class Kind(NamedTuple):
       lift: `lift(built, name) -> component`, from the result of a factory to the contract.
       base: the class that components inherit from.
       attributes: of components, beside functions; `name` must be the registered one.
-      calls: the functions of a component with the arguments that the core gives, "key=" by name. After "->" stands the
-        form of the result, if the registry checks it.
+      calls: the functions of a component with the arguments that the core gives: "key=" by name, "key?" by name if the
+        function has it. After "->" stands the form of the result, if the registry checks it.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Kind(NamedTuple):
 
 
 def calls_of(kind: Kind) -> list[tuple[str, list[str], str]]:
-    """Read each "apply(params, key=) -> form" as name, arguments, in which those by name end in "=", and form or ""."""
+    """Read each "apply(params, key=) -> form" as name, arguments, with their "=" and "?", and form or ""."""
 
     def read(call: str) -> tuple[str, list[str], str]:
         signature, _, form = call.partition(" -> ")
@@ -71,6 +71,8 @@ _OPTAX = "optax:GradientTransformation"
 _OPTIMIZER = ("init(params) -> state", "update(updates, state, params) -> (updates, state)")
 _PIPELINE = ("spec", "steps_per_epoch", "splits", "source")
 _STRATEGY = ("init(init, given)", "train(step, axes)", "evaluate(step)", "feed(feed, axes)")
+_TASK = ("init(key, spec) -> TrainState", "train_step(state, batch, axis=) -> (TrainState, means)")
+_TASK += ("eval_step(state, batch, axis=) -> means",)
 _BASE = "framework.api:Callback"
 _CALLBACK = ("on_start(run)", "on_log(step, scalars)", "on_state(step, state)", "settle(wait)", "on_end(summary)")
 _STORE = ("write(path, arrays) -> file", "read(path, shapes)")
@@ -78,11 +80,12 @@ _STORE = ("write(path, arrays) -> file", "read(path, shapes)")
 _ROWS = (
     Kind("layers", "layer", annotation="framework.api:Model", lift=_as_model, calls=_MODEL),
     Kind("models", "model", "model", lift=_as_model, calls=_MODEL),
-    Kind("losses", "loss", "loss", annotation="framework.api:Loss", calls=("(outputs, batch) -> [B]",)),
+    Kind("losses", "loss", "loss", annotation="framework.api:Loss", calls=("(outputs, batch, key?) -> [B]",)),
     Kind("metrics", "metric", "metrics", True, annotation="framework.api:Metric", lift=_as_metric, calls=_METRIC),
     Kind("optimizers", "optimizer", "optimizer", annotation=_OPTAX, lift=_as_optimizer, calls=_OPTIMIZER),
     Kind("schedules", "schedule", "schedule", annotation="framework.api:Schedule", calls=("(step) -> number",)),
     Kind("data", "data pipeline", "data", attributes=_PIPELINE, calls=("train(seed, start)", "eval(split)")),
+    Kind("tasks", "task", "task", base="framework.api:Task", calls=_TASK),
     Kind("preprocessors", "preprocessor", calls=("(raw)",)),
     Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(keys, batch) -> batch",)),
     Kind("strategies", "strategy", "strategy", attributes=("devices",), calls=_STRATEGY),
@@ -100,3 +103,10 @@ MAPPINGS = {kind.section: kind.name for kind in _ROWS if kind.tagged}
 """Kinds by the sections that hold components by tag."""
 
 GROUPS = COMPONENTS | MAPPINGS
+
+_OTHERS = ("layers", "schedules", "stores")  # a task has models rather than layers, and its options take schedules
+
+OF_TASKS = {kind.name: kind.annotation for kind in _ROWS if kind.annotation and kind.name not in _OTHERS} | {
+    "models": "framework.api:Model"
+}
+"""Annotations of a task's parameters for which a section of the config names the component, by kind."""

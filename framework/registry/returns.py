@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Counted
+from framework.api import Counted, TrainState
 from framework.trees import named_leaves, shape_text
 
 
@@ -97,6 +97,30 @@ def _check_written(_: Any, args: Any) -> None:
         raise TypeError(f"it wrote no {args[0].name}")
 
 
+def _check_train_state(result: Any, _: Any) -> None:
+    if not isinstance(result, TrainState):
+        raise TypeError(f"expected a TrainState, found {shape_text(result)}")
+    _check_arrays(result, "the state")
+
+
+def _check_means(result: Any, _: Any) -> None:
+    """Refuse all but a mapping of totals and counts."""
+    if not isinstance(result, Mapping):
+        raise TypeError(f"expected {{name: (total, count)}}, found {shape_text(result)}")
+    for name, mean in result.items():
+        if not isinstance(mean, tuple) or len(mean) != 2:
+            raise TypeError(f"expected (total, count) for '{name}', found {shape_text(mean)}")
+
+
+def _check_step(result: Any, args: Any) -> None:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"expected (state, {{name: (total, count)}}), found {shape_text(result)}")
+    _check_train_state(result[0], args)
+    _check_means(result[1], args)
+    if "loss" not in result[1]:
+        raise TypeError(f"expected a 'loss' among its metrics, found {', '.join(result[1]) or 'none'}")
+
+
 RETURNS: dict[str, Callable[[Any, Any], None]] = {
     "(out_shape, params, state)": _parts("out_shape", "params", "state"),
     "(outputs, state)": _parts("outputs", "state"),
@@ -107,6 +131,9 @@ RETURNS: dict[str, Callable[[Any, Any], None]] = {
     "state": lambda result, _: _check_arrays(result, "the state"),
     "(updates, state)": _check_updates,
     "batch": _check_batch,
+    "TrainState": _check_train_state,
+    "(TrainState, means)": _check_step,
+    "means": _check_means,
     "file": _check_written,
 }
 """Checks of what the functions of components return, given their arguments, by the forms in `KINDS`."""

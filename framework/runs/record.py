@@ -31,6 +31,7 @@ from framework.ensembles import members
 from framework.errors import PluginError, StorageError, blaming, writing
 from framework.experiment import Experiment
 from framework.numerics import numeric_settings
+from framework.registry.sections import DEFAULT
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 
@@ -51,8 +52,9 @@ class RunRecord:
       id: that the checkpoints of the run carry, so that those of another run are never taken for its own.
       facts: of the data, as a model needs them to be used, such as an alphabet.
       splits: a fingerprint of each split of the data, by name.
-      inputs: shapes of the model's inputs, with -1 for the batch.
+      inputs: shapes of what the trained model takes, with -1 for the batch.
       input_dtypes: names of their dtypes; an older record has none.
+      batch: [dtype, shape] of each leaf of a batch, from which the state is made; an older record has none.
       members: values, and at the end outcomes, of each member that the run trains side by side.
       plugins: distribution of each component, by config key.
       versions: of the packages that the run began with.
@@ -79,6 +81,7 @@ class RunRecord:
     total_steps: int = 0
     inputs: object = None
     input_dtypes: object = None
+    batch: object = None
     members: list[Any] | None = None
     plugins: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
@@ -118,6 +121,8 @@ def read_record(directory: Path) -> RunRecord:
         found = load_json(directory / "run.json")
         if not isinstance(found, dict) or "config" not in found:
             raise ValueError("it is not complete")
+        if isinstance(found["config"], dict):  # older runs recorded no task
+            found["config"] = {"task": {"name": DEFAULT}, **found["config"]}
         types = {name: kind for name, kind in get_type_hints(RunRecord).items() if name in found and name not in UNREAD}
         for name, kind in types.items():
             if not _is_a(found[name], kind):
@@ -135,7 +140,7 @@ def _is_a(value: object, kind: Any) -> bool:
 
 def new_record(experiment: Experiment, directory: Path, name: str, hidden: frozenset[str]) -> RunRecord:
     """Return the record of a run that begins."""
-    spec = experiment.data.spec["inputs"]
+    spec = experiment.inputs
     return RunRecord(
         config=experiment.config,
         directory=directory,
@@ -150,6 +155,7 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
         total_steps=experiment.total_steps,
         inputs=jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], spec),
         input_dtypes=jax.tree.map(lambda leaf: str(leaf.dtype), spec),
+        batch=jax.tree.map(lambda leaf: [str(leaf.dtype), list(leaf.shape)], dict(experiment.data.spec)),
         members=None if experiment.members is None else members.rows(experiment.members),
         plugins={
             key: {name: getattr(plugin, name) for name in PROVENANCE} for key, plugin in experiment.plugins.items()

@@ -86,7 +86,7 @@ def check_overrides(record: RunRecord, experiment: Experiment, force: bool) -> N
     Raises: ConfigError naming the keys that would make it another run, unless forced.
     """
     config = experiment.config_for(record.total_steps or experiment.total_steps)
-    kept = {section: config[section] for section in FOLLOWING}
+    kept = {section: config[section] for section in FOLLOWING if section in config}
     old, new = flat(record.config), flat({**experiment.config, **kept})
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and _matters(key))
     if changed and not force:
@@ -123,15 +123,16 @@ def check_rates(record: RunRecord, experiment: Experiment, step: int, force: boo
 
 
 def _schedule_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    return flat(resolved(config)["schedule"], "schedule")
+    return flat(resolved(config).get("schedule"), "schedule")
 
 
 def _schedule(config: Mapping[str, Any]) -> Schedule | None:
     """Return the schedule of a resolved config, of several members that of the first; None if no optimizer takes it."""
     values = resolved(config)
-    if "learning_rate" not in values["optimizer"] and values["schedule"] == {"name": "constant"}:
+    optimizer, schedule = values.get("optimizer"), values.get("schedule")
+    if not optimizer or not schedule or ("learning_rate" not in optimizer and schedule == {"name": "constant"}):
         return None
-    return Builder(discover()).named("schedules", values["schedule"], "schedule")
+    return Builder(discover()).named("schedules", schedule, "schedule")
 
 
 def _rates(schedule: Schedule, steps: Sequence[int]) -> np.ndarray:

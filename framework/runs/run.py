@@ -28,7 +28,7 @@ from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
 from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, summarise, write_config
 from framework.runs.trained_model import Trained
-from framework.tasks.ema import trained_params
+from framework.tasks.ema import view_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -188,11 +188,11 @@ def _conclude(record: RunRecord) -> None:
 
 def _result(experiment: Experiment, record: RunRecord, state: TrainState) -> Result:
     config: Mapping[str, Any] = experiment.config
-    params, model_state = coordination.addressable((trained_params(state), state.model_state))
+    view = coordination.addressable(view_of(state))
     if experiment.members is not None:
         config = members.recorded(config, members.rows(experiment.members)[0])
-        params, model_state = members.part_of((params, model_state), 0)
-    inputs = jax.tree.map(lambda leaf: Expected((-1, *leaf.shape[1:]), str(leaf.dtype)), experiment.data.spec["inputs"])
+        view = members.part_of(view, 0)
+    inputs = jax.tree.map(lambda leaf: Expected((-1, *leaf.shape[1:]), str(leaf.dtype)), experiment.inputs)
     facts, directory = data_facts(experiment), record.directory
-    model = Trained(experiment.model, params, model_state, config, facts, inputs, directory)
+    model = Trained(experiment.task, view.params, view.model_state, view.task_state, config, facts, inputs, directory)
     return Result(record.metrics or {}, state, model, directory, record.name, record.status)

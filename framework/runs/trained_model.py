@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from framework.api import Model, PyTree, Shape
+from framework.api import Array, Batch, Model, PyTree, Task, View, stream
 from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import steps
 from framework.config import policy
@@ -21,20 +21,45 @@ from framework.registry.entry_points import discover
 from framework.runs.inputs import checked_inputs, described, expected_inputs
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord, read_record
+from framework.steps.rng import root_key
+from framework.tasks.assembly import models_of, trained_task_of
 from framework.tasks.ema import from_checkpoint, in_checkpoint
-from framework.tasks.precision import in_precision
-from framework.tasks.rng import root_key
-from framework.tasks.supervised import predictor
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several trained models, as a function of its inputs [B, ...] in evaluation mode.
+
+    Attributes:
+      model: the pair of pure functions.
+      params: its parameters.
+      state: its state, such as running averages.
+    """
+
+    model: Model
+    params: PyTree
+    state: PyTree
+
+    def __call__(self, inputs: PyTree) -> PyTree:
+        """Apply the model; compiled once for each shape of the inputs."""
+        return self._apply(inputs)
+
+    @cached_property
+    def _apply(self) -> Callable[[PyTree], PyTree]:
+        return jax.jit(lambda inputs: self.model.apply(self.params, self.state, inputs, key=None, train=False)[0])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trained:
     """A trained model. Calling it maps inputs [B, ...] to outputs; `preprocess` makes them from raw inputs.
 
+    Of a task with several models each is an attribute by its section's name: `trained.generator(noise)`.
+
     Attributes:
-      model: the pair of pure functions.
-      params: its parameters.
-      model_state: its state, such as running averages.
+      task: says what a call computes, and which models there are.
+      params: the parameters: of the one model, or by the names of several.
+      model_state: the state of the models, such as running averages, likewise.
+      task_state: what the task keeps beside, such as a teacher.
       config: of the run, resolved.
       facts: of its data, as users of the model need them, such as its preprocessor, the names of its classes, or which
         characters integers stand for.
@@ -42,20 +67,41 @@ class Trained:
       directory: the run folder.
     """
 
-    model: Model
+    task: Task
     params: PyTree
     model_state: PyTree
+    task_state: PyTree
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
     inputs: PyTree
     directory: Path
 
-    def __call__(self, inputs: PyTree) -> PyTree:
-        """Apply the model in evaluation mode; compiled once for each size of the batch.
+    def __call__(self, inputs: PyTree, seed: int | None = None) -> PyTree:
+        """Compute what the task predicts: of a supervised model, its outputs. Compiled once for each size of the batch.
 
-        Raises: ConfigError if inputs have another shape or dtype than in training, such as bytes for floats.
+        Args:
+          inputs: [B, ...].
+          seed: of the random numbers, where a task draws some.
+
+        Raises: ConfigError if inputs have another shape or dtype than in training, such as bytes for floats, or the
+          task predicts nothing.
         """
-        return self._predict(self._checked(inputs))
+        if self.task.predict is None:
+            name, models = self.config["task"]["name"], ", ".join(self.task.models)
+            raise ConfigError(f"task '{name}' predicts nothing by itself; call one of its models: {models}.")
+        return self._predict(self._checked(inputs), None if seed is None else stream(root_key(seed), "predict"))
+
+    @property
+    def model(self) -> Model:
+        """The pair of pure functions of the section `model`."""
+        return self.task.models["model"]
+
+    def __getattr__(self, name: str) -> Part:
+        models = self.__dict__["task"].models if "task" in self.__dict__ else {}
+        if name.startswith("_") or name not in models:
+            raise AttributeError(f"there is no '{name}'; its models are {', '.join(models)}.")
+        params, states = (models_of(parts, models)[name] for parts in (self.params, self.model_state))
+        return Part(models[name], params, states)
 
     def preprocess(self, raw: Any) -> PyTree:
         """Turn raw inputs, such as images of bytes, texts or rows of a table, into inputs, just as training did.
@@ -76,8 +122,10 @@ class Trained:
         return self._checked(inputs)
 
     @cached_property
-    def _predict(self) -> Callable[[PyTree], PyTree]:
-        return predictor(self.model, self.params, self.model_state)
+    def _predict(self) -> Callable[[PyTree, Array | None], PyTree]:
+        view, predict = View(self.params, self.model_state, self.task_state), self.task.predict
+        assert predict is not None
+        return jax.jit(lambda inputs, key: predict(view, inputs, key))
 
     @cached_property
     def _preprocessor(self) -> tuple[str, Callable[[Any], PyTree]]:
@@ -91,7 +139,7 @@ class Trained:
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        name, inputs = self.config["model"]["name"], described(self.inputs)
+        name, inputs = self.config.get("model", self.config["task"])["name"], described(self.inputs)
         return f"Trained({name}: inputs {inputs}, {size:,} parameters, {self.directory})"
 
 
@@ -108,7 +156,7 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
     """
     directory = Path(path)
     record = read_record(directory)
-    if record.inputs is None or not isinstance(record.config.get("model"), Mapping):
+    if record.inputs is None or not isinstance(record.config.get("model", record.config["task"]), Mapping):
         raise StorageError(f"{directory} is not a run folder: its run.json names no inputs or no model.")
     policy.check_content(record.config)
     saved = _saved(directory, step)
@@ -116,13 +164,12 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
     if not 0 <= member < max(len(rows), 1):
         raise StorageError(f"{directory} holds {max(len(rows), 1)} members, counted from 0; there is no {member}.")
     config = members.recorded(record.config, rows[member]) if rows else record.config
-    built: Model = Builder(discover()).named("models", config["model"], "model")
-    model = in_precision(built, config.get("precision", "float32"))
-    inputs = expected_inputs(record.inputs, record.input_dtypes)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, inputs)
-    found = _read(record, saved, _like(model, shapes, record))
+    task = trained_task_of(Builder(discover()), config)
+    found = _read(record, saved, _like(task, record))
     found = members.part_of(found, member) if rows else found
-    return Trained(model, from_checkpoint(found), found["model_state"], config, record.facts, inputs, directory)
+    inputs, task_state = expected_inputs(record.inputs, record.input_dtypes), found.get("task_state", ())
+    params = from_checkpoint(found)
+    return Trained(task, params, found["model_state"], task_state, config, record.facts, inputs, directory)
 
 
 def _saved(directory: Path, step: int | None) -> list[int]:
@@ -135,15 +182,34 @@ def _saved(directory: Path, step: int | None) -> list[int]:
     return saved if step is None else [step]
 
 
-def _like(model: Model, inputs: Shape, record: RunRecord) -> dict[str, Any]:
-    """Return shapes of the part of a saved state that a model needs, of all members side by side."""
-    _, params, model_state = jax.eval_shape(lambda key: model.init(key, inputs)[0:3], root_key(0))
+def _like(task: Task, record: RunRecord) -> dict[str, Any]:
+    """Return shapes of the part of a saved state that a trained model needs, of all members side by side."""
+    state = jax.eval_shape(lambda key: task.init(key, _batch(record)), root_key(0))
     averaged = record.config.get("ema") is not None
-    like = {"step": jax.ShapeDtypeStruct((), "int32"), "model_state": model_state, **in_checkpoint(params, averaged)}
+    like = {"step": state.step, "model_state": state.model_state, **in_checkpoint(state.params, averaged)}
+    if jax.tree.leaves(state.task_state):
+        like["task_state"] = state.task_state
     if record.members:
         axis = len(record.members)
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((axis, *leaf.shape), leaf.dtype), like)
     return like
+
+
+def _batch(record: RunRecord) -> Batch:
+    """Return the spec of the batches that a run was trained on; of an older run, of its inputs alone."""
+
+    def leaves(node: Any) -> PyTree:
+        if isinstance(node, dict):
+            return {name: leaves(part) for name, part in node.items()}
+        if node and isinstance(node[0], str):
+            return jax.ShapeDtypeStruct(tuple(node[1]), node[0])
+        return tuple(map(leaves, node))
+
+    if record.batch is not None:
+        return leaves(record.batch)
+    inputs = expected_inputs(record.inputs, record.input_dtypes)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype or "float32"), inputs)
+    return {"inputs": one}
 
 
 def _read(record: RunRecord, saved: list[int], like: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from framework.api import Array, Batch, PyTree, Task, TrainState
-from framework.tasks.metrics import WeightedMean
+from framework.api import Array, Batch, PyTree, Task, TrainState, View
+from framework.steps.metrics import WeightedMean
 
 
 class Averaged(NamedTuple):
@@ -57,6 +57,11 @@ def averaged(task: Task, decay: float) -> Task:
 def trained_params(state: TrainState) -> PyTree:
     """Return the parameters that a state is evaluated with."""
     return state.opt_state.average if isinstance(state.opt_state, Averaged) else state.params
+
+
+def view_of(state: TrainState) -> View:
+    """Return what a trained model needs of a state."""
+    return View(trained_params(state), state.model_state, state.task_state)
 
 
 def in_checkpoint(params: PyTree, is_averaged: bool) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import optax
 
 from framework.api import Array, Batch, PyTree, Task, TrainState
 from framework.errors import NumericalError
+from framework.steps.metrics import WeightedMean
 from framework.tasks.ema import Averaged
-from framework.tasks.metrics import WeightedMean
 from framework.trees import leaves_by_path
 
 ROLLBACKS = 3
@@ -61,18 +61,20 @@ def guarded(task: Task) -> Task:
             sound = jax.lax.pmin(sound.astype(jnp.int32), axis) == 1
         barred = (kept.barred == after.step).any()
         made = sound & ~barred
-        params, model_state, inner = jax.lax.cond(made, lambda: learned(after), lambda: learned(before))
+        chosen = jax.lax.cond(made, lambda: learned(after), lambda: learned(before))
+        params, model_state, inner, task_state = chosen
         skipped, in_row = kept.skipped + (~made).astype(jnp.int32), jnp.where(made, 0, kept.in_row + 1)
         counts = jnp.stack([skipped, in_row, (~sound & ~barred).astype(jnp.int32)]).astype(jnp.float32)
         opt_state = Guarded(skipped, in_row, kept.barred, inner)
-        after = TrainState(after.step, params, model_state, opt_state, after.key)
+        after = after._replace(params=params, model_state=model_state, opt_state=opt_state, task_state=task_state)
         return after, {**means, "skipped": WeightedMean(counts, jnp.ones([], jnp.float32))}
 
     def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> Any:
         return task.eval_step(state._replace(opt_state=state.opt_state.inner), batch, axis)
 
     results = {**task.results, "skipped": lambda total, count: float(total[0])}
-    return Task(init, train_step, eval_step, results, task.check, {**task.directions, "skipped": False})
+    directions = {**task.directions, "skipped": False}
+    return task._replace(init=init, train_step=train_step, eval_step=eval_step, results=results, directions=directions)
 
 
 def toggled(state: TrainState) -> TrainState:
@@ -171,9 +173,9 @@ def _finite_leaves(state: TrainState) -> Array:
     )
 
 
-def learned(state: TrainState) -> tuple[PyTree, PyTree, PyTree]:
+def learned(state: TrainState) -> tuple[PyTree, PyTree, PyTree, PyTree]:
     """Return the parts of a state that an update changes, beside the step."""
-    return state.params, state.model_state, state.opt_state
+    return state.params, state.model_state, state.opt_state, state.task_state
 
 
 def spoils(before: PyTree, after: PyTree) -> Array:

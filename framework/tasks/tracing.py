@@ -15,7 +15,7 @@ from framework.api import Array, Batch, DataPipeline, Model, PyTree, Shape, Task
 from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, is_users, told
 from framework.registry.blame import fault
 from framework.registry.entry_points import Plugin
-from framework.tasks.rng import root_key
+from framework.steps.rng import root_key
 from framework.trees import leaves_by_path, shapes_text
 
 SEED = jax.ShapeDtypeStruct((), np.uint32)
@@ -44,7 +44,7 @@ def check_shapes(
     """Trace init and both steps on the data's shapes, which takes milliseconds and compiles nothing.
 
     Args:
-      plugins: the model's and the optimizer's, by the config key that named them.
+      plugins: of the task and its components, by the config key that named them.
 
     Returns: the shapes of the state.
 
@@ -52,7 +52,7 @@ def check_shapes(
       distribution is at fault.
     """
     batch = {"weights": jax.ShapeDtypeStruct((jax.tree.leaves(data.spec)[0].shape[0],), np.float32), **data.spec}
-    about = f"{plugins['model'].title} on inputs {shapes_text(data.spec['inputs'])}"
+    about = f"{plugins.get('model', plugins['task']).title} on inputs {shapes_text(data.spec['inputs'])}"
     state = _trace(f"init of {about}", init, SEED)
     after, _ = _trace(f"train step of {about}", task.train_step, state, data.spec)
     _trace(f"eval step of {about}", task.eval_step, state, batch)
@@ -60,19 +60,29 @@ def check_shapes(
     for path in leaves | kept:
         had, has = leaves.get(path), kept.get(path)
         if had is None or has is None or (had.shape, had.dtype) != (has.shape, has.dtype):
-            key = "model" if path.startswith("model_state") else "optimizer"
+            key = _keeper(path, plugins)
             text = f"the train step turns {path} from {shapes_text(had)} into {shapes_text(has)}; it must keep it."
             raise fault(plugins[key], text, key)
     return state
 
 
-def named_model(model: Model, title: str) -> Model:
+def _keeper(path: str, plugins: Mapping[str, Plugin]) -> str:
+    """Return the config key of the component that keeps a leaf of the state."""
+    part, *below = path.split("/")
+    alone = {"params": "model", "model_state": "model", "opt_state": "optimizer"}.get(part, "task")
+    named = [name for name in (*below, alone) if name in plugins]
+    return named[0] if part != "task_state" and named else "task"
+
+
+def named_model(model: Model, title: str, section: str = "model") -> Model:
     """Return a model whose errors name it, and whose outputs are real, of the shape that its init declared.
 
     Losses and metrics would take the real part of complex outputs without a word.
 
     Args:
+      model: any model.
       title: of the plugin, for messages.
+      section: of the config, that names it.
     """
     declared: dict[str, Any] = {}  # noted while init is traced, and compared while apply is
 
@@ -91,25 +101,25 @@ def named_model(model: Model, title: str) -> Model:
             outputs, after = model.apply(params, state, inputs, key=key, train=train)
         if any(map(jnp.iscomplexobj, jax.tree.leaves(outputs))):
             text = f"{title} has outputs {shapes_text(outputs)} for inputs {shapes_text(inputs)}"
-            raise ConfigError(f"{text}; expected real numbers: end the model with jnp.abs or jnp.real.", key="model")
+            raise ConfigError(f"{text}; expected real numbers: end the model with jnp.abs or jnp.real.", key=section)
         said = declared.get(str(_tails(jax.tree.map(np.shape, inputs))))
         size = jax.tree.leaves(inputs)[0].shape[:1]
         if said is not None and _is_shape(said) and getattr(outputs, "shape", None) not in (None, (*size, *said[1:])):
             text = f"{title} has outputs {shapes_text(outputs)} for inputs {shapes_text(inputs)}"
-            raise PluginError(f"{text}, and its init declared the shape {said}.", key="model")
+            raise PluginError(f"{text}, and its init declared the shape {said}.", key=section)
         return outputs, after
 
     return Model(init, apply)
 
 
-def named_values(values: Callable[[PyTree, Batch], Any], title: str) -> Callable[[PyTree, Batch], Any]:
+def named_values(values: Callable[..., Any], title: str) -> Callable[..., Any]:
     """Return a loss's or metric's function, whose errors name it, and whose values must be real numbers."""
 
     @wraps(values)
-    def call(outputs: PyTree, batch: Batch) -> Any:
+    def call(outputs: PyTree, batch: Batch, **options: Any) -> Any:
         about = f"{title} on outputs {shapes_text(outputs)} and targets {shapes_text(batch.get('targets'))}"
         with naming(about):
-            found = values(outputs, batch)
+            found = values(outputs, batch, **options)
         if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found)):
             raise ConfigError(f"{about} is complex; expected real numbers, such as those of jnp.abs of the outputs.")
         return found

@@ -16,7 +16,7 @@ import numpy as np
 
 from framework.api import Batch, PyTree, Task, TrainState
 from framework.errors import NumericalError
-from framework.tasks.metrics import Sums, unpack
+from framework.steps.metrics import Sums, unpack
 from framework.training.stepper import IN_FLIGHT, Parts
 
 Scalars = dict[str, float]

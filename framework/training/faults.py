@@ -11,8 +11,8 @@ from framework.errors import ConfigError, PluginError
 from framework.experiment import Experiment
 from framework.registry.entry_points import OURS
 
-TRACED = ("model", "loss", "metrics", "optimizer", "schedule", "data.transform")
-"""Keys of the components whose functions become part of a step."""
+UNTRACED = ("data", "strategy")
+"""Keys of the components whose functions do not become part of a step, beside those of callbacks."""
 
 
 @contextmanager
@@ -28,13 +28,19 @@ def naming_components(experiment: Experiment) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        model, count = experiment.plugins["model"], sum(parameter.size for parameter in experiment.parameters)
+        plugins = experiment.plugins
+        key = "model" if "model" in plugins else "task"
+        count = sum(parameter.size for parameter in experiment.parameters)
         largest = max(experiment.parameters, key=lambda parameter: parameter.size, default=None)
         part = f", {largest.size} of them in {largest.path}" if largest else ""
-        text = f"{model.title} has {count} parameters{part}; take a smaller one, or a smaller data.batch_size"
-        raise ConfigError(f"memory is exhausted: {text}. ({str(error).splitlines()[0]})", key="model") from error
+        text = f"{plugins[key].title} has {count} parameters{part}; take a smaller one, or a smaller data.batch_size"
+        raise ConfigError(f"memory is exhausted: {text}. ({str(error).splitlines()[0]})", key=key) from error
     except jax.errors.UnexpectedTracerError as error:
-        found = [plugin for key, plugin in experiment.plugins.items() if key.startswith(TRACED)]
+        found = [plugin for key, plugin in experiment.plugins.items() if not _is_outside(key)]
         titles = ", ".join(plugin.title for plugin in found if plugin.distribution != OURS)
         text = f"keep a traced value from one call to another; find it with debug=leaks: {str(error)[:400]}"
         raise PluginError(f"one of the functions of {titles or 'the step'} must not {text}") from error
+
+
+def _is_outside(key: str) -> bool:
+    return key in UNTRACED or key.startswith("callbacks.")

@@ -14,7 +14,7 @@ from framework.api import Batch, InMemory, PyTree, TrainState
 from framework.arrays import aligned, placed
 from framework.batches import check_range
 from framework.experiment import Experiment
-from framework.tasks.metrics import Packed, pack_outputs, unwrap_keys, wrap_keys
+from framework.steps.metrics import Packed, pack_outputs, unwrap_keys, wrap_keys
 from framework.training.callbacks import raise_pending
 from framework.training.chunks import Step, chunked, is_resident
 from framework.training.prefetch import ahead, never

@@ -19,7 +19,7 @@ from framework.experiment import Experiment, build, clocked
 from framework.registry.entry_points import discover
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.logs import console
-from framework.tasks.metrics import pack_outputs, unwrap_keys, wrap_keys
+from framework.steps.metrics import pack_outputs, unwrap_keys, wrap_keys
 from framework.training import chunks
 from framework.training.debug import Explicit, switches
 from framework.training.evaluation import measure

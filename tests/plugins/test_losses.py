@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from framework.errors import ConfigError
-from framework.tasks.metrics import weighted
+from framework.steps.metrics import weighted
 from framework_losses.losses import (
     absolute_error,
     binary_cross_entropy,

@@ -13,7 +13,7 @@ import sklearn.metrics
 
 from framework.api import as_metric
 from framework.errors import ConfigError
-from framework.tasks.metrics import Sums, collected, weighted
+from framework.steps.metrics import Sums, collected, weighted
 from framework_losses.metrics import (
     accuracy,
     auc,

@@ -20,7 +20,7 @@ import framework_losses.regression as regression
 from framework.api import InMemory, as_metric
 from framework.batches import check_examples
 from framework.errors import FrameworkError
-from framework.tasks.metrics import Sums, collected, weighted
+from framework.steps.metrics import Sums, collected, weighted
 from framework.tasks.targets import outside
 from framework_data.files import arrays
 from tests.truth import reference

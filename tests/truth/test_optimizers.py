@@ -11,7 +11,7 @@ import pytest
 
 import framework
 from framework.errors import FrameworkError
-from framework.tasks.rng import root_key, stream
+from framework.steps.rng import root_key, stream
 from tests.truth.runs import save
 
 STEPS = 20

@@ -16,8 +16,8 @@ import framework
 from framework.api import TrainState
 from framework.checkpoints.folder import steps
 from framework.errors import ConfigError, NumericalError
+from framework.steps.rng import root_key
 from framework.tasks.nonfinite import ROLLBACKS, Guarded, finite_leaves, guarded, spoilt_leaf
-from framework.tasks.rng import root_key
 from framework.tasks.supervised import supervised
 from framework.testing import assert_same_bits, records, run_record
 from framework_losses.losses import squared_error

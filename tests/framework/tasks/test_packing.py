@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from framework.tasks.metrics import WeightedMean, pack_outputs, unpack, unwrap_keys, wrap_keys
+from framework.steps.metrics import WeightedMean, pack_outputs, unpack, unwrap_keys, wrap_keys
 
 
 class State(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 import framework
 from framework.api import Model
 from framework.errors import ConfigError
-from framework.tasks.precision import FIRST_SCALE, LARGEST_SCALE, SMALLEST_SCALE, Scaled, in_precision, loss_scaled
+from framework.steps.precision import FIRST_SCALE, LARGEST_SCALE, SMALLEST_SCALE, Scaled, in_precision, loss_scaled
 from framework.tasks.supervised import supervised
 from framework_stax.layers import BatchNorm, Dense
 from framework_stax.stack import serial

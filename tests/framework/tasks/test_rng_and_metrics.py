@@ -13,8 +13,8 @@ import pytest
 from jax.test_util import check_grads
 
 from framework.errors import ConfigError
-from framework.tasks.metrics import weighted
-from framework.tasks.rng import root_key, step_key, stream
+from framework.steps.metrics import weighted
+from framework.steps.rng import root_key, step_key, stream
 
 STREAMS = ("init", "model", "augment", "dropout", "eval", "")
 
@@ -53,7 +53,7 @@ def test_a_stream_does_not_depend_on_which_others_were_derived_before(key):
 
 def test_a_stream_is_the_same_in_another_process(key):
     code = (
-        "import jax; from framework.tasks.rng import root_key, stream;"
+        "import jax; from framework.steps.rng import root_key, stream;"
         "print(jax.random.key_data(stream(root_key(0), 'dropout')).tolist())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

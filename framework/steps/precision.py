@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from framework.api import Array, Model, PyTree
-from framework.config.settings import Precision
+from framework.contracts import Array, Model, PyTree
 
 FIRST_SCALE = 2.0**8
 """Losses are summed over a batch, not averaged: with 128 examples this is the usual 2 ** 15 for a mean."""
@@ -29,11 +28,15 @@ class Scaled(NamedTuple):
     inner: PyTree  # the optimizer's own state
 
 
-def in_precision(model: Model, precision: Precision) -> Model:
+def in_precision(model: Model, precision: str) -> Model:
     """Cast a model's parameters and inputs to `precision`, and its outputs back to float32.
 
     The cast is part of the differentiated function, so gradients are float32 too. The model's state keeps its dtypes,
     and integers and booleans are not cast.
+
+    Args:
+      model: any model.
+      precision: "float32", "bfloat16" or "float16".
     """
     if precision == "float32":
         return model

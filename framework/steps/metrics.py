@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.contracts import Counted
+from framework.contracts import Counted, PyTree
 from framework.errors import ConfigError
 from framework.trees import is_key
 
@@ -94,14 +94,37 @@ def over_devices(mean: Any, axis: str | None) -> Any:
     if axis is None:
         return mean
     if isinstance(mean, Collected):
-        return jax.tree.map(lambda leaf: _side_by_side(leaf, axis), mean)
+        return gathered(mean, axis)
     return jax.lax.psum(mean, axis)
 
 
-def _side_by_side(leaf: jax.Array, axis: str) -> jax.Array:
-    # By a sum, which every device ends with; what `all_gather` returns is not known to be the same on all.
-    whole = jnp.zeros((jax.lax.axis_size(axis), *leaf.shape), leaf.dtype).at[jax.lax.axis_index(axis)].set(leaf)
-    return jax.lax.psum(whole, axis).reshape(-1, *leaf.shape[1:])
+def gathered(tree: PyTree, axis: str | None) -> PyTree:
+    """Return the leaves [B, ...] of all devices side by side, in the order of the devices; all of them without an axis.
+
+    Args:
+      tree: the rows of this device; typed keys are allowed.
+      axis: the mapped axis that cuts the batch.
+    """
+
+    def whole(leaf: jax.Array) -> jax.Array:
+        if is_key(leaf):
+            return jax.random.wrap_key_data(whole(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        rows = leaf.astype(jnp.int32) if leaf.dtype == jnp.bool_ else leaf
+        # By a sum, which every device ends with; what `all_gather` returns is not known to be the same on all.
+        each = jnp.zeros((jax.lax.axis_size(axis), *rows.shape), rows.dtype).at[jax.lax.axis_index(axis)].set(rows)
+        return jax.lax.psum(each, axis).reshape(-1, *rows.shape[1:]).astype(leaf.dtype)
+
+    return tree if axis is None else jax.tree.map(whole, tree)
+
+
+def own_rows(tree: PyTree, axis: str | None) -> PyTree:
+    """Return this device's rows of leaves [B, ...] that every device has whole: the counterpart of `gathered`."""
+
+    def part(leaf: jax.Array) -> jax.Array:
+        each = leaf.shape[0] // jax.lax.axis_size(axis)
+        return jax.lax.dynamic_slice_in_dim(leaf, jax.lax.axis_index(axis) * each, each)
+
+    return tree if axis is None else jax.tree.map(part, tree)
 
 
 class Sums:
