@@ -72,7 +72,8 @@ _OPTIMIZER = ("init(params) -> state", "update(updates, state, params) -> (updat
 _PIPELINE = ("spec", "steps_per_epoch", "splits", "source")
 _STRATEGY = ("init(init, given)", "train(step, axes)", "evaluate(step)", "feed(feed, axes)")
 _BASE = "framework.api:Callback"
-_CALLBACK = ("on_start(run)", "on_log(step, scalars)", "on_state(step, state)", "settle(wait)", "on_end(summary)")
+_CALLBACK = ("on_start(run)", "on_log(step, scalars)", "on_state(step, state)", "on_media(step, tag, medium)")
+_CALLBACK += ("settle(wait)", "on_end(summary)")
 _STORE = ("write(path, arrays) -> file", "read(path, shapes)")
 
 _ROWS = (
