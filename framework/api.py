@@ -20,7 +20,8 @@ from framework.contracts import Counted as Counted
 from framework.contracts import Exhibit as Exhibit
 from framework.contracts import History as History
 from framework.contracts import Loss as Loss
-from framework.contracts import Medium as Medium
+from framework.contracts import MediumName as MediumName
+from framework.contracts import Media as Media
 from framework.contracts import Metric as Metric
 from framework.contracts import Model as Model
 from framework.contracts import Parameter as Parameter
@@ -45,6 +46,15 @@ from framework.data import Where as Where
 from framework.data import numbered as numbered
 from framework.fingerprints import fingerprint_of as fingerprint_of
 from framework.keys import flat as flat
+from framework.media import Audio as Audio
+from framework.media import Embedding as Embedding
+from framework.media import Figure as Figure
+from framework.media import Histogram as Histogram
+from framework.media import Image as Image
+from framework.media import Medium as Medium
+from framework.media import PRCurve as PRCurve
+from framework.media import Table as Table
+from framework.media import Text as Text
 from framework.ranges import declare_below as declare_below
 from framework.steps.metrics import Collected as Collected
 from framework.steps.metrics import WeightedMean as WeightedMean

@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from framework.media import Audio, Embedding, Figure, Histogram, Image, Medium, PRCurve, Table, Text
+
 Array = jax.Array
 PyTree = Any
 Shape = Any
@@ -140,7 +142,7 @@ class View(NamedTuple):
     task_state: PyTree = ()
 
 
-Medium = Literal["image", "text", "table", "histogram"]
+MediumName = Literal["image", "text", "table", "histogram"]
 """Forms in which an exhibit is shown."""
 
 
@@ -155,7 +157,7 @@ class Exhibit(NamedTuple):
         numbers; `facts` are those of the data, such as an alphabet.
     """
 
-    medium: Medium
+    medium: MediumName
     make: Callable[[View, Batch, Array], PyTree]
     show: Callable[[PyTree, Mapping[str, Any]], Any] | None = None
 
@@ -238,8 +240,29 @@ class History:
         return values[-1][1] if values else None
 
 
+class Media:
+    """The taker of what callbacks show. This one forgets it; the core hands callbacks one that keeps it.
+
+    The core writes files under the run folder's `media`, and tells each callback by `on_media`.
+    """
+
+    def show(self, tag: str, kind: Any, value: Any, step: int) -> None:
+        """Take a point of a medium: `kind.of(value)`, under a tag such as "samples/digits".
+
+        Raises: PluginError naming callback and tag if the value is not of that kind.
+        """
+
+
+def _not_running(*_: Any) -> Any:
+    raise RuntimeError("this Run was made by hand; the core hands callbacks one that can")
+
+
 class Run(NamedTuple):
-    """Facts about a run that a callback may use."""
+    """Facts about a run that a callback may use, and what it can show and ask.
+
+    Each `log_…(tag, value, step)` shows one medium. A point of a tag and a step stands once: a resumed run drops what
+    lies beyond its step, and replaces what it shows again. Of several processes the first shows.
+    """
 
     directory: Path
     name: str  # of the experiment
@@ -256,6 +279,46 @@ class Run(NamedTuple):
     directions: Mapping[str, bool | None] = MappingProxyType({})
     """All tags that the run will log, but for a metric's suffixes: True where high values are good, False where low
     ones are, None where the metric does not say."""
+    media: Media = Media()
+    predict: Callable[[TrainState, PyTree], PyTree] = _not_running
+    """`predict(state, inputs) -> outputs`: the model as it is evaluated, for inputs [B, ...] of any size, from a state
+    as `on_state` has it under any strategy; of several members, the first. Not for a callback that says `everywhere`,
+    where processes cut a state among them."""
+    examples: Callable[[str, int], Batch] = _not_running
+    """`examples(split, n) -> batch` of the first n examples [n, ...], NumPy arrays, or of all if there are fewer. A
+    split is "train", before any augmentation, "eval", which is measured in training, or one that the data name."""
+
+    def log_image(self, tag: str, image: Any, step: int) -> None:
+        """Show a picture: pixels [H, W, C], or several as a grid, [N, H, W, C]; uint8, or float from 0 to 1."""
+        self.media.show(tag, Image, image, step)
+
+    def log_histogram(self, tag: str, values: Any, step: int) -> None:
+        """Show how values of any shape are spread; those that are not finite are counted, not binned."""
+        self.media.show(tag, Histogram, values, step)
+
+    def log_text(self, tag: str, text: str | Text, step: int) -> None:
+        """Show a text, which a viewer may render as Markdown."""
+        self.media.show(tag, Text, text, step)
+
+    def log_table(self, tag: str, table: Any, step: int) -> None:
+        """Show a `Table`, or a list of rows {column: cell}."""
+        self.media.show(tag, Table, table, step)
+
+    def log_figure(self, tag: str, figure: Any, step: int) -> None:
+        """Show a figure of matplotlib, as a picture."""
+        self.media.show(tag, Figure, figure, step)
+
+    def log_pr_curve(self, tag: str, curve: Any, step: int) -> None:
+        """Show precision and recall of (labels, scores), each [N]; labels 0 or 1, scores from 0 to 1."""
+        self.media.show(tag, PRCurve, curve, step)
+
+    def log_embedding(self, tag: str, embedding: Any, step: int) -> None:
+        """Show vectors [N, D], or an `Embedding`, which adds labels and pictures."""
+        self.media.show(tag, Embedding, embedding, step)
+
+    def log_audio(self, tag: str, audio: Audio, step: int) -> None:
+        """Show a sound: `Audio(samples, rate)`, samples [T] or [T, C], int16 or float from -1 to 1."""
+        self.media.show(tag, Audio, audio, step)
 
 
 class Summary(NamedTuple):
@@ -272,7 +335,7 @@ class StopTraining(Exception):  # noqa: N818 - a request, not an error
 
 
 class Callback:
-    """Something that watches a run: five hooks, none of which changes a number.
+    """Something that watches a run: six hooks, none of which changes a number.
 
     Attributes:
       every: steps between two calls of `on_state`; 0 for none before the end.
@@ -294,6 +357,13 @@ class Callback:
     def on_state(self, step: int, state: TrainState) -> None:
         """The state after `step` updates: every `every` steps and at the end. It is valid only during the call.
         A state that has lost numbers which were finite at first is not shown."""
+
+    def on_media(self, step: int, tag: str, medium: Medium) -> None:
+        """A medium that a callback has shown, checked; for a callback that writes media elsewhere, such as TensorBoard.
+
+        It is called in the first process only, after every callback was started: what one of them shows before that
+        comes then. It is not called after `on_end`; callbacks end in the reverse order of the config. A point that
+        stands already may come again, where a run goes on from its step."""
 
     def settle(self, wait: bool) -> None:
         """Raise what failed in a thread of one's own: before each compiled call, and at the end, to `wait` for it."""

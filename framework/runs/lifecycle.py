@@ -19,6 +19,7 @@ from framework.distributed.watchdog import Watchdog, Watched, watching
 from framework.experiment import Experiment, NamedCallback
 from framework.runs import logs, resume, signals
 from framework.runs.history import HistoryWriter, MetricsFile
+from framework.runs.media import MediaFolder, ShownBy
 from framework.runs.record import RunRecord, run_facts
 from framework.tasks import nonfinite
 from framework.training.callbacks import notify
@@ -45,6 +46,7 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
         record.write()
 
     settings, history = experiment.settings, MetricsFile(record.directory)
+    media = MediaFolder(record.directory, experiment.callbacks)
     writer = NamedCallback("metrics.jsonl", HistoryWriter(history))
     experiment = experiment._replace(callbacks=(writer, *experiment.callbacks))
     barred = () if state is None else nonfinite.barred_steps(state)
@@ -63,10 +65,11 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
             experiment, requests = _together(experiment, watchdog), StopRequests(watchdog.stopping)
         while True:
             run = run_facts(experiment, record, history, state)
+            coordination.agree(lambda run=run: media.cut(run.start_step))
             loop = Loop(experiment, _progress(experiment, run, history), requests)
             initial = partial(_initial_state, experiment, state, barred)
             try:
-                return _fit(loop, run, record, initial)
+                return _fit(loop, run, record, media, initial)
             except nonfinite.Rollback as fault:
                 barred = nonfinite.one_more(barred, fault)
                 state = resume.newest_state(run.directory, experiment.places, run.id)
@@ -87,14 +90,17 @@ def _progress(experiment: Experiment, run: Run, history: MetricsFile) -> Progres
     return Progress(step, *coordination.agree(cut))
 
 
-def _fit(loop: Loop, run: Run, record: RunRecord, initial: Callable[[], TrainState]) -> Fitted:
+def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: Callable[[], TrainState]) -> Fitted:
     """Initialise, train, and tell every callback that was started how it ended, also when it failed."""
     progress, began, status = loop.progress, time.perf_counter(), "failed"
     with ExitStack() as callbacks:
         for each in loop.experiment.callbacks:
-            notify([each], "on_start", run._replace(config=copy.deepcopy(run.config)))
+            given = run._replace(config=copy.deepcopy(run.config), media=ShownBy(media, each.label))
+            notify([each], "on_start", given)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
             callbacks.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))
+            callbacks.callback(media.leave, each.label)
+        coordination.agree(media.open)
         state = initial()
         if record.ending is not None:
             reason = str(record.ending.get("reason", ""))

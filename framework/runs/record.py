@@ -34,6 +34,7 @@ from framework.numerics import numeric_settings
 from framework.registry.sections import DEFAULT
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
+from framework.training.inspection import first_examples, prediction
 
 PACKAGES = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
 """Packages whose versions change numbers or files of a run."""
@@ -238,6 +239,8 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
         state_bytes=snapshot.size(experiment.shapes),
         history=history,
         directions=experiment.directions,
+        predict=prediction(experiment),
+        examples=first_examples(experiment),
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from framework.api import Callback, Parameter, Run, Summary, flat
+from framework.api import Callback, Embedding, Medium, Parameter, Run, Summary, Table, flat
 from framework_tensorboard import events
+from framework_tensorboard.media import values_of
+from framework_tensorboard.projector import cut_embeddings, write_embedding
 
 NOT_HYPERPARAMETERS = ("run", "callbacks", "debug", "data.root", "data.offline")
 """Parts of the config that change no number of a run: where it is stored, and how it is watched."""
@@ -30,27 +32,38 @@ class TensorBoard(Callback):
 
     def __init__(self) -> None:
         self._file: events.EventFile | None = None
-        self._known: Container[tuple[Any, ...]] = ()  # what earlier processes wrote, by step and tags
+        self._known: set[tuple[Any, ...]] = set()  # events that stand, by step and tags
 
     def on_start(self, run: Run) -> None:
-        directory = run.directory / "tb"
+        self._directory = directory = run.directory / "tb"
         earlier = sorted(path for path in directory.glob("events.out.tfevents.*") if not path.is_symlink())
         # Not every reader of event files honours a mark of a restart, and TensorBoard keeps the first status that it
         # finds of a session. So the points that stay move to the file of this process. The earlier files are emptied,
         # not removed: a TensorBoard in the middle of a file that vanishes reads no further.
-        records = events.scalar_records(earlier, run.start_step) if run.start_step > 0 else {}
-        self._known = records.keys()
+        records = events.point_records(earlier, run.start_step) if run.start_step > 0 else {}
+        self._known = set(records)
         self._file = events.EventFile(directory)
         for record in records.values():
             self._file.add_record(record)
         self._file.add(run.start_step, _header(run))
         for path in earlier:
             os.truncate(path, 0)
+        cut_embeddings(directory, run.start_step)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        # An evaluation after the last step is made again if the process was killed before it ended.
-        if self._file and (step, *scalars) not in self._known:
-            self._file.add(step, [events.scalar(tag, number) for tag, number in scalars.items()])
+        self._add(step, [events.scalar(tag, number) for tag, number in scalars.items()])
+
+    def on_media(self, step: int, tag: str, medium: Medium) -> None:
+        if isinstance(medium, Embedding) and self._file:
+            write_embedding(self._directory, step, tag, medium)
+        self._add(step, values_of(medium, tag))
+
+    def _add(self, step: int, values: list[events.Value]) -> None:
+        """Write an event, unless it stands already: a run that goes on may log what it logged at its step."""
+        point = (step, *(value.tag for value in values))
+        if self._file and values and point not in self._known:
+            self._file.add(step, values)
+            self._known.add(point)
 
     def on_end(self, summary: Summary) -> None:
         if self._file:
@@ -84,7 +97,7 @@ def _header(run: Run) -> list[events.Value]:
     return [
         events.session_start(hyperparameters(run.config)),
         events.text("run/config", f"```yaml\n{config}```"),
-        events.text("run/facts", _table(("fact", "value"), run.facts.items())),
+        events.text("run/facts", Table(("fact", "value"), [*run.facts.items()]).markdown()),
         events.text("run/parameters", parameter_markdown(run.parameters)),
         events.layout(["loss", *run.config.get("metrics", {})]),
     ]
@@ -94,9 +107,4 @@ def parameter_markdown(parameters: Iterable[Parameter]) -> str:
     """Return the parameter table in Markdown, with a last row for the total."""
     rows = [(f"`{p.path}`", " × ".join(map(str, p.shape)), p.dtype, f"{p.size:,}", p.size) for p in parameters]
     total = ("**total**", "", "", f"**{sum(row[-1] for row in rows):,}**")
-    return _table(("parameter", "shape", "dtype", "size"), [*(row[:-1] for row in rows), total])
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return Table(("parameter", "shape", "dtype", "size"), [*(row[:-1] for row in rows), total]).markdown()

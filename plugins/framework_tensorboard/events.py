@@ -36,6 +36,9 @@ SCALAR = SummaryMetadata(plugin_data=PluginData(plugin_name="scalars"), data_cla
 TEXT = SummaryMetadata(plugin_data=PluginData(plugin_name="text"), data_class=DATA_CLASS_TENSOR)
 LAYOUT = SummaryMetadata(plugin_data=PluginData(plugin_name="custom_scalars"), data_class=DATA_CLASS_TENSOR)
 
+SESSION = "_hparams_"
+"""First part of the tags by which the HPARAMS tab knows the beginning and the end of a run."""
+
 
 class EventFile:
     """An event file, `events.out.tfevents.<time>.<host>.<process>`, so named that names sort by time.
@@ -111,28 +114,28 @@ def session_start(hparams: Mapping[str, bool | int | float | str]) -> Value:
             info.hparams[name].number_value = value
         else:  # the tab drops numbers that are not finite
             info.hparams[name].string_value = str(value)
-    return _hparams("_hparams_/session_start_info", session_start_info=info)
+    return _hparams(f"{SESSION}/session_start_info", session_start_info=info)
 
 
 def session_end(success: bool) -> Value:
     """Close the session of this run in the HPARAMS tab."""
     status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
     info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-    return _hparams("_hparams_/session_end_info", session_end_info=info)
+    return _hparams(f"{SESSION}/session_end_info", session_end_info=info)
 
 
-def scalar_records(paths: Iterable[Path], last_step: int) -> dict[tuple[Any, ...], bytes]:
-    """Return the serialized events with scalars of steps up to last_step, in order, by their step and tags.
+def point_records(paths: Iterable[Path], last_step: int) -> dict[tuple[Any, ...], bytes]:
+    """Return the serialized events with points of steps up to last_step, in order, by their step and tags.
 
-    An event that stands in two files counts once.
+    An event that stands in two files counts once. Events that open or close a session hold no points.
     """
     records: dict[tuple[Any, ...], bytes] = {}
     for path in paths:
         for record in sound_records(path.read_bytes()):
             event = Event.FromString(record)
-            values = event.summary.value
-            if event.step <= last_step and values and all(v.metadata.plugin_data == SCALAR.plugin_data for v in values):
-                records[event.step, *(value.tag for value in values)] = record
+            tags = [value.tag for value in event.summary.value]
+            if event.step <= last_step and tags and not any(tag.startswith(SESSION) for tag in tags):
+                records[event.step, *tags] = record
     return {content: records[content] for content in sorted(records)}
 
 

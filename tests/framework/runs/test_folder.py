@@ -54,7 +54,7 @@ def test_the_root_of_all_folders_is_refused():
 LINKS = ["lock", "run.log", ".run.json.partial", ".config.yaml.partial", "metrics.jsonl", "metrics.jsonl.draft"]
 
 
-@pytest.mark.parametrize("name", [*LINKS, "checkpoints", "tb"])
+@pytest.mark.parametrize("name", [*LINKS, "checkpoints", "media", "tb"])
 def test_nothing_is_written_through_a_link_in_a_run_folder(folder, tmp_path, name):
     outside = tmp_path / "outside"
     inside = folder / name
