@@ -38,6 +38,7 @@ from framework.contracts import Task as Task
 from framework.contracts import TrainState as TrainState
 from framework.contracts import Transform as Transform
 from framework.contracts import View as View
+from framework.contracts import Undefined as Undefined
 from framework.data import DataPipeline as DataPipeline
 from framework.data import InMemory as InMemory
 from framework.data import PipelineWrapper as PipelineWrapper

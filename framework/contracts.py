@@ -99,7 +99,8 @@ class Metric(NamedTuple):
     Attributes:
       values: `values(outputs, batch) -> [B, ...]`, a statistic of any trailing shape for each example, or `Counted`.
       result: `result(total, count) -> float or {suffix: float}`, from the weighted sum of the statistics over all
-        examples (shape [...], NumPy float64) and the summed weight. It runs on the host.
+        examples (shape [...], NumPy float64) and the summed weight. It runs on the host. Where the examples leave it
+        without a value, it is `Undefined(why)`.
       higher_is_better: which way is better, for all of its numbers; None where it does not say.
       targets: the kinds of targets that it applies to; None for any.
       collect: keep the statistics of all examples rather than their sum, for what no sum can tell. `result` is then
@@ -112,6 +113,25 @@ class Metric(NamedTuple):
     higher_is_better: bool | None = None
     targets: tuple[Targets, ...] | None = None
     collect: bool = False
+
+
+class Undefined(float):
+    """NaN as a number of a metric that its examples leave without a value, such as the AUC of one class.
+
+    The core tells the reason once, with the metric's tag and the split.
+    """
+
+    why: str
+
+    def __new__(cls, why: str) -> Undefined:
+        """Make a NaN.
+
+        Args:
+          why: the reason, in words that go on after "…: ", without a full stop.
+        """
+        number = super().__new__(cls, "nan")
+        number.why = why
+        return number
 
 
 class TrainState(NamedTuple):

@@ -118,10 +118,9 @@ def build(config: Config, registry: Registry) -> Experiment:
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(values, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
-    is_checked = check_examples(data, check)
+    checked = check_examples(data, check)
     held = _leading(data) if strategy.share is None else len(strategy.share.rows(_leading(data)))
-    unchecked = None if is_checked or members is not None else check
-    batches = CheckedBatches(batches, data, builder.used["data"].title, held, unchecked)
+    batches = CheckedBatches(batches, data, builder.used["data"].title, held, check, checked)
     return Experiment(
         config=values if members is None else recordable(source, values_of(members, 0)),
         source=written,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState
+from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState, Undefined
 from framework.errors import ConfigError
 from framework.steps.metrics import WeightedMean
 from framework.steps.rng import root_key
@@ -112,7 +112,7 @@ def _for_each(name: str, result: Result) -> Callable[..., dict[str, float]]:
         live = np.flatnonzero(~np.isnan(count.reshape(len(count), -1)).any(axis=1))  # [members], or of each example
         each = {member: _by_suffix(result(total[member], count[member])) for member in live}
         suffixes = dict.fromkeys(suffix for values in each.values() for suffix in values)
-        means = {suffix: float(np.mean([values[suffix] for values in each.values()])) for suffix in suffixes}
+        means = {suffix: _mean([values[suffix] for values in each.values()]) for suffix in suffixes}
         tagged = {f"{suffix}/{member}".lstrip("/"): value for member in each for suffix, value in each[member].items()}
         if both := sorted(means.keys() & tagged.keys()):
             text = f"its number '{both[0]}' has the tag of a member; let the metric give it a suffix with a letter"
@@ -120,6 +120,11 @@ def _for_each(name: str, result: Result) -> Callable[..., dict[str, float]]:
         return {**means, **tagged}
 
     return results
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean; the first number that is undefined stands for it."""
+    return next((value for value in values if isinstance(value, Undefined)), float(np.mean(values)))
 
 
 def _by_suffix(result: float | Mapping[str, float]) -> Mapping[str, float]:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from omegaconf import OmegaConf
 
-from framework.api import Run, TrainState
+from framework.api import Run, TrainState, Undefined
 from framework.checkpoints import snapshot
 from framework.config.safe_load import load_json
 from framework.config.secrets import masked, masked_words
@@ -247,7 +247,7 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
 def loss_warnings(record: RunRecord) -> list[str]:
     """Return a line if the training loss of a run ends above that of its first step, or is no number."""
     last = (record.metrics or {}).get("train/loss")
-    if record.first_loss is None or last is None or record.step is None:
+    if record.first_loss is None or last is None or record.step is None or isinstance(last, Undefined):
         return []
     step, first = record.first_loss
     if record.step <= step or last <= first:

@@ -14,25 +14,53 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Batch, PyTree, Task, TrainState
+from framework.api import Batch, PyTree, Task, TrainState, Undefined
 from framework.errors import NumericalError
 from framework.steps.metrics import Sums, unpack
 from framework.training.stepper import IN_FLIGHT, Parts
 
 Scalars = dict[str, float]
 
+WEIGHTLESS = "all weights of the examples are 0"
+
+LISTED = 4
+"""Tags that a line lists; members have many."""
+
 SLOW = 0.05
 """Seconds from which on a batch of an evaluation is slow; its dispatch takes less than a hundredth of that."""
 
 
 def results(task: Task, means: Mapping[str, Any], tag: str) -> Scalars:
-    """Turn totals and counts into numbers by tag: `<tag>/<metric>`, with a suffix for each of several results."""
+    """Turn totals and counts into numbers by tag: `<tag>/<metric>`, with a suffix for each of several results.
+
+    Numbers of examples without any weight are `Undefined`.
+    """
     scalars: Scalars = {}
     for name, (total, count) in jax.device_get(dict(means)).items():
-        result = task.results.get(name, operator.truediv)(np.asarray(total, np.float64), np.float64(count))
+        count = np.float64(count)
+        with np.errstate(divide="ignore", invalid="ignore"):  # what this leaves without a value is told in words
+            result = task.results.get(name, operator.truediv)(np.asarray(total, np.float64), count)
         named = result if isinstance(result, Mapping) else {"": result}
-        scalars |= {f"{tag}/{name}/{suffix}".rstrip("/"): float(value) for suffix, value in named.items()}
+        for suffix, value in named.items():
+            value = value if isinstance(value, Undefined) else float(value)
+            value = value if np.any(count != 0) or not math.isnan(value) else Undefined(WEIGHTLESS)
+            scalars[f"{tag}/{name}/{suffix}".rstrip("/")] = value
     return scalars
+
+
+def undefined(scalars: Scalars, told: set[tuple[str, str]]) -> list[str]:
+    """Describe the numbers that are `Undefined`, in one line for each reason; `told` is not told again, and grows."""
+    tags: dict[str, list[str]] = {}
+    for tag, value in scalars.items():
+        if isinstance(value, Undefined) and (tag, value.why) not in told:
+            told.add((tag, value.why))
+            tags.setdefault(value.why, []).append(tag)
+    return [f"{_listed(names)} nan: {why}" for why, names in tags.items()]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{', '.join(names[:LISTED])}{more} {'are' if len(names) > 1 else 'is'}"
 
 
 def last_of(parts: Parts) -> Mapping[str, Any]:
@@ -47,8 +75,7 @@ def first_loss(task: Task, parts: Parts) -> float:
     packed, count = parts[0]
     mean = unpack(packed)["loss"]
     mean = jax.tree.map(lambda leaf: leaf[0], mean) if count else mean
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a batch without weight
-        return results(task, {"loss": mean}, "train").get("train/loss", np.nan)
+    return results(task, {"loss": mean}, "train").get("train/loss", np.nan)
 
 
 def per_step(parts: Parts, name: str) -> np.ndarray:

@@ -27,6 +27,7 @@ from framework.training.evaluation import (
     measure,
     per_step,
     results,
+    undefined,
     unsound_loss,
 )
 from framework.training.prefetch import ahead
@@ -78,6 +79,7 @@ class Loop:
         self.experiment, self.progress, self.requests = experiment, progress, requests
         self.settings, self.callbacks = experiment.settings.train, experiment.callbacks
         self.finite_at_first: np.ndarray | None = None  # an optimizer may begin with a number that is not finite
+        self.undefined: set[tuple[str, str]] = set()  # tags and reasons that were told
         self.unusable = ""  # advice, where parameters were not finite before the first step
 
     def fit(self, state: TrainState) -> tuple[TrainState, str]:
@@ -190,7 +192,7 @@ class Loop:
         if isinstance(means, Signals):
             raise StopTraining(means.name)
         scalars = results(self.experiment.task, means, tag)
-        self._log(step, scalars)
+        self._log(step, scalars, f" of the split '{data.splits[0] if tag == 'eval' else tag}'")
         if (unsound := unsound_loss(scalars, tag)) is not None:
             split, policy = data.splits[0] if tag == "eval" else tag, self.experiment.settings.nan_policy
             text = f"{unsound} after step {step}, of the split '{split}'; look at its examples and at the model's state"
@@ -231,7 +233,9 @@ class Loop:
             "optimizer.learning_rate."
         )
 
-    def _log(self, step: int, scalars: Scalars) -> None:
+    def _log(self, step: int, scalars: Scalars, where: str = "") -> None:
+        for text in undefined(scalars, self.undefined):
+            LOGGER.warning(f"step {step}{where}: {text}.")
         self.progress.step = step
         self.progress.scalars |= scalars
         notify(self.callbacks, "on_log", step, scalars)

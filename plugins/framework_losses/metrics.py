@@ -6,7 +6,6 @@ metrics are taken over the positions that count. A class number out of range mak
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, Counted, Metric, Targets
+from framework.api import Array, Batch, Counted, Metric, Targets, Undefined
 from framework.errors import ConfigError
 from framework_losses.losses import softmax_cross_entropy
 from framework_losses.shapes import binary_labels, class_numbers, counted_numbers, per_example, position_weights
@@ -167,7 +166,9 @@ def f1(
             hits, wrong, missed = (np.sum(part, keepdims=True) for part in (hits, wrong, missed))
         whole = 2 * hits + wrong + missed
         occurring = ~(whole == 0)
-        return float(np.mean(2 * hits[occurring] / whole[occurring])) if occurring.any() else math.nan
+        if not occurring.any():
+            return Undefined("no label occurs among targets or predictions")
+        return float(np.mean(2 * hits[occurring] / whole[occurring]))
 
     return Metric(labels if kind == "binary" else pairs, result, True, (kind,))
 
@@ -216,14 +217,19 @@ def auc(targets: Targets | None = None, ignore_index: int | None = None) -> Metr
 
 
 def area(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """Return the weighted area under the ROC curve of scores [N] and labels [N], 0 or 1; NaN without both."""
-    if np.isnan(scores).any() or np.isnan(labels).any():
-        return math.nan
+    """Return the weighted area under the ROC curve of scores [N] and labels [N], 0 or 1; undefined without both."""
+    if np.isnan(scores).any():
+        return Undefined("a score is not a number")
+    if np.isnan(labels).any():
+        return Undefined("a class number is out of range")
     places = np.unique(scores, return_inverse=True)[1]
     negatives, positives = (np.bincount(places, weights * (labels == label), len(scores)) for label in (0, 1))
     pairs = negatives.sum() * positives.sum()
     below = np.cumsum(negatives) - negatives / 2
-    return float((positives * below).sum() / pairs) if pairs > 0 else math.nan
+    if pairs > 0:
+        return float((positives * below).sum() / pairs)
+    only = "1" if positives.sum() > 0 else "0"
+    return Undefined(f"all labels are {only}, and it compares 1 with 0" if len(labels) else "no example counts")
 
 
 def _kind(name: str, targets: Targets | None) -> Literal["classes", "binary"]:
@@ -265,7 +271,7 @@ def _recalls(total: Any) -> tuple[float, Mapping[int, float]]:
     support = total.sum(axis=1)
     seen = np.flatnonzero(~(support == 0))  # one that is NaN was seen
     recalls = {int(k): float(total[k, k] / support[k]) for k in seen}
-    return (float(np.mean(list(recalls.values()))) if recalls else math.nan), recalls
+    return (float(np.mean(list(recalls.values()))) if recalls else Undefined("no target counts")), recalls
 
 
 def _pairs(ignore_index: int | None) -> Callable[[Array, Batch], Array | Counted]:

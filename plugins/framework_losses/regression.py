@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, Metric
+from framework.api import Array, Batch, Metric, Undefined
 from framework_losses.losses import absolute_error, squared_error
 from framework_losses.shapes import aligned, position_weights
 
@@ -52,14 +52,15 @@ def r2() -> Metric:
         predicted, target, share = np.moveaxis(np.asarray(total, np.float64), -1, 0)
         weights = share * np.asarray(count)[:, None]
         each = zip(predicted.T, target.T, weights.T, strict=True)
-        return float(np.mean([_determined(p[w > 0], t[w > 0], w[w > 0]) for p, t, w in each]))
+        shares = [_determined(p[w > 0], t[w > 0], w[w > 0]) for p, t, w in each]
+        return next((each for each in shares if isinstance(each, Undefined)), float(np.mean(shares)))
 
     return Metric(values, result, True, REAL, collect=True)
 
 
 def _determined(predicted: np.ndarray, target: np.ndarray, weights: np.ndarray) -> float:
     if len(target) < 2:
-        return math.nan  # one number has no variance
+        return Undefined("fewer than two targets count, and these have no variance")
     errors = (weights * (target - predicted) ** 2).sum()
     spread = (weights * (target - np.average(target, weights=weights)) ** 2).sum()
     return float(1 - errors / spread) if spread != 0 else float(errors == 0)

@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from framework.config.compose import compose
 from framework.config.settings import RunSettings
@@ -56,6 +57,21 @@ def test_the_folder_stays_bounded_and_processes_share_it(tmp_path, limit):
     held = sum(path.stat().st_size for path in (tmp_path / "framework" / "jax").iterdir())
     assert held <= bytes_of(limit, "limit")
     assert held > 20 * 2**10 or limit == "20KiB"  # more than the small limit would be kept
+
+
+def test_half_an_entry_that_another_worker_writes_fails_no_test(tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        for _ in range(2):
+            with persistent_cache(RunSettings()):
+                assert jax.jit(lambda x: x * 3 + 1)(np.float32(2)) == 7
+            jax.clear_caches()
+            (entry,) = tmp_path.glob("*lambda*-cache")
+            os.truncate(entry, 60)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        compilation_cache.reset_cache()
 
 
 def test_a_users_own_folder_is_never_swept(tmp_path, monkeypatch):

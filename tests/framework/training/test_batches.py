@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import jax
+import numpy as np
 import pytest
 
 import framework
+from framework.api import InMemory
+from framework.batches import check_examples
 from framework.errors import DataError, FrameworkError, PluginError
 from framework.testing import message, records
 
@@ -49,7 +53,17 @@ FAULTS = {
     "ordered": lambda b: OrderedDict(reversed(b.items())),
     "weightless": lambda b: {**b, "weights": np.ones(3, np.float32)},
     "empty": lambda b: {name: leaf[:0] for name, leaf in b.items()},
+    "negative": lambda b: weighted(b, -0.5),
+    "not_a_number": lambda b: weighted(b, np.nan),
+    "infinite": lambda b: weighted(b, np.inf),
+    "column": lambda b: {**b, "weights": np.ones((8, 1), np.float32)},
+    "label": lambda b: {**b, "targets": np.where(np.arange(8) == 5, 3, b["targets"]).astype(np.int32)},
 }
+
+
+def weighted(batch, weight=1.0):
+    """A batch with weights, of which the sixth is given."""
+    return {**batch, "weights": np.where(np.arange(8) == 5, weight, 1).astype(np.float32)}
 
 
 class Stream(DataPipeline):
@@ -75,6 +89,21 @@ class Stream(DataPipeline):
 
 def stream(train: str = "", evaluation: str = ""):
     return Stream(train, evaluation)
+
+
+class Weighted(Stream):
+    spec = {**SPEC, "weights": jax.ShapeDtypeStruct((8,), np.float32)}
+
+    def train(self, seed, start=0):
+        return ({**weighted(b), **b} for b in Stream.train(self, seed, start))
+
+    def eval(self, split):
+        for b in Stream.eval(self, split):
+            yield {**weighted(b), **b, **({"weights": np.zeros(8, np.float32)} if self.faults[1] == "zero" else {})}
+
+
+def weights(train: str = "", evaluation: str = ""):
+    return Weighted(train, evaluation)
 
 
 class Held(InMemory):
@@ -105,7 +134,9 @@ def held(fault: str = ""):
 class Spec(Stream):
     def __init__(self, fault):
         super().__init__("", "")
-        if fault != "attribute":
+        if fault == "weights":
+            self.spec = {**SPEC, "weights": jax.ShapeDtypeStruct((8, 1), np.float32)}
+        elif fault != "attribute":
             self.spec = {"inputs": {"targets": SPEC["targets"]}, "leaf": {**SPEC, "targets": 3},
                          "sizes": {**SPEC, "targets": jax.ShapeDtypeStruct((7,), np.int32)}}.get(fault, SPEC)
         self.steps_per_epoch = 0 if fault == "epoch" else 8
@@ -171,7 +202,7 @@ IN_EVALUATION = {
 
 @pytest.fixture
 def train(tmp_path, install):
-    targets = {name: f"acme_data:{name}" for name in ("stream", "held", "spec")}
+    targets = {name: f"acme_data:{name}" for name in ("stream", "weights", "held", "spec")}
     install("acme", {"framework.data": targets}, {"acme_data.py": PIPELINES})
     return lambda *words: framework.run([*RUN, f"run.root={tmp_path}", *words])
 
@@ -197,6 +228,75 @@ def test_a_batch_of_an_evaluation_that_is_none_ends_the_run(train, fault):
     error, text = IN_EVALUATION[fault]
     told = refusal(train, error, "data=stream", f"data.evaluation={fault}")
     assert told.startswith(f"data: data pipeline 'stream' (acme 1.0): {text}"), told
+
+
+WEIGHTS = {
+    "negative": "example 6 (index 5): found the weight -0.5, expected a finite number from 0.",
+    "not_a_number": "example 6 (index 5): found the weight nan, expected a finite number from 0.",
+    "infinite": "example 6 (index 5): found the weight inf, expected a finite number from 0.",
+    "label": "example 6 (index 5): found the target 3, expected class numbers from 0 to 2.",
+}
+
+CUTS = {
+    "singly": (["train.steps_per_call=1"], ""),
+    "in chunks": (["train.steps_per_call=4"], ""),
+    "on two devices": (["strategy=pmap"], ""),
+    "members of one order": (["strategy=vmapped", "strategy.members=2", "strategy.order=shared"], ""),
+    "members of their own": (["strategy=vmapped", "strategy.members=2", "strategy.order=own"], ", member 0"),
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "cut"), [*((fault, "singly") for fault in WEIGHTS), *(("label", cut) for cut in list(CUTS)[1:])]
+)
+def test_what_a_stream_gives_is_looked_at_batch_by_batch(train, fault, cut):
+    words, member = CUTS[cut]
+    told = refusal(train, DataError, "data=weights", f"data.train={fault}", *words)
+    assert told.startswith(f"data: data pipeline 'weights' (acme 1.0): step 3{member}, {WEIGHTS[fault]}")
+
+
+@pytest.mark.parametrize(("fault", "cut"), [("negative", "singly"), ("label", "members of their own")])
+def test_and_what_it_gives_to_an_evaluation(train, fault, cut):
+    told = refusal(train, DataError, "data=weights", f"data.evaluation={fault}", *CUTS[cut][0])
+    assert told.startswith(f"data: data pipeline 'weights' (acme 1.0): split 'test', batch 2, {WEIGHTS[fault]}")
+
+
+def test_a_split_without_weight_and_weights_in_a_column_are_refused(train):
+    told = refusal(train, DataError, "data=weights", "data.evaluation=zero")
+    assert "(acme 1.0): split 'test': all of its weights are 0, expected one above 0." in told
+    told = refusal(train, DataError, "data=weights", "data.evaluation=column")
+    assert "split 'test', batch 2: weights are float32[8, 1], expected one number for each example, or" in told
+
+
+class Wide(InMemory):
+    """Examples in memory of a dtype that devices do not compute in."""
+
+    steps_per_epoch, splits, source = 8, ("test",), "memory"
+
+    def __init__(self, inputs, prepared=False):
+        self.arrays = {"inputs": inputs}
+        self.spec = {"inputs": jax.ShapeDtypeStruct((8,), inputs.dtype)}
+        if prepared:
+            self.prepare = dict
+            self.examples = lambda: iter(())
+
+    def rows(self, seed, step):
+        return np.arange(8)
+
+    def eval(self, split):
+        yield self.arrays
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "value", "fits"), [("int64", 2**31, "int32"), ("uint64", 2**32, "uint32"), ("float64", 1e39, "float32")]
+)
+def test_numbers_that_a_device_would_take_for_others_are_refused(dtype, value, fits, prepared):
+    inputs = np.arange(3000).astype(dtype)
+    assert check_examples(Wide(inputs, prepared), None) == {"train"}
+    inputs[2000] = value
+    with pytest.raises(DataError, match=rf"example 2001 .* in inputs {dtype}, expected numbers that fit {fits}\."):
+        check_examples(Wide(inputs, prepared), None)
 
 
 @pytest.mark.parametrize("cut", [1, 4])
@@ -242,6 +342,7 @@ def test_an_index_beyond_the_examples_in_memory_is_refused_at_its_step(train, cu
         ("inputs", "expected a `spec` with the key 'inputs', found the keys targets"),
         ("leaf", "`spec` has targets = 3, expected a jax.ShapeDtypeStruct [B, ...]"),
         ("sizes", "`spec` has leaves of several batch sizes: {'inputs': 8, 'targets': 7}"),
+        ("weights", "`spec` has weights float32[8, 1], expected one number for each example, or for each position of"),
         ("epoch", "expected a `steps_per_epoch` from 1, found 0"),
         ("splits", "expected one name or more in `splits`, found ()"),
     ],
