@@ -16,9 +16,10 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from framework.config import policy, search_path
+from framework.config import search_path
+from framework.config import words as typed
 from framework.config.origins import Origins
-from framework.config.overrides import rewrite
+from framework.config.overrides import as_typed, rewrite
 from framework.errors import ConfigError, InterruptError, exit_code_of, line_of
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def sweep(words: list[str], config_dir: str | None, train: Callable[[list[str], 
         try:
             return train(overrides, config_dir).metrics.get("eval/loss")
         except Exception as error:
-            typed = " ".join(word.removeprefix("++") for word in overrides)
-            sys.stderr.write(f"{line_of(error)} (job {typed})\n")
+            sys.stderr.write(f"{line_of(error)} (job {' '.join(map(as_typed, overrides))})\n")
             if isinstance(error, InterruptError):
                 sys.exit(error.exit_code)  # who stops one job means the jobs that follow too
             failures.append(error)
@@ -78,10 +78,10 @@ def sweep(words: list[str], config_dir: str | None, train: Callable[[list[str], 
 
 def _run(words: list[str], config_dir: str | None, more: list[str], job: Job) -> None:
     """Call Hydra's program as `hydra.main` does, but with words of ours where that reads `sys.argv`."""
-    parser = get_args_parser()
-    overrides, read = rewrite(words), {}
+    parser, sweeps = get_args_parser(), "--multirun" in more
+    overrides, read = rewrite(words, sweeps=sweeps), {}
     with Origins(read, tuple(overrides)).locating(), search_path.session(read), _errors_raised():
-        policy.check_words(overrides)
+        typed.read(overrides, sweeps=sweeps)
         if config_dir is not None and not Path(config_dir).expanduser().is_dir():
             raise ConfigError(f"{config_dir} is no folder.", key="config_dir")
         folder = [] if config_dir is None else [f"--config-dir={config_dir}"]

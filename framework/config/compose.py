@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from framework.config import policy, search_path, secrets
+from framework.config import words as typed
 from framework.config.origins import Origins
-from framework.config.overrides import rewrite
+from framework.config.overrides import quoted, rewrite
 from framework.config.resolve import Settings, changed, extended, naming_holders, resolved, settings_of
 from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError
@@ -99,14 +99,13 @@ def recorded(run_folder: str | Path, words: Sequence[str] = (), config_dir: str 
     origins = Origins({"config": (path, "")}, tuple(overrides))
     with origins.locating():
         with search_path.config_errors():
-            policy.check_words(overrides)
+            parsed = typed.read(overrides)
             content, _ = load_yaml(path)
             if not isinstance(content, dict):
                 raise ConfigError(f"{path}: expected a mapping of sections, found {content!r:.40}.")
             policy.check_content(content)
             config = OmegaConf.create(content)
             OmegaConf.update(config, "run.dir", None, force_add=True)  # it is taken; an override may name another
-            parsed = OverridesParser.create().parse_overrides(overrides)
             chosen = [override for override in parsed if _is_choice(override)]
             if chosen:
                 _choose(config, chosen, config_dir, origins)
@@ -128,9 +127,9 @@ def _composed(
         folder = Path(config_dir).expanduser().resolve()
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder.", key="config_dir")
-        words.append(f"hydra.searchpath=['file://{folder}']")
+        words.append(f"hydra.searchpath=[{quoted(f'file://{folder}')}]")
     with search_path.session(read), hydra.initialize_config_module("framework_conf", version_base="1.3"):
-        policy.check_words(overrides)
+        typed.read(overrides)
         composed = hydra.compose("config", words, return_hydra_config=True)
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         return config, str(composed.hydra.runtime.choices.get("experiment") or "default")
@@ -155,7 +154,7 @@ def _section_of(word: str) -> str:
 
 def _is_choice(override: Override) -> bool:
     """Tell a choice of files, such as `optimizer=sgd` or `metrics=[accuracy,auc]`, from values and deletions."""
-    if override.key_or_group not in CHOOSABLE or override.is_delete() or override.is_sweep_override():
+    if override.key_or_group not in CHOOSABLE or override.is_delete():
         return False
     value = override.value()
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
@@ -182,7 +181,7 @@ def _apply(config: DictConfig, override: Override) -> None:
     word, key = str(override.input_line), override.key_or_group
     if key == "experiment":
         raise ConfigError("the run has its experiment; choose parts such as model=NAME, or name no run.", key=word)
-    if override.is_sweep_override() or "/" in key or override.package is not None:
+    if "/" in key:
         raise ConfigError("a recorded config takes one value for a key, or a name for a section.", key=word)
     if not override.is_delete():
         OmegaConf.update(config, key, override.value(), force_add=True)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from framework.config.overrides import as_typed
 from framework.config.safe_load import Readable, compose_yaml, shown
 from framework.errors import FrameworkError
 
@@ -48,9 +49,9 @@ class Origins(NamedTuple):
 
     def of(self, key: str) -> str:
         """Say "(set in conf/experiment/mine.yaml:7)" of a key, or of a choice such as "model=mlp"; "" of an unknown."""
-        if any(word.lstrip("+~") == key for word in self.words):
+        if key in map(as_typed, self.words):
             return COMMAND_LINE
-        key, _, choice = key.partition("=")
+        key, _, choice = key.lstrip("~").partition("=")
         parts, best, origin = _parts(key.replace("/", ".")), 0, ""
         files = list(self.files.values())
         for file, package in (*files[:1], *reversed(files[1:])):

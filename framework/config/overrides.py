@@ -11,29 +11,39 @@ from framework.errors import ConfigError
 from framework.registry.kinds import GROUPS
 
 _EXTEND = re.compile(r"^(?P<key>[\w.-]+)\+=(?P<value>.*)$", re.DOTALL)
-_OPTION = re.compile(r"^\w[\w-]*(\.[\w-]+)+=")
-_CHOICE = re.compile(rf"^(?P<group>\+?({'|'.join(GROUPS)}|debug|experiment))=(?P<name>null|nan|inf|true|false|[\d.]+)$")
+_OPTION = re.compile(r"^\w[\w-]*((\.[\w-]+)+=|=\s*\{)")
+_CHOICE = re.compile(
+    rf"^(?P<group>\+?({'|'.join(GROUPS)}|debug|experiment))="
+    r"(?P<name>null|nan|inf|true|false|[-+]?[\d._]+(e[-+]?\d+)?)$",
+    re.IGNORECASE,
+)
 _TEXT = re.compile(r"^(?P<key>\+{0,2}\w[\w-]*(\.[\w-]+)+)=(?P<value>(?!['\"])[^\[\]{}(),\"\n]+)$")
+_PLACE = re.compile(r"^(?P<key>\+{0,2}run\.(dir|root))=(?P<value>(?!['\"]).+)$", re.DOTALL)
 _LENGTH = re.compile(r"^[+~]*(?P<key>train\.(?:steps|epochs))(?:=(?P<value>.*))?$", re.DOTALL)
 
 
-def rewrite(words: Sequence[str]) -> list[str]:
+def rewrite(words: Sequence[str], *, sweeps: bool = False) -> list[str]:
     """Turn a user's words into Hydra's overrides.
 
     `metrics+=perplexity` and `model.layers+=[Relu,{Dense: 10}]` extend what the config holds: they become entries of
     the section `extend`. `optimizer.b1=0.8` sets an option whether or not the YAML file mentions it (Hydra's `++`):
     the plugin's signature is the schema, and it refuses misspelt options with a better message than Hydra can.
-    `+experiment=3` chooses by name, where Hydra would see a number and refuse it. `train.epochs=2` takes away the
-    `train.steps` of an experiment, which would decide otherwise.
+    `model={hidden: [8]}` sets options in the same way. `+experiment=3` chooses by name, where Hydra would see a number
+    and refuse it. `train.epochs=2` takes away the `train.steps` of an experiment, which would decide otherwise.
 
     A text with letters that Hydra's grammar does not know is quoted, as a path such as `run.dir=it's #1` may have; and
-    `~/` is the home folder there.
+    `~/` is the home folder there. The place of a single run is taken as typed: in `run.dir=a,b(1)` nothing is a list or
+    a call.
+
+    Args:
+      words: as typed.
+      sweeps: `a,b` stands for the values of two jobs, wherever it is.
 
     Raises: ConfigError for a length in steps and in epochs.
     """
     extensions: dict[str, list[str]] = {}
     rewritten = []
-    for word in map(_quoted_text, words):
+    for word in (_quoted_text(word, sweeps) for word in words):
         extend = _EXTEND.match(word)
         if extend:
             extensions.setdefault(extend["key"], []).append(_items(extend["value"]))
@@ -62,19 +72,14 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
 
 
-def explain_unreadable(word: str) -> str:
-    """Say what is wrong with a word that Hydra's grammar does not take."""
-    key, equals, value = word.partition("=")
-    if not equals or not re.fullmatch(r"[+~]*[A-Za-z_][\w.@/:-]*", key):
-        return "expected KEY=VALUE, such as seed=1 or model.hidden=[8]."
-    if any(value.count(opening) != value.count(closing) for opening, closing in ("[]", "{}", "()")):
-        return "a bracket has no partner; a list is such as [1,2], a mapping {a: 1}."
-    text = value.strip("'\"")
-    return f'the value cannot be read; a text is quoted twice: {key}="{quoted(text)}"'
+def as_typed(word: str) -> str:
+    """Return a word of `rewrite` as it was typed, without the pluses that it may have got."""
+    extend = re.fullmatch(r"\+\+extend\.(?P<key>[\w.-]+)=\[(?P<value>.*)\]", word, re.DOTALL)
+    return f"{extend['key']}+={extend['value']}" if extend else word.lstrip("+") or word
 
 
-def _quoted_text(word: str) -> str:
-    found = _TEXT.match(word)
+def _quoted_text(word: str, sweeps: bool) -> str:
+    found = _TEXT.match(word) or (None if sweeps else _PLACE.match(word))
     if found is None or "${" in word or re.fullmatch(r"[\w\s./:@%*?|+$-]*", found["value"], re.ASCII):
         return word
     value = found["value"]

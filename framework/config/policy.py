@@ -7,16 +7,11 @@ enter Hydra's own section, whose entries Hydra calls by their dotted names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
-
-from framework.config.safe_load import MAX_SCALAR
 from framework.config.secrets import is_secret
 from framework.errors import ConfigError, nearest
-from framework.registry.kinds import GROUPS
 
 OPEN = ("hydra.verbose",)
 """Keys of Hydra's own section that may be set: how much is logged."""
@@ -26,9 +21,10 @@ RESOLVERS = ("steps", "oc.env")
 
 MAX_VALUES = 100_000  # of a config with its interpolations resolved; a hundred characters count as one
 INTERPOLATION = 20  # values that one interpolation counts as, by the time that it takes
-MAX_JOBS = 10_000  # of a sweep
 
 _INTERPOLATION = re.compile(r"\$\{\s*(?:(?P<resolver>[\w.]+)\s*:(?P<arguments>[^${}]*)|(?P<key>[^${}:]*))\}")
+
+_SHARE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
 def check_content(content: Any, key: str = "") -> None:
@@ -60,7 +56,7 @@ def check_file(content: Any, package: str | None) -> None:
 
     Raises: ConfigError, as `check_content`, and for content that would be put into Hydra's section.
     """
-    if package and _names_hydra(package):
+    if package and names_hydra(package):
         raise ConfigError("a file cannot be part of Hydra's own section.", key=f"@package {package}")
     if not isinstance(content, Mapping):
         return
@@ -70,31 +66,9 @@ def check_file(content: Any, package: str | None) -> None:
     check_content({name: value for name, value in content.items() if name != "defaults"})
     defaults = content.get("defaults")
     for entry in defaults if isinstance(defaults, list) else []:
-        if _names_hydra(str(entry)):
+        if names_hydra(str(entry)):
             raise ConfigError(f"{str(entry)!r}: Hydra's own groups cannot be chosen.", key="defaults")
         check_content(list(entry.values()) if isinstance(entry, Mapping) else [entry], "defaults")
-
-
-def check_words(words: Sequence[str]) -> None:
-    """Check overrides, as Hydra will read them.
-
-    Raises: ConfigError, as `check_content`, and for words that are longer than a config's can be.
-    """
-    jobs = 1
-    for word in words:
-        if len(word) > MAX_SCALAR:
-            raise ConfigError(f"found {len(word)} characters, expected at most {MAX_SCALAR}.", key=f"{word[:40]}…")
-        if digits := re.search(r"\d{400,}", word):
-            text = f"found a number of {len(digits[0])} digits; none of that size can be used."
-            raise ConfigError(text, key=word.partition("=")[0].lstrip("+"))
-        try:
-            override = OverridesParser.create().parse_override(word)
-        except Exception:  # Hydra says what is wrong with it
-            continue
-        _check_override(override, word)
-        jobs *= _jobs(override)
-        if jobs > MAX_JOBS:
-            raise ConfigError(f"the sweep has more than {MAX_JOBS} jobs.", key=word)
 
 
 def check_expansion(config: Mapping[str, Any]) -> None:
@@ -126,33 +100,9 @@ def is_hydras(key: str) -> bool:
     return key == "hydra" or key.startswith("hydra.")
 
 
-def _check_override(override: Override, word: str) -> None:
-    group, package = override.key_or_group, override.package
-    if (package and _names_hydra(package)) or ("/" in group and _names_hydra(group)):
-        raise ConfigError("Hydra's own groups cannot be chosen.", key=word)
-    if package is None:
-        content: Any = word if override.is_sweep_override() else override.value()
-        for name in reversed(group.split(".")):
-            content = {name: content}
-        check_content(content)
-
-
-def _jobs(override: Override) -> int:
-    """Count the values that a sweep gives to a key; a range is not made for that."""
-    if not override.is_sweep_override():
-        return 1
-    key = override.key_or_group
-    if override.is_interval_sweep():
-        raise ConfigError("an interval has no single values; list some, as 1,2,3 or range(1,4).", key=key)
-    if isinstance(override.value(), Glob) and key not in (*GROUPS, "debug", "experiment"):
-        raise ConfigError(f"glob(…) chooses files of a group, such as model=glob(*); '{key}' has none.", key=key)
-    if override.is_range_sweep():
-        sweep: Any = override.value()
-        if not sweep.step:
-            raise ConfigError("the step of a range cannot be 0.", key=key)
-        return max(1, int(abs((sweep.stop - sweep.start) / (sweep.step or 1)))) if sweep.stop is not None else 1
-    choices: Any = getattr(override.value(), "list", None)
-    return len(choices) if choices else 1
+def names_hydra(text: str) -> bool:
+    """Tell a package, a group or an entry of a defaults list that names Hydra's own section."""
+    return "hydra" in re.split(r"[^\w-]+", text)
 
 
 def _check_interpolations(text: str, key: str) -> None:
@@ -164,6 +114,10 @@ def _check_interpolations(text: str, key: str) -> None:
         if resolver and resolver not in RESOLVERS:
             raise ConfigError(f"a config cannot call the resolver '{resolver}'.{nearest(resolver, RESOLVERS)}", key=key)
         variable = (found["arguments"] or "").partition(",")[0].strip()
+        if resolver == "steps" and not _SHARE.fullmatch(found["arguments"].strip()):
+            raise ConfigError(f"{text!r}: expected a share of train.steps, such as ${{steps:0.1}}.", key=key)
+        if resolver == "oc.env" and not variable:
+            raise ConfigError(f"{text!r} names no variable; expected such as ${{oc.env:HOME}}.", key=key)
         if resolver == "oc.env" and is_secret(variable) and not is_secret(key.rpartition(".")[2]):
             text = f"${variable} is named like a secret; only a key named like one can hold it, such as token."
             raise ConfigError(text, key=key)
@@ -186,7 +140,3 @@ def _targets(config: Any, text: str, path: tuple[str, ...]) -> list[tuple[Any, t
 
 def _items(node: Any) -> Iterable[tuple[Any, Any]]:
     return node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-
-
-def _names_hydra(text: str) -> bool:
-    return "hydra" in re.split(r"[^\w-]+", text)

@@ -96,7 +96,10 @@ def resolved(source: Mapping[str, Any]) -> dict[str, Any]:
         text = f"nothing sets '{wanted}', which it takes; set {wanted}=…"
         raise ConfigError(text, key=str(error.full_key)) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(plain(str(error).splitlines()[0]), key=str(error.full_key or "config")) from error
+        text = plain(str(error).splitlines()[0])
+        if variable := re.search(r"Environment variable '(.*)' not found", text):
+            text = f"${variable[1]} is not set; export it, or write a default: ${{oc.env:{variable[1]},DEFAULT}}"
+        raise ConfigError(text, key=str(error.full_key or "config")) from error
     except RecursionError as error:
         raise ConfigError("it is nested too deeply to be read.", key="config") from error
     return {str(key): value for key, value in values.items()}

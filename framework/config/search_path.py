@@ -18,7 +18,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.version import VersionBase
@@ -26,7 +26,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from framework.config import policy
-from framework.config.overrides import explain_unreadable
 from framework.config.resolve import Settings
 from framework.config.safe_load import Readable, load_yaml
 from framework.errors import ConfigError, FrameworkError, nearest, plain
@@ -174,17 +173,15 @@ def config_errors() -> Iterator[None]:
     except FrameworkError:
         raise
     except MissingConfigException as error:
-        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        group, _, name = (error.missing_cfg_file or "").partition("/")
         known = error.options or RegistrySource("", "registry://").list(group, ObjectType.CONFIG)
         hint = nearest(name, known) if known else ""
         hint += "".join(f" ({broken})" for broken in discover().packages()[1])
-        raise ConfigError(f"no such config.{hint}", key=f"{group or 'config'}={name}") from error
-    except OverrideParseException as error:
-        word = error.override.lstrip("+")
-        reason = plain(str(error.__cause__ or error))
-        is_syntax = error.__cause__ is None or re.search("viable|Lexer|input|recognition|missing", str(error.__cause__))
-        raise ConfigError(explain_unreadable(word) if is_syntax else reason, key=word) from error
+        raise ConfigError(f"no such config.{hint}", key=f"{group}={name}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
+        for pattern, word, text in _REFUSALS:
+            if found := re.search(pattern, str(error)):
+                raise ConfigError(found.expand(text), key=found.expand(word)) from error
         key = str(error).partition("Could not override '")[2].partition("'")[0]
         section = key.partition(".")[0]
         # Hydra says how to add a section that there is not; nearly always another one was meant.
@@ -197,6 +194,18 @@ def config_errors() -> Iterator[None]:
         raise ConfigError(text, key=key) from error
     except Exception as error:  # what Hydra did not foresee: keys that are numbers, lists for names, endless nesting
         raise ConfigError(f"the config cannot be composed: {plain(str(error))}") from error
+
+
+_REFUSALS = (
+    (r"Could not delete from config\. The value of '(.*)' is (.*) and not", r"~\1", r"it is \2; ~\1 alone removes it."),
+    (r"Could not delete(?: from config\.)? '([^']*)'", r"~\1", r"there is no '\1' to remove."),
+    (r"An item is already at '(.*)'", r"\1", r"it is set already; leave the plus out: \1=…"),
+    (r"Error merging override \+*(.*)\.([^.=]*)=", r"\1.\2", r"it cannot be set alone; give all of \1=…"),
+    (r"invalid literal for int\(\) .*'(.*)'", "", r"'\1' is no place in a list; items have numbers, from 0."),
+    (r"(\w+) appears more than once", r"\1", r"it is chosen already; leave the plus out: \1=NAME"),
+    (r"Multiple values for (\w+)", r"\1", r"it is chosen already; \1=NAME or a file's 'override /\1' changes it."),
+)
+"""Hydra's refusals: a pattern of the text, the word or key that is meant, and what is said instead."""
 
 
 def _first_lines(error: Exception) -> str:

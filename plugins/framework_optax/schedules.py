@@ -44,6 +44,7 @@ def _factory(name: str, function: Callable[..., Schedule], parameters: Parameter
 
     def make(*args: Any, **options: Any) -> Schedule:
         values = complete(label, parameters, inspect.signature(make).bind_partial(*args).arguments | options)
+        _check_order(label, values)
         if values.get("boundaries_and_scales") is not None:
             values["boundaries_and_scales"] = _scales(label, values["boundaries_and_scales"])
         try:
@@ -52,6 +53,23 @@ def _factory(name: str, function: Callable[..., Schedule], parameters: Parameter
             raise ConfigError(f"{label}: {error}") from error
 
     return documented(make, name, function, parameters)
+
+
+def _check_order(label: str, values: Mapping[str, Any]) -> None:
+    """Check that what follows on the clock of a schedule is later there.
+
+    Raises: ConfigError for a warmup that leaves no step to decay, and for boundaries that do not part the schedules.
+    """
+    warmup, length = values.get("warmup_steps"), values.get("decay_steps")
+    if isinstance(warmup, int) and isinstance(length, int) and warmup >= length:
+        text = f"warmup_steps of {label} should be below its decay_steps, which count the warmup too and are {length}"
+        raise ConfigError(f"{text}, found {warmup}; take a shorter warmup, or train for more steps.")
+    boundaries, schedules = values.get("boundaries"), values.get("schedules")
+    if boundaries is not None and schedules is not None:
+        found, wanted = list(boundaries), len(schedules) - 1
+        if len(found) != wanted or found != sorted(set(found)):
+            text = f"boundaries of {label} should be {wanted}, rising, between its {len(schedules)} schedules"
+            raise ConfigError(f"{text}, found {found}.")
 
 
 def _warmup_cosine_decay(

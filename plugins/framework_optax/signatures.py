@@ -27,6 +27,15 @@ RATES = ("learning_rate", "adam_learning_rate", "value", "init_value", "peak_val
 LIMITS = ("max_norm", "max_delta", "threshold", "clipping", "clipping_threshold", "max_step_size")
 """Options that may be infinite, which is no limit."""
 
+SHARES = ("pct_start", "pct_final")
+"""Options that are shares of a run."""
+
+DIVISORS = ("div_factor", "final_div_factor", "decay_rate")
+"""Options that a rate is divided by, or multiplied with again and again; at 0 there is none left."""
+
+FROM_ZERO = ("warmup_steps", "transition_begin", "decay_offset", "step_offset")
+"""Counts that may be 0. All others are sizes, periods and lengths, from 1."""
+
 
 def parameters_of(function: Callable[..., Any], annotations: Mapping[str, Any] | None = None) -> Parameters | None:
     """Return a function's parameters with simple annotations, without optional ones that no config can express.
@@ -122,7 +131,7 @@ def complete(label: str, parameters: Parameters, given: Mapping[str, Any]) -> di
 
 
 def _check_range(label: str, parameter: inspect.Parameter, value: Any) -> None:
-    """Refuse numbers that are not finite, decays outside [0, 1) and learning rates below 0; traced ones pass.
+    """Refuse numbers outside of their range, such as decays outside [0, 1); traced ones pass.
 
     A decay whose default is 1 may be 1, as of `scale_by_sm3`.
     """
@@ -133,10 +142,20 @@ def _check_range(label: str, parameter: inspect.Parameter, value: Any) -> None:
         expected = "a number from 0 to below 1"
     elif name in RATES and any(number < 0 for number in numbers):
         expected = "a number from 0"
+    elif name in SHARES and not all(0 <= number <= 1 for number in numbers):
+        expected = "a share of the steps, from 0 to 1"
+    elif name in DIVISORS and any(number <= 0 for number in numbers):
+        expected = "a number above 0"
+    elif parameter.annotation is int and name != "key" and any(number < _least(name) for number in numbers):
+        expected = f"a whole number from {_least(name)}"
     else:
         return
     # The option comes first, so that the key that set it is found.
     raise ConfigError(f"{name} of {label} should be {expected}, found {value!r}.")
+
+
+def _least(name: str) -> int:
+    return int(name not in FROM_ZERO)
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -207,8 +207,8 @@ def test_mistakes_are_told_in_one_line(name, options, words):
 
 
 def test_refusals_of_optax_become_config_errors():
-    with pytest.raises(ConfigError, match=r"galore.*rank"):
-        FACTORIES["galore"](learning_rate=0.1, rank=0).init(PARAMS)
+    with pytest.raises(ConfigError, match=r"muon.*ns_coeffs must have shape"):
+        FACTORIES["muon"](learning_rate=0.1, ns_coeffs=[1.0, 2.0]).init(PARAMS)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +226,10 @@ def test_refusals_of_optax_become_config_errors():
         ("clip_by_global_norm", {"max_norm": float("nan")}, "a number"),
         ("chain", {"transforms": [{"adam": {"b1": 2}}]}, "a number from 0 to below 1"),
         ("example_momentum", {"mass": 1.5}, "a number from 0 to below 1"),
+        ("galore", {"rank": 0}, "a whole number from 1"),
+        ("apply_every", {"k": -1}, "a whole number from 1"),
+        ("adafactor", {"decay_offset": -1}, "a whole number from 0"),
+        ("adafactor", {"decay_rate": 0.0}, "a number above 0"),
     ],
     ids=str,
 )

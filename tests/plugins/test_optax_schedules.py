@@ -115,6 +115,17 @@ def test_shortest_runs_have_finite_rates(name, steps):
         ("piecewise_constant", {"init_value": 0.1, "boundaries_and_scales": [[5, float("nan")]]}, ["finite number"]),
         ("constant", {"value": float("inf")}, ["value of schedule 'constant", "a finite number, found inf"]),
         ("linear", {"init_value": 0.1, "end_value": -0.1, "transition_steps": 2}, ["end_value of", "a number from 0"]),
+        ("linear", {"init_value": 0.1, "end_value": 0.0, "transition_steps": 0}, ["transition_steps of", "from 1"]),
+        ("warmup_constant", {"init_value": 0.0, "peak_value": 0.1, "warmup_steps": -5}, ["warmup_steps of", "from 0"]),
+        ("cosine_onecycle", {"peak_value": 0.1, "transition_steps": 9, "pct_start": 3}, ["pct_start of", "0 to 1"]),
+        ("cosine_onecycle", {"peak_value": 0.1, "transition_steps": 9, "div_factor": 0.0}, ["div_factor", "above 0"]),
+        (
+            "warmup_cosine_decay",
+            {"init_value": 0.0, "peak_value": 0.1, "warmup_steps": 500, "decay_steps": 4},
+            ["warmup_steps of", "below its decay_steps", "are 4, found 500", "shorter warmup"],
+        ),
+        ("join", {"schedules": [abs, abs], "boundaries": [4, 9]}, ["boundaries of", "should be 1", "found [4, 9]"]),
+        ("join", {"schedules": [abs, abs, abs], "boundaries": [9, 4]}, ["boundaries of", "rising", "found [9, 4]"]),
     ],
 )
 def test_mistakes_are_told_in_one_line(name, options, words):

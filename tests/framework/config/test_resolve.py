@@ -202,7 +202,7 @@ def test_a_share_follows_the_steps_also_where_a_list_was_extended():
         ({"a": {"b": "${c.d}"}}, "a.b: nothing sets 'c.d', which it takes; set c.d=…"),
         ({"a": [{"b": "${c}"}]}, "a[0].b: nothing sets 'c', which it takes; set c=…"),
         ({"a": "${steps:0.1}", "train": {"steps": "x"}}, "a: "),
-        ({"a": "${steps:many}", "train": {"steps": 3}}, "a: could not convert string to float: 'many'"),
+        ({"a": "${steps:many}", "train": {"steps": 3}}, "a: '${steps:many}': expected a share of train.steps"),
         ({"a": "${stepz:0.1}"}, "a: a config cannot call the resolver 'stepz'. Did you mean 'steps'?"),
         ({"a": "${a}"}, "a: its interpolations lead back to themselves"),
         ({"data": {"train": "???"}}, "data.train: it has no default; set it with data.train=…"),

@@ -185,11 +185,11 @@ def test_a_folder_of_ones_own_comes_before_ours(tmp_path):
         (["model="], "model=: no such config. Known: "),
         (["sede=1"], "sede: no such section. Did you mean 'seed'? Known: "),
         (["modle=mlp"], "modle: no such section. Did you mean 'model'? Known: "),
-        (["+nonsense@x=1"], "Override +nonsense@x=1 looks like a config group override, but config group 'nonsense'"),
+        (["+nonsense@x=1"], "nonsense@x=1: a key has no '@'"),
         (["train.steps=[1"], "train.steps=[1: "),
-        (["metrics+=[auc"], "extend.metrics=[[auc]: "),
-        (["=3"], "Config group override must be a string or a list."),
-        (["seed=1,2"], "Ambiguous value for argument 'seed=1,2'"),
+        (["metrics+=[auc"], "metrics+=[auc: a bracket has no partner"),
+        (["=3"], "=3: expected KEY=VALUE"),
+        (["seed=1,2"], "seed=1,2: found several values, and a run takes one; -m "),
     ],
 )
 def test_a_choice_that_is_none_is_one_line_with_the_nearest(acme, words, text):
