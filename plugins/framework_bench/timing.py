@@ -57,8 +57,10 @@ def opened(config: Config) -> Iterator[tuple[Experiment, dict[str, float]]]:
 class Held:
     """The one state that all modes pass on: a step consumes the state that it is given."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.state: TrainState = experiment.strategy.init(experiment.init, np.uint32(experiment.settings.seed))
+    def __init__(self, experiment: Experiment, shapes: TrainState | None = None) -> None:
+        """Make the state; `shapes` stand in its place where no step is run."""
+        seed = np.uint32(experiment.settings.seed)
+        self.state: TrainState = experiment.strategy.init(experiment.init, seed) if shapes is None else shapes
         jax.block_until_ready(self.state)
 
 

@@ -65,7 +65,7 @@ class Entry(NamedTuple):
 
         Raises: LayerError if the layer cannot take these inputs.
         """
-        with _blame(self.name, jax.tree.map(np.shape, inputs)):
+        with _blame(self.name, jax.tree.map(np.shape, inputs)), jax.named_scope(self.name):
             own = None if key is None else jax.random.fold_in(key, self.position)
             outputs, after = self.model.apply(params[self.position], state[self.position], inputs, key=own, train=train)
             said = self.declared.get(str(_tails(jax.tree.map(np.shape, inputs))))

@@ -87,9 +87,11 @@ def tied_by(embedding: Model, body: Model) -> Model:
     def apply(
         params: Tied, state: PyTree, inputs: Array, *, key: Array | None = None, train: bool = False
     ) -> tuple[Array, PyTree]:
-        vectors, _ = embedding.apply(params.embedding, (), inputs)
+        with jax.named_scope("embedding"):
+            vectors, _ = embedding.apply(params.embedding, (), inputs)
         vectors, state = body.apply(params.body, state, vectors, key=key, train=train)
-        return linear(vectors, params.embedding.W.T), state
+        with jax.named_scope("logits"):
+            return linear(vectors, params.embedding.W.T), state
 
     return Model(init, apply)
 

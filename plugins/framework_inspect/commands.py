@@ -1,0 +1,93 @@
+"""The verb `inspect`: from words to a report, and from a report to text, JSON and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from framework.command import Command
+from framework.commands.arguments import Arguments, config_of
+from framework.config.sizes import bytes_of
+from framework.errors import writing
+
+
+def inspect() -> Command:
+    """Say what an experiment is made of, and what a run of it will cost."""
+    return Command("inspect", "show layers, costs and origins of an experiment, untrained", run, group="look up")
+
+
+def run(words: list[str]) -> None:
+    """Inspect an experiment and print a report.
+
+    Raises: FrameworkError, as a run would; StorageError if a file cannot be written.
+    """
+    arguments = Arguments(
+        "inspect",
+        "Show the layers of a model with their outputs, parameters and operations, the memory that the compiler "
+        "expects, the size of a checkpoint, the number of steps, and where config values come from. No step is made.",
+        "inspect +experiment=mnist --memory 8GiB",
+        "[RUN] [KEY=VALUE ...] [options]",
+    )
+    arguments.add_config()
+    arguments.add_argument("--config", action="store_true", help="list every config value with its origin")
+    arguments.add_argument("--depth", type=_depth, metavar="N", help="levels of stacks in the table (what fits)")
+    arguments.add_argument("--quick", action="store_true", help="compile nothing, so that memory stays unknown")
+    arguments.add_argument("--memory", type=_memory, metavar="SIZE", help="find the largest batch that fits, as 8GiB")
+    arguments.add_argument("--bench", metavar="FILE", help="report of `bench --json`, for the expected time")
+    arguments.add_argument("--graph", metavar="FILE", help="draw the stack as SVG")
+    arguments.add_argument("--jaxpr", action="store_true", help="print the traced step instead of the report")
+    arguments.add_argument("--hlo", action="store_true", help="print the compiled step instead of the report")
+    arguments.add_argument("--json", metavar="FILE", help="write the report with all digits, too")
+    given = arguments.read(words)
+    config = config_of(given.words, given.config_dir)
+    from framework_inspect import report as reports
+
+    wanted = reports.Wanted(
+        budget=given.memory,
+        bench=given.bench,
+        jaxpr=given.jaxpr,
+        hlo=given.hlo,
+        compiler=not given.quick,
+        config=given.config or given.json is not None,
+    )
+    report = reports.inspect(config, wanted)
+    programs = [text for text in (report.jaxpr, report.hlo) if text is not None]
+    shown = (
+        "\n".join(programs)
+        if given.jaxpr or given.hlo
+        else reports.text(report if given.config else report._replace(config=()), given.depth)
+    )
+    sys.stdout.write(f"{shown}\n")
+    if given.graph is not None:
+        from framework_inspect.layers import to_depth
+        from framework_inspect.picture import picture
+
+        _write(given.graph, picture(report.experiment, report.inputs, to_depth(report.layers, given.depth)))
+    if given.json is not None:
+        _write(given.json, json.dumps(_plain(report._replace(jaxpr=None, hlo=None)), indent=2, default=str) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Turn named tuples into mappings, for JSON."""
+    if hasattr(value, "_asdict"):
+        return {name: _plain(each) for name, each in value._asdict().items() if each is not None or name == "seconds"}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _write(path: str, content: str) -> None:
+    with writing(Path(path)):
+        Path(path).write_text(content)
+    sys.stdout.write(f"written: {path}\n")
+
+
+def _memory(text: str) -> int:
+    return bytes_of(text, "--memory")
+
+
+def _depth(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of levels, at least 1, found '{text}'")
+    return int(text)

@@ -1,0 +1,211 @@
+"""The cost and the make of an experiment before it runs: `framework inspect +experiment=…`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from framework.config.compose import Config
+from framework.config.sizes import in_words
+from framework.experiment import Experiment
+from framework.tables import text_table
+from framework.trees import shapes_text
+from framework_bench.bench import device_in_words
+from framework_bench.timing import opened
+from framework_inspect import costs
+from framework_inspect.layers import Layer, layers_of, to_depth
+from framework_inspect.numbers import clock, scaled
+from framework_inspect.origins import Value, unread_of, values_of
+
+UNKNOWN = "unknown"
+
+
+class Wanted(NamedTuple):
+    """Questions beside those that are always answered.
+
+    Attributes:
+      budget: bytes of a device, for which the largest batch is sought; None for no search.
+      bench: file of a report of `framework bench --json`, for the expected time; None if there is none.
+      jaxpr: keep the traced step as text.
+      hlo: keep the compiled step as text.
+      compiler: compile the step, for what only the compiler knows; that takes most of the time.
+      config: list all config values with their origins, which takes longer than to list those that nobody reads.
+    """
+
+    budget: int | None = None
+    bench: str | None = None
+    jaxpr: bool = False
+    hlo: bool = False
+    compiler: bool = True
+    config: bool = False
+
+
+class Report(NamedTuple):
+    """The answers of `inspect`; None stands for what is not known.
+
+    Attributes:
+      experiment: name of the experiment.
+      device: strategy, devices and batch size, in words.
+      inputs: dtypes and shapes of the model's inputs, in words.
+      layers: rows of the table, stacks before the layers in them.
+      parameters: numbers that the model learns.
+      flops: floating-point operations of a step, on all devices together.
+      flops_are_least: some loop does not tell how often it runs, and counts once.
+      xla_flops: the same, as XLA counts them in the compiled program, loops once.
+      memory: bytes on the device that holds most while a step runs, by what holds them.
+      checkpoint_bytes: size of a checkpoint's arrays.
+      examples: in a step, of all members together.
+      steps_per_epoch: training batches in one pass over the data.
+      total_steps: updates of the whole run.
+      seconds: expected time of all steps, from a report of `bench`.
+      data: source of the data, in words.
+      data_seconds: spent on reading them, since their shapes are known only then.
+      largest: the largest batch that fits, if it was asked for.
+      unread: values that change nothing in this run.
+      config: every value with its origin; empty if it was not asked for.
+      jaxpr: the traced step, if it was asked for.
+      hlo: the compiled step, if it was asked for.
+    """
+
+    experiment: str
+    device: str
+    inputs: str
+    layers: tuple[Layer, ...]
+    parameters: int
+    flops: float
+    flops_are_least: bool
+    xla_flops: float | None
+    memory: dict[str, int] | None
+    checkpoint_bytes: int
+    examples: int
+    steps_per_epoch: int
+    total_steps: int
+    seconds: float | None
+    data: str
+    data_seconds: float
+    largest: costs.Largest | None
+    unread: tuple[Value, ...]
+    config: tuple[Value, ...]
+    jaxpr: str | None
+    hlo: str | None
+
+
+def inspect(config: Config, wanted: Wanted = Wanted()) -> Report:  # noqa: B008 - it cannot be changed
+    """Trace and compile the step of an experiment, and tell what a run will cost; no step is made.
+
+    Raises: FrameworkError as a run would, such as a ConfigError that names the layer whose inputs have a wrong shape.
+    """
+    with opened(config) as (experiment, _):
+        layers = layers_of(experiment)
+        program = costs.compiled(experiment) if wanted.compiler or wanted.hlo else None
+        each = None if wanted.bench is None else costs.step_seconds(wanted.bench)
+        return Report(
+            config.name,
+            device_in_words(experiment),
+            shapes_text(experiment.data.spec["inputs"]),
+            layers.rows,
+            layers.parameters,
+            layers.flops,
+            layers.has_open_loops,
+            None if program is None or program.flops is None else program.flops * experiment.strategy.devices,
+            None if program is None else _memory(program),
+            costs.checkpoint_bytes(experiment),
+            experiment.batch_size,
+            experiment.data.steps_per_epoch,
+            experiment.total_steps,
+            None if each is None else each * experiment.total_steps,
+            experiment.data.source,
+            experiment.data_seconds,
+            None if wanted.budget is None else costs.largest_batch(experiment, wanted.budget),
+            tuple(unread_of(config, experiment)),
+            tuple(values_of(config, experiment)) if wanted.config else (),
+            _jaxpr(experiment) if wanted.jaxpr else None,
+            program.text if wanted.hlo and program is not None else None,
+        )
+
+
+def text(report: Report, depth: int | None = None) -> str:
+    """Write the report as a table of layers and lines.
+
+    Args:
+      depth: levels of stacks that the table shows; by default as many as fit.
+    """
+    lines = [
+        f"{report.experiment}, {report.device}; inputs {report.inputs}",
+        layer_table(report, depth),
+        *(f"{name + ':':<12}{value}" for name, value in _facts(report)),
+    ]
+    lines += [f"{'not read:':<12}{each.key} ({each.origin}): {each.unread}" for each in report.unread]
+    if report.config:
+        lines += ["", config_table(report.config)]
+    return "\n".join(lines)
+
+
+def layer_table(report: Report, depth: int | None = None) -> str:
+    """Align the layers in columns, with a last row for the whole step."""
+    head = ("layer", "output", "size", "parameters", "forward", "backward")
+    rows = [
+        (
+            "  " * row.path.count("/") + row.path.rpartition("/")[2],
+            row.outputs or UNKNOWN,
+            UNKNOWN if row.output_bytes is None else in_words(row.output_bytes),
+            f"{row.parameters:,}",
+            f"{scaled(row.forward)}FLOP",
+            f"{scaled(row.backward)}FLOP",
+        )
+        for row in to_depth(report.layers, depth)
+    ]
+    least = "at least " if report.flops_are_least else ""
+    total = ("step", "", "", f"{report.parameters:,}", f"{least}{scaled(report.flops)}FLOP", "")
+    return text_table([head, *rows, total], right=(2, 3, 4, 5))
+
+
+def config_table(values: Sequence[Value]) -> str:
+    """Align every config value with its origin, and with the reason if nobody reads it."""
+    rows = [("key", "value", "origin")]
+    for each in values:
+        shown = str(each.value)
+        note = f" (not read: {each.unread})" if each.unread else ""
+        rows.append((each.key, shown if len(shown) <= 48 else f"{shown[:47]}…", f"{each.origin}{note}"))
+    return text_table(rows)
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    compiler = UNKNOWN if report.xla_flops is None else f"{scaled(report.xla_flops)}FLOP, loops once"
+    memory = f"{UNKNOWN}, since nothing is compiled"
+    if report.memory is not None:
+        parts = ", ".join(f"{in_words(size)} {part}" for part, size in report.memory.items() if part != "in all")
+        memory = f"{in_words(report.memory['in all'])} on each device, as the compiler expects: {parts}"
+    time = f"{UNKNOWN}; measure with `framework bench … --json FILE`, and give it by --bench FILE"
+    if report.seconds is not None:
+        time = f"{clock(report.seconds)}, by the report of bench, without evaluations"
+    facts = [
+        ("FLOPs", f"{scaled(report.flops)}FLOP a step, {scaled(report.flops / report.examples)}FLOP an example"),
+        ("XLA counts", compiler),
+        ("memory", memory),
+        ("checkpoint", in_words(report.checkpoint_bytes)),
+        ("steps", f"{report.steps_per_epoch:,} an epoch, {report.total_steps:,} in all"),
+        ("time", time),
+        ("data", f"{report.data}; read in {clock(report.data_seconds)}, since their shapes are known only then"),
+    ]
+    if (largest := report.largest) is not None:
+        need = "" if largest.bytes is None else f", whose step needs {in_words(largest.bytes)}"
+        size = "none fits" if largest.batch_size is None else f"data.batch_size={largest.batch_size}{need}"
+        facts.append(("largest", f"{size}; limited by {largest.limited_by}"))
+    return facts
+
+
+def _memory(program: costs.Compiled) -> dict[str, int]:
+    return {
+        "in all": program.bytes,
+        "state and batch": program.arguments,
+        "new state and metrics": program.results - program.shared,
+        "temporaries": program.temporaries,
+        "code": program.code,
+    }
+
+
+def _jaxpr(experiment: Experiment) -> str:
+    import jax
+
+    return str(jax.make_jaxpr(experiment.task.train_step)(experiment.shapes, experiment.batches.spec))
