@@ -20,8 +20,8 @@ from framework.contracts import Counted as Counted
 from framework.contracts import Exhibit as Exhibit
 from framework.contracts import History as History
 from framework.contracts import Loss as Loss
-from framework.contracts import MediumName as MediumName
 from framework.contracts import Media as Media
+from framework.contracts import MediumName as MediumName
 from framework.contracts import Metric as Metric
 from framework.contracts import Model as Model
 from framework.contracts import Parameter as Parameter
@@ -37,8 +37,8 @@ from framework.contracts import Targets as Targets
 from framework.contracts import Task as Task
 from framework.contracts import TrainState as TrainState
 from framework.contracts import Transform as Transform
-from framework.contracts import View as View
 from framework.contracts import Undefined as Undefined
+from framework.contracts import View as View
 from framework.data import DataPipeline as DataPipeline
 from framework.data import InMemory as InMemory
 from framework.data import PipelineWrapper as PipelineWrapper

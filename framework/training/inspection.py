@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Batch, Members, PyTree, TrainState
+from framework.api import Batch, Members, PyTree, TrainState, View
 from framework.ensembles.members import part_of
 from framework.errors import blaming, nearest
 from framework.experiment import Experiment
@@ -34,18 +34,21 @@ def one_replica(tree: PyTree, members: Members | None = None) -> PyTree:
 
 def prediction(experiment: Experiment) -> Callable[[TrainState, PyTree], PyTree]:
     """Make `predict(state, inputs) -> outputs`, NumPy arrays; compiled once for each shape of the inputs."""
-    model, members = experiment.model, experiment.members
-
-    @jax.jit
-    def outputs(params: PyTree, model_state: PyTree, inputs: PyTree) -> PyTree:
-        return model.apply(params, model_state, inputs, key=None, train=False)[0]
+    predicted, members = experiment.task.predict, experiment.members
+    if predicted is None:
+        return _predicts_nothing
+    outputs = jax.jit(predicted)
 
     def predict(state: TrainState, inputs: PyTree) -> PyTree:
-        params, model_state = one_replica((trained_params(state), state.model_state), members)
+        view = one_replica(View(trained_params(state), state.model_state, state.task_state), members)
         with jax.transfer_guard("allow"):  # it is the loop that debug=transfers watches
-            return jax.device_get(outputs(params, model_state, inputs))
+            return jax.device_get(outputs(view, inputs))
 
     return predict
+
+
+def _predicts_nothing(*_: Any) -> PyTree:
+    raise ValueError("the task names no function from inputs to outputs")
 
 
 def first_examples(experiment: Experiment) -> Callable[[str, int], Batch]:

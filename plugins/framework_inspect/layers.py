@@ -9,7 +9,7 @@ import jax
 
 from framework.contracts import Parameter
 from framework.experiment import Experiment
-from framework.tasks.rng import root_key
+from framework.steps.rng import root_key
 from framework.trees import shapes_text
 from framework_inspect.operations import Operation, Trace, flops_by_path, outputs_by_path, traced
 
@@ -123,7 +123,8 @@ def _applied(experiment: Experiment) -> Trace:
     params, state = jax.tree.map(first, (experiment.shapes.params, experiment.shapes.model_state))
 
     def apply(params: Any, state: Any, inputs: Any) -> Any:
-        return experiment.model.apply(params, state, inputs, key=root_key(0), train=True)[0]
+        model = next(iter(experiment.task.models.values()))
+        return model.apply(params, state, inputs, key=root_key(0), train=True)[0]
 
     return traced(apply, params, state, experiment.data.spec["inputs"])
 
