@@ -56,6 +56,9 @@ from framework.media import Medium as Medium
 from framework.media import PRCurve as PRCurve
 from framework.media import Table as Table
 from framework.media import Text as Text
+from framework.options import Fraction as Fraction
+from framework.options import Size as Size
+from framework.options import Within as Within
 from framework.ranges import declare_below as declare_below
 from framework.steps.metrics import Collected as Collected
 from framework.steps.metrics import WeightedMean as WeightedMean

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
 from framework.errors import ConfigError, nearest
+from framework.options import Within
 
 REQUIRED = inspect.Parameter.empty
 
@@ -141,7 +142,8 @@ def _convert(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build])
     if origin is None:
         return _convert_plain(value, annotation)
     if origin is typing.Annotated:
-        return _convert(value, arguments[0], key, builds)
+        converted = _convert(value, arguments[0], key, builds)
+        return _fitting(converted, all(_is_within(converted, each) for each in arguments[1:]))
     if origin is Literal:
         # True == 1 in Python; a config that says `true` where 1 is a choice is a mistake.
         return _fitting(value, any(value == choice and type(value) is type(choice) for choice in arguments))
@@ -158,6 +160,13 @@ def _convert(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build])
         _fitting(value, not is_fixed or length == len(arguments))
         return tuple(check(item, each, f"{key}[{i}]", builds) for i, (item, each) in enumerate(pairs))
     return _fitting(value, callable(value))
+
+
+def _is_within(value: Any, limits: Any) -> bool:
+    """Compare a number with a range; a traced one, and other values and metadata, pass."""
+    if not isinstance(limits, Within) or not isinstance(value, int | float):
+        return True
+    return limits.low <= value < limits.below
 
 
 def _fitting(value: Any, fits: bool) -> Any:
@@ -207,13 +216,16 @@ def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
         for name, annotation in getattr(function, "__annotations__", {}).items():
             with contextlib.suppress(Exception):  # a name may be imported for type checkers alone
                 alone = types.SimpleNamespace(__annotations__={name: annotation})
-                hints |= typing.get_type_hints(alone, names)
+                hints |= typing.get_type_hints(alone, names, include_extras=True)
     return hints
 
 
 def _describe(annotation: Any) -> str:
     if annotation is REQUIRED:
         return "any"
+    if typing.get_origin(annotation) is typing.Annotated:
+        kind, *metadata = typing.get_args(annotation)
+        return " ".join([_describe(kind), *(str(each) for each in metadata if isinstance(each, Within))])
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
     if typing.get_origin(annotation) in (Union, types.UnionType):
@@ -222,4 +234,5 @@ def _describe(annotation: Any) -> str:
         return "null" if annotation is type(None) else annotation.__name__.rpartition(".")[2]
     if typing.get_origin(annotation) is Callable:
         return "function"
-    return re.sub(r"\w+\.(?=\w)", "", str(annotation))  # Sequence[Model], without the modules
+    text = re.sub(r"Annotated\[(\w+), \w+\([^()]*\)\]", r"\1", str(annotation))  # tuple[int, ...] of sizes
+    return re.sub(r"\w+\.(?=\w)", "", text)  # Sequence[Model], without the modules

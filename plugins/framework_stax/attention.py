@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn.initializers import normal
 
-from framework.api import Array, Model, PyTree, Shape, as_model
+from framework.api import Array, Fraction, Model, PyTree, Shape, Size, as_model
 from framework.errors import ConfigError
 from framework_stax.initializers import Initializer, initializer
 from framework_stax.layers import Dropout, Linear, linear
@@ -26,9 +26,9 @@ class Attention(NamedTuple):
 
 
 def SelfAttention(
-    heads: int,
+    heads: Size,
     causal: bool = False,
-    dropout: float = 0.0,
+    dropout: Fraction = 0.0,
     bias: bool = True,
     W_init: Initializer = "glorot_normal",  # noqa: N803
     out_init: Initializer = "glorot_normal",
@@ -77,7 +77,7 @@ def SelfAttention(
     return as_model((init, apply), "SelfAttention")
 
 
-def Positions(context: int, stddev: float = 0.02) -> Model:
+def Positions(context: Size, stddev: float = 0.02) -> Model:
     """Add a learned vector to each position: [B, T, F] to [B, T, F].
 
     Args:

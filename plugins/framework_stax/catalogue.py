@@ -10,21 +10,22 @@ from typing import Any, Literal
 
 from jax.example_libraries import stax
 
-from framework.api import Model, as_model
+from framework.api import Model, Size, as_model
 from framework_stax import layers as own_layers
 from framework_stax.activations import activations, camel_case, lift, options_of
 from framework_stax.initializers import Initializer, initializer
 
 Factory = Callable[..., Model]
 Ints = tuple[int, ...]
+Sizes = tuple[Size, ...]
 
 STOCK_TYPES: Mapping[str, Any] = {
-    "out_dim": int,
-    "out_chan": int,
-    "num": int,
-    "filter_shape": Ints,
-    "window_shape": Ints,
-    "strides": Ints | None,
+    "out_dim": Size,
+    "out_chan": Size,
+    "num": Size,
+    "filter_shape": Sizes,
+    "window_shape": Sizes,
+    "strides": Sizes | None,
     "axis": int | Ints,
     "epsilon": float,
     "center": bool,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from framework.api import Array, Model, Shape, as_model
+from framework.api import Array, Fraction, Model, Shape, Size, as_model
 from framework.errors import ConfigError
 from framework_stax.convolution import convolve
 from framework_stax.initializers import Initializer, initializer
@@ -49,7 +49,7 @@ class Affine(NamedTuple):
 
 
 def Dense(
-    out_dim: int,
+    out_dim: Size,
     W_init: Initializer = "glorot_normal",  # noqa: N803
     b_init: Initializer = "zeros",
     bias: bool = True,
@@ -91,9 +91,9 @@ def linear(inputs: Array, weights: Array) -> Array:
 
 
 def Conv(
-    out_chan: int,
-    filter_shape: tuple[int, int],
-    strides: tuple[int, int] = (1, 1),
+    out_chan: Size,
+    filter_shape: tuple[Size, Size],
+    strides: tuple[Size, Size] = (1, 1),
     padding: Padding = "VALID",
     W_init: Initializer = "glorot_normal",  # noqa: N803
     b_init: Initializer = "zeros",
@@ -126,7 +126,7 @@ def Conv(
 
 
 def MaxPool(
-    window_shape: tuple[int, ...] = (2, 2), strides: tuple[int, ...] | None = None, padding: Padding = "VALID"
+    window_shape: tuple[Size, ...] = (2, 2), strides: tuple[Size, ...] | None = None, padding: Padding = "VALID"
 ) -> Model:
     """Maximum of each window: [B, *spatial, C] to [B, *windows, C]. Windows lie side by side by default.
 
@@ -149,7 +149,7 @@ def MaxPool(
 
 
 def AvgPool(
-    window_shape: tuple[int, ...] = (2, 2), strides: tuple[int, ...] | None = None, padding: Padding = "VALID"
+    window_shape: tuple[Size, ...] = (2, 2), strides: tuple[Size, ...] | None = None, padding: Padding = "VALID"
 ) -> Model:
     """Mean of each window: [B, *spatial, C] to [B, *windows, C]. Windows lie side by side by default.
 
@@ -173,7 +173,7 @@ def AvgPool(
     return examplewise(as_model((init, apply), "AvgPool"))
 
 
-def Dropout(rate: float) -> Model:
+def Dropout(rate: Fraction) -> Model:
     """Set a share of the values to 0 in training, and scale the others up; do nothing in evaluation.
 
     Stock stax keeps the share `rate`; this layer drops it. Source: Srivastava et al. 2014, "Dropout", with the scaling
@@ -203,7 +203,7 @@ def Dropout(rate: float) -> Model:
 
 def BatchNorm(
     axis: tuple[int, ...] | None = None,
-    momentum: float = 0.99,
+    momentum: Fraction = 0.99,
     epsilon: float = 1e-5,
     center: bool = True,
     scale: bool = True,

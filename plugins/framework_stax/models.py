@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from jax.example_libraries import stax
 
-from framework.api import Model
+from framework.api import Fraction, Model, Size
 from framework.errors import ConfigError
 from framework_stax import stack
 from framework_stax.activations import activation_layer
 from framework_stax.layers import Conv, Dense, Dropout, MaxPool
 
 
-def mlp(hidden: tuple[int, ...] = (512,), classes: int = 10, activation: str = "relu", dropout: float = 0.0) -> Model:
+def mlp(
+    hidden: tuple[Size, ...] = (512,), classes: Size = 10, activation: str = "relu", dropout: Fraction = 0.0
+) -> Model:
     """Multilayer perceptron on flattened inputs: [B, ...] to logits [B, classes].
 
     Args:
@@ -28,7 +30,11 @@ def mlp(hidden: tuple[int, ...] = (512,), classes: int = 10, activation: str = "
 
 
 def cnn(
-    channels: tuple[int, ...] = (16, 32), kernel: int = 5, hidden: int = 128, classes: int = 10, dropout: float = 0.0
+    channels: tuple[Size, ...] = (16, 32),
+    kernel: Size = 5,
+    hidden: Size = 128,
+    classes: Size = 10,
+    dropout: Fraction = 0.0,
 ) -> Model:
     """Convolutional network like LeNet: images [B, H, W, C] to logits [B, classes].
 
@@ -48,7 +54,7 @@ def cnn(
     return stack.serial(*(layer for block in blocks for layer in block), *head)
 
 
-def logistic_regression(classes: int = 10) -> Model:
+def logistic_regression(classes: Size = 10) -> Model:
     """Linear map of flattened inputs: [B, ...] to logits [B, classes].
 
     Args:

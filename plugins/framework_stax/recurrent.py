@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn.initializers import glorot_uniform, normal, orthogonal
 
-from framework.api import Array, Model, Shape, as_model, declare_below
+from framework.api import Array, Model, Shape, Size, as_model, declare_below
 from framework.errors import ConfigError
 
 
@@ -37,7 +37,7 @@ class Table(NamedTuple):
     W: Array  # [vocab, dim]
 
 
-def LSTM(hidden: int, return_sequences: bool = True, reverse: bool = False, forget_bias: float = 1.0) -> Model:
+def LSTM(hidden: Size, return_sequences: bool = True, reverse: bool = False, forget_bias: float = 1.0) -> Model:
     """Long short-term memory from a zero state: [B, T, F] to [B, T, H], or to [B, H].
 
     It has forget gates and no peepholes. Recurrent weights start orthogonal for each gate, so that the state neither
@@ -72,7 +72,7 @@ def LSTM(hidden: int, return_sequences: bool = True, reverse: bool = False, forg
     return as_model((init, apply), "LSTM")
 
 
-def GRU(hidden: int, return_sequences: bool = True, reverse: bool = False) -> Model:
+def GRU(hidden: Size, return_sequences: bool = True, reverse: bool = False) -> Model:
     """Gated recurrent unit from a zero state: [B, T, F] to [B, T, H], or to [B, H].
 
     The reset gate comes after the recurrent product, as in cuDNN, so that a step needs one product. Source: Cho et al.
@@ -105,7 +105,7 @@ def GRU(hidden: int, return_sequences: bool = True, reverse: bool = False) -> Mo
     return as_model((init, apply), "GRU")
 
 
-def Embedding(vocab: int, dim: int, stddev: float = 0.02) -> Model:
+def Embedding(vocab: Size, dim: Size, stddev: float = 0.02) -> Model:
     """Map integers in [0, vocab) to learned vectors: [...] to [..., dim].
 
     An integer outside of it, a negative one too, gives NaN, so that it is found and not hidden. Where the inputs are

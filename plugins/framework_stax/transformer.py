@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.nn.initializers import normal
 
-from framework.api import Array, Model, PyTree, Shape
+from framework.api import Array, Fraction, Model, PyTree, Shape, Size
 from framework.errors import ConfigError
 from framework_stax import stack
 from framework_stax.activations import lift
@@ -30,12 +30,12 @@ class Tied(NamedTuple):
 
 
 def transformer(
-    vocabulary: int = 128,
-    context: int = 64,
-    layers: int = 4,
-    heads: int = 4,
-    width: int = 128,
-    dropout: float = 0.0,
+    vocabulary: Size = 128,
+    context: Size = 64,
+    layers: Size = 4,
+    heads: Size = 4,
+    width: Size = 128,
+    dropout: Fraction = 0.0,
     tied: bool = True,
 ) -> Model:
     """Decoder-only transformer like GPT-2: integers [B, T] to logits [B, T, vocabulary].
@@ -55,12 +55,8 @@ def transformer(
       tied: take the embedding table as the weights of the logits (Press and Wolf 2017, arXiv:1608.05859), which halves
         the parameters that a small model spends on its vocabulary; else give them weights of their own.
 
-    Raises: ConfigError if a size is below 1, heads do not divide the width, or dropout is not in [0, 1).
+    Raises: ConfigError if heads do not divide the width, or dropout is not in [0, 1).
     """
-    sizes = {"vocabulary": vocabulary, "context": context, "layers": layers, "heads": heads, "width": width}
-    for name, size in sizes.items():
-        if size < 1:
-            raise ConfigError(f"{name} is {size}, expected at least 1.")
     if width % heads:
         raise ConfigError(
             f"width {width} is not a multiple of heads {heads}; set model.width={-(-width // heads) * heads}."

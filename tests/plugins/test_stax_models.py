@@ -11,6 +11,10 @@ import optax
 import pytest
 import yaml
 
+from framework.errors import ConfigError
+from framework.registry.builder import Builder
+from framework.registry.entry_points import discover
+from framework.registry.signatures import REQUIRED, schema_of
 from framework_stax import catalogue, layers, stack
 from framework_stax.models import cnn, logistic_regression, mlp, serial
 
@@ -133,3 +137,49 @@ def named_layer(entry):
         return getattr(stack, f"named_{name}")([named_layer(each) for each in options])
     factory = getattr(layers, name, None) or catalogue.layers()[name]
     return factory(**options) if isinstance(options, dict) else factory(options)
+
+
+SIGNED = ("axis",)
+"""Options of layers that are whole numbers, and no sizes."""
+
+NEEDED = {
+    "out_dim": 2,
+    "out_chan": 2,
+    "filter_shape": [2, 2],
+    "window_shape": [2, 2],
+    "num": 2,
+    "vocab": 2,
+    "dim": 2,
+    "hidden": 2,
+    "context": 2,
+    "heads": 2,
+    "dimension_numbers": ["NHWC", "HWIO", "NHWC"],
+}
+
+
+def sizes():
+    """Every size of every layer and model: (kind, name, option, whether there are several)."""
+    for kind in ("layers", "models"):
+        for plugin in discover().every(kind):
+            for option in schema_of(plugin.load()).options:
+                if "int" in option.type_name and option.name not in SIGNED:
+                    yield kind, plugin.name, option.name, "tuple" in option.type_name
+
+
+@pytest.mark.parametrize(("kind", "name", "option", "several"), list(sizes()))
+def test_a_size_below_1_is_refused_by_its_key(kind, name, option, several):
+    options = schema_of(discover().find(kind, name, "model").load()).options
+    needed = {each.name: NEEDED[each.name] for each in options if each.default is REQUIRED}
+    for size in (0, -1):
+        config = {"name": name, **needed, option: [2, size] if several else size}
+        with pytest.raises(ConfigError) as caught:
+            Builder(discover()).named(kind, config, "model")
+        key = f"model.{option}[1]" if several else f"model.{option}"
+        assert str(caught.value) == f"{key}: expected int from 1, found {size} (int)."
+
+
+@pytest.mark.parametrize("rate", [1, 1.5, -0.1])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
+def test_a_rate_of_dropout_is_refused_by_its_key(name, rate):
+    with pytest.raises(ConfigError, match=r"^model\.dropout: expected float from 0 to below 1, found "):
+        Builder(discover()).named("models", {"name": name, "dropout": rate}, "model")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from framework.api import Fraction, Size, Within
 from framework.errors import ConfigError
 from framework.registry.signatures import REQUIRED, bind, check, freeze, schema_of
 
@@ -103,6 +104,12 @@ ACCEPTED = [
     (Callable[[int], int], len, len),
     (float | Callable[[int], float], len, len),
     (Annotated[int, "of layers"], 3.0, 3),
+    (Size, 1.0, 1),
+    (Size | None, None, None),
+    (tuple[Size, ...], [1, 2], (1, 2)),
+    (Fraction, 0, 0.0),
+    (Fraction | Rate, len, len),
+    (Annotated[str, Within(1)], "a", "a"),
     (Part, "dense", Part("dense")),
     (Part, {"dense": 3}, Part("{'dense': 3}")),
     (Part, Part("built"), Part("built")),
@@ -164,7 +171,18 @@ REFUSED = [
     (Path, 3, "k: expected Path, found 3 (int)."),
     (Callable[[int], int], "relu", "k: expected function, found 'relu' (str)."),
     (Callable, 3, "k: expected Callable, found 3 (int)."),
-    (Annotated[int, "of layers"], "x", "found 'x' (str)."),
+    (Annotated[int, "of layers"], "x", "k: expected int, found 'x' (str)."),
+    (Size, 0, "k: expected int from 1, found 0 (int)."),
+    (Size, "x", "k: expected int from 1, found 'x' (str)."),
+    (Size | None, -1, "k: expected int from 1 or null, found -1 (int)."),
+    (tuple[Size, ...], [8, 0], "k[1]: expected int from 1, found 0 (int)."),
+    (tuple[Size, ...], 8, "k: expected tuple[int, ...], found 8 (int)."),
+    (tuple[Size, ...] | None, [0], "k[0]: expected int from 1, found 0 (int)."),
+    (Mapping[str, Size], {"a": 0}, "k.a: expected int from 1, found 0 (int)."),
+    (Fraction, 1, "k: expected float from 0 to below 1, found 1 (int)."),
+    (Fraction, -0.1, "k: expected float from 0 to below 1, found -0.1 (float)."),
+    (Fraction, NAN, "k: expected float from 0 to below 1, found nan (float)."),
+    (Fraction | Rate, 1.5, "k: expected float from 0 to below 1 or function, found 1.5 (float)."),
     (Part, 3, "k: expected Part, found 3 (int)."),
     (Part, "wrong", "k: no part is named 'wrong'."),
     (Part | None, "wrong", "k: no part is named 'wrong'."),
@@ -197,6 +215,7 @@ def test_an_annotation_refuses_in_one_line(annotation, value, text):
 def test_a_traced_value_passes_as_a_float():
     value = jnp.ones([])
     assert check(value, float, "k", {}) is value
+    assert check(2 * value, Fraction, "k", {}) is not None
 
 
 def test_a_literal_of_numbers_keeps_its_type():
