@@ -309,7 +309,7 @@ class Run(NamedTuple):
     split is "train", before any augmentation, "eval", which is measured in training, or one that the data name."""
 
     def log_image(self, tag: str, image: Any, step: int) -> None:
-        """Show a picture: pixels [H, W, C], or several as a grid, [N, H, W, C]; uint8, or float from 0 to 1."""
+        """Show a picture: pixels [H, W] or [H, W, C], or a grid of them, [N, H, W, C]; uint8, or float from 0 to 1."""
         self.media.show(tag, Image, image, step)
 
     def log_histogram(self, tag: str, values: Any, step: int) -> None:
@@ -321,7 +321,7 @@ class Run(NamedTuple):
         self.media.show(tag, Text, text, step)
 
     def log_table(self, tag: str, table: Any, step: int) -> None:
-        """Show a `Table`, or a list of rows {column: cell}."""
+        """Show a `Table`, columns {name: [N]}, or a list of rows {column: cell}."""
         self.media.show(tag, Table, table, step)
 
     def log_figure(self, tag: str, figure: Any, step: int) -> None:

@@ -35,7 +35,7 @@ class Image(NamedTuple):
 
     @classmethod
     def of(cls, value: Any) -> Image:
-        """Make a picture from [H, W, C], or a square grid of several from [N, H, W, C].
+        """Make a picture from [H, W, C] or, in grey, [H, W]; or a square grid of several from [N, H, W, C].
 
         Args:
           value: an image, or pixels: uint8 from 0 to 255, or real numbers from 0 to 1. Numbers beyond that are clipped,
@@ -44,6 +44,7 @@ class Image(NamedTuple):
         Raises: ValueError for other shapes or dtypes.
         """
         pixels = np.asarray(value.pixels if isinstance(value, Image) else value)
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.ndim not in (3, 4) or pixels.shape[-1] not in PNG_COLOURS or not pixels.size:
             raise ValueError(f"pixels are {_shown(pixels)}, expected [H, W, C] or [N, H, W, C] with 1, 3 or 4 channels")
         if pixels.dtype != np.uint8:
@@ -131,10 +132,18 @@ class Table(NamedTuple):
 
     @classmethod
     def of(cls, value: Any) -> Table:
-        """Check a table, or make one from mappings {column: cell}, of which some may lack columns.
+        """Check a table, or make one.
+
+        Args:
+          value: a table; columns {name: [N]}; or rows, each a mapping {column: cell}, of which some may lack columns.
 
         Raises: ValueError for anything else, or for a row with other than one cell for each column.
         """
+        if isinstance(value, Mapping):
+            if len({len(column) for column in value.values()}) > 1:
+                lengths = {name: len(column) for name, column in value.items()}
+                raise ValueError(f"columns have the lengths {lengths}, expected the same")
+            value = cls(list(value), list(zip(*value.values(), strict=True)))
         if not isinstance(value, Table):
             rows: list[Any] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
             if not all(isinstance(row, Mapping) for row in rows):
@@ -305,6 +314,17 @@ class Audio(NamedTuple):
         """Return a WAV file."""
         return {"wav": self.wav()}
 
+
+MEDIA = {
+    "image": Image,
+    "histogram": Histogram,
+    "text": Text,
+    "table": Table,
+    "pr_curve": PRCurve,
+    "embedding": Embedding,
+    "audio": Audio,
+}
+"""The types by their names in words."""
 
 Medium: TypeAlias = Image | Histogram | Text | Table | PRCurve | Embedding | Audio
 

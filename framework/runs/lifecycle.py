@@ -18,6 +18,7 @@ from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
 from framework.experiment import Experiment, NamedCallback
 from framework.runs import logs, resume, signals
+from framework.runs.exhibits import exhibits_of
 from framework.runs.history import HistoryWriter, MetricsFile
 from framework.runs.media import MediaFolder, ShownBy
 from framework.runs.record import RunRecord, run_facts
@@ -48,7 +49,8 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
     settings, history = experiment.settings, MetricsFile(record.directory)
     media = MediaFolder(record.directory, experiment.callbacks)
     writer = NamedCallback("metrics.jsonl", HistoryWriter(history))
-    experiment = experiment._replace(callbacks=(writer, *experiment.callbacks))
+    # What is shown of a step stands before its state is saved, so that no run goes on beyond what it has not shown.
+    experiment = experiment._replace(callbacks=(writer, *exhibits_of(experiment), *experiment.callbacks))
     barred = () if state is None else nonfinite.barred_steps(state)
     with (
         switches(settings.debug),

@@ -73,6 +73,8 @@ def test_a_table_from_mappings_or_from_rows():
     table = Table.of(rows)
     assert table == Table(["place", "loss", "step"], [["a|b", 0.5, None], ["c, d", None, 3]])
     assert Table.of(Table(("place", "loss", "step"), table.rows)) == table
+    columns = {name: [row[place] for row in table.rows] for place, name in enumerate(table.columns)}
+    assert Table.of(columns)._replace(rows=table.rows) == table == Table.of(Table.of(columns))
     lines = list(csv.reader(table.files()["csv"].decode().splitlines()))
     assert lines == [["place", "loss", "step"], ["a|b", "0.5", ""], ["c, d", "", "3"]]
     assert table.markdown().splitlines()[2] == "| a\\|b | 0.5 |  |"
@@ -123,7 +125,7 @@ def test_a_figure_is_drawn():
 
 
 REFUSED = [
-    (Image, np.zeros((3, 4)), "pixels are float64[3, 4], expected [H, W, C] or [N, H, W, C] with 1, 3 or 4 channels"),
+    (Image, np.zeros(4), "pixels are float64[4], expected [H, W, C] or [N, H, W, C] with 1, 3 or 4 channels"),
     (Image, np.zeros((3, 4, 2)), "pixels are float64[3, 4, 2], expected [H, W, C]"),
     (Image, np.zeros((0, 4, 4, 1)), "pixels are float64[0, 4, 4, 1], expected"),
     (Image, np.zeros((3, 4, 1), int), "pixels are int64[3, 4, 1], expected uint8, or real numbers from 0 to 1"),
@@ -133,6 +135,7 @@ REFUSED = [
     (Text, 3, "the text is int, expected str"),
     (Table, "words", "the table is str, expected Table(columns, rows) or a list of mappings"),
     (Table, Table(["a", "b"], [[1, 2], [3]]), "row 1 has 1 cells, expected one for each of 2"),
+    (Table, {"a": [1, 2], "b": [3]}, "columns have the lengths {'a': 2, 'b': 1}, expected the same"),
     (Table, [{"a": np.zeros(2)}], "a cell is float64[2], expected a text, a number or None"),
     (PRCurve, np.zeros(3), "the curve is float64[3], expected (labels, scores)"),
     (
@@ -143,7 +146,7 @@ REFUSED = [
     (PRCurve, ([0, 2], [0.5, 0.5]), "labels other than 0 and 1, or scores beyond 0 to 1"),
     (Embedding, np.zeros(3), "vectors are float64[3], expected real numbers [N, D]"),
     (Embedding, Embedding(np.zeros((3, 2)), ["a"]), "labels are 1, expected one for each of 3 vectors"),
-    (Embedding, Embedding(np.zeros((1, 2)), None, np.zeros((1, 2, 2))), "pixels are float64[1, 2, 2], expected"),
+    (Embedding, Embedding(np.zeros((1, 2)), None, np.zeros((1, 2, 2, 2))), "pixels are float64[1, 2, 2, 2], expected"),
     (Audio, np.zeros(3), "the sound is float64[3], expected Audio(samples, rate)"),
     (Audio, (np.zeros(3), 0), "the rate is 0, expected a whole number of samples a second"),
     (Audio, (np.zeros(3, int), 10), "samples are int64[3, 1], expected int16, or real numbers from -1 to 1"),

@@ -153,8 +153,8 @@ def test_an_extended_run_adds_media_and_one_that_starts_over_keeps_none(tmp_path
 
 BAD = [
     (
-        "callbacks.gallery.bad=[[1,2]]",
-        "image 'samples/scores' cannot be shown: pixels are int64[1, 2], expected [H, W, C]",
+        "callbacks.gallery.bad=[1,2]",
+        "image 'samples/scores' cannot be shown: pixels are int64[2], expected [H, W, C]",
     ),
     (
         "callbacks.gallery.tag=../up",
