@@ -83,7 +83,8 @@ def read_split(path: str, fields: Mapping[str, Any] | None) -> Split:
     try:
         table = _open(place)
         fields = table.fields if fields is None else fields
-        return Split(_pick(table, fields), lambda row: f"{place}, {table.where(row)}", fields)
+        examples = _pick(table, fields, lambda text: LOGGER.warning("data: %s: %s.", place, text))
+        return Split(examples, lambda row: f"{place}, {table.where(row)}", fields)
     except FileNotFoundError as error:
         raise DataError(f"{place} does not exist, expected a file or folder; seen from {Path.cwd()}.") from error
     except UNREADABLE as error:
@@ -184,9 +185,15 @@ def _open_csv(place: Path) -> Table:
         raise _culprit(numbered[1:], names) or ValueError(f"found {values.shape[1]} columns, expected {len(names)}")
 
     def get(name: str) -> np.ndarray:
-        column = values[:, names.index(name)]
-        whole = np.array_equal(column, np.rint(column)) and np.abs(column).max(initial=0) < 2**62
-        return column.astype(np.int64) if whole else column
+        index = names.index(name)
+        column = values[:, index]
+        if not np.array_equal(column, np.rint(column)):
+            return column
+        if np.abs(column).max(initial=0) < 2**53:
+            return column.astype(np.int64)
+        with contextlib.suppress(ValueError):  # a number such as 1e300 is as exact as it was written
+            return np.array([int(cells[index]) for cells in csv.reader(lines[1:])])
+        return column
 
     fields = {"inputs": [name for name in names if name != "target"], "targets": "target"}
     return Table(names, get, fields, lambda row: f"line {numbers[row + 1]}")
@@ -206,25 +213,24 @@ def _culprit(numbered: Sequence[tuple[int, str]], names: Sequence[str]) -> Value
     return None
 
 
-def _pick(table: Table, node: Any) -> Any:
+def _pick(table: Table, node: Any, warn: Callable[[str], None]) -> Any:
     """Read the arrays that the leaves of a nested mapping name."""
     if isinstance(node, Mapping):
-        return {key: _pick(table, child) for key, child in node.items()}
+        return {key: _pick(table, child, warn) for key, child in node.items()}
     names = [node] if isinstance(node, str) else list(node)
     for name in names:
         if name not in table.names:
             raise ValueError(f"found nothing called '{name}', expected it to be there.{nearest(name, table.names)}")
     if isinstance(node, str):
-        return _narrow(node, table.get(node))
-    return np.stack([_single(name, _real(name, table.get(name))) for name in names], axis=1)
+        array = _real(node, table.get(node))
+        return array.astype(np.int32) if _fits_int32(array) else _single(table, node, array, warn)
+    return np.stack([_single(table, name, _real(name, table.get(name)), warn) for name in names], axis=1)
 
 
-def _narrow(name: str, array: np.ndarray) -> np.ndarray:
-    """Give an array one of the two dtypes that batches have; integers beyond int32 become float32, as floats do."""
-    array, limits = _real(name, array), np.iinfo(np.int32)
-    if array.dtype.kind != "f" and (not array.size or limits.min <= array.min() <= array.max() <= limits.max):
-        return array.astype(np.int32)
-    return _single(name, array)
+def _fits_int32(array: np.ndarray) -> bool:
+    """Tell whether an array holds integers that fit; those beyond become float32, as floats do."""
+    limits = np.iinfo(np.int32)
+    return array.dtype.kind != "f" and (not array.size or limits.min <= array.min() <= array.max() <= limits.max)
 
 
 def _real(name: str, array: np.ndarray) -> np.ndarray:
@@ -244,36 +250,52 @@ COARSE = 1e-3
 """Rounding errors beyond this share of a column's range are a loss of what it says."""
 
 
-def _single(name: str, array: np.ndarray) -> np.ndarray:
+def _single(table: Table, name: str, array: np.ndarray, warn: Callable[[str], None]) -> np.ndarray:
     """Cast to float32, if that keeps what the numbers say.
 
-    Raises: ValueError if rounding moves them by more than `COARSE` of their range, or makes most of them equal, as it
-      does to time stamps. What whole numbers lose otherwise is told as a warning.
+    Raises: ValueError, with the first row, if rounding moves them by more than `COARSE` of their range, or makes most
+      of them equal, as it does to time stamps. What whole numbers lose otherwise is told as a warning.
     """
     if array.dtype in (np.float16, np.float32, np.int8, np.int16, np.uint8, np.uint16, np.bool_) or not array.size:
         return array.astype(np.float32)
-    wide = array.astype(np.float64)
+    wide, rest = _in_float64(array)
     if np.abs(wide).max() > np.finfo(np.float32).max:
         raise ValueError(f"found values in '{name}' beyond float32, expected up to {np.finfo(np.float32).max:.2g}")
     single = wide.astype(np.float32)
-    lost = np.abs(single - wide)
+    lost = np.abs(single - wide - rest)
     if not lost.any():
         return single
-    spread = wide.max(axis=0) - wide.min(axis=0)
+    spread = _spread(array)
     coarse = (lost.max(axis=0) > COARSE * spread) & (spread > 0)
     suspicious = (lost.max(axis=0) > COARSE**2 * spread) & (spread > 0)
-    distinct, kept = (len(np.unique(x)) if wide.ndim == 1 and suspicious.any() else 0 for x in (wide, single))
+    distinct, kept = (len(np.unique(x)) if array.ndim == 1 and suspicious.any() else 0 for x in (array, single))
     if coarse.any() or kept < distinct / 2:
         counts = f": {distinct} different ones become {kept}" if distinct else ""
+        place = tuple(int(index) for index in np.argwhere(lost)[0])
         raise ValueError(
-            f"found values in '{name}' that float32 cannot tell apart{counts}; subtract an offset, such as the first "
-            "time stamp, and scale them"
+            f"found values in '{name}' that float32 cannot tell apart{counts}, such as {array[place]} in "
+            f"{table.where(place[0])}; subtract an offset, such as the first time stamp, and scale them"
         )
     if (wide == np.rint(wide)).all():
-        LOGGER.warning(
-            "data: '%s' holds whole numbers beyond 2**24, which float32 rounds by up to %g.", name, lost.max()
-        )
+        warn(f"'{name}' holds whole numbers beyond 2**24, which float32 rounds by up to {lost.max():g}")
     return single
+
+
+def _in_float64(array: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Return numbers as float64, and what that leaves out of integers of more than 53 bits."""
+    if array.dtype.kind == "f":
+        return array.astype(np.float64), 0.0
+    highest = np.nextafter(float(np.iinfo(array.dtype).max), 0)
+    wide = np.minimum(array.astype(np.float64), highest)  # the next number is beyond the dtype
+    return wide, (array - wide.astype(array.dtype)).astype(np.int64).astype(np.float64)
+
+
+def _spread(array: np.ndarray) -> np.ndarray:
+    """Return the range of the numbers along the first axis, float64; of integers, exactly."""
+    high, low = array.max(axis=0, keepdims=True), array.min(axis=0, keepdims=True)
+    if array.dtype.kind == "f":
+        return (high.astype(np.float64) - low.astype(np.float64))[0]
+    return (high.astype(np.uint64) - low.astype(np.uint64))[0].astype(np.float64)  # which wraps around twice
 
 
 def _is_number(text: str) -> bool:

@@ -206,6 +206,23 @@ BAD_FILES = {
         npz(inputs=np.ones(240), targets=1.7e9 + np.arange(240)),
         "'targets' that float32 cannot tell apart: 240 different ones become 3",
     ),
+    "numbers that float64 rounds": (
+        npz(inputs=np.ones(4), targets=2**60 + np.arange(4)),
+        "'targets' that float32 cannot tell apart: 4 different ones become 1, such as 1152921504606846977 in row 2 (",
+    ),
+    "unsigned numbers that float64 rounds": (
+        npz(inputs=np.ones(4), targets=np.uint64(2**64 - 1) - np.arange(4, dtype=np.uint64)),
+        "'targets' that float32 cannot tell apart: 4 different ones become 1, such as 18446744073709551615 in row 1 (",
+    ),
+    "several numbers of a row": (
+        npz(inputs=np.full((3, 2), 2**53) + np.eye(3, 2, dtype=np.int64), targets=np.zeros(3)),
+        "'inputs' that float32 cannot tell apart, such as 9007199254740993 in row 1 (index 0)",
+    ),
+    "long numbers in a table": (
+        write("data.csv", "id,target\n" + "".join(f"{2**53 + i},{i % 2}\n" for i in range(4))),
+        "'id' that float32 cannot tell apart: 4 different ones become 1, such as 9007199254740993 in line 3;",
+    ),
+    "dates": (npz(inputs=np.ones(2), targets=np.array(["2020-01-01"] * 2, "M8[s]")), "dtype datetime64[s], expected"),
     "beyond float32": (npz(inputs=np.ones(2), targets=np.array([1, 1e39])), "'targets' beyond float32"),
     "semicolons": (write("data.csv", "a;target\n1;2\n"), "semicolons between its columns, expected commas"),
     "tabs": (write("data.csv", "a\ttarget\n1\t2\n"), "tabs between its columns, expected commas"),
@@ -275,7 +292,7 @@ def test_integers_beyond_int32_are_what_floats_are(tmp_path, dtype, target):
 def test_what_whole_numbers_lose_is_told(tmp_path, caplog):
     path = save_npz(tmp_path, inputs=np.ones(3), targets=np.array([0, 2**31 + 1, 2**32]))
     arrays(str(path), test=0.3, batch_size=1)
-    assert "'targets' holds whole numbers beyond 2**24" in caplog.text
+    assert f"data: {path}: 'targets' holds whole numbers beyond 2**24, which float32 rounds by" in caplog.text
 
 
 @pytest.mark.parametrize("fractional", ["train", "test"])
