@@ -28,6 +28,7 @@ class RunSettings(NamedTuple):
     resume: Literal["auto"] | None = None  # auto: go on with the run in `dir` if there is one
     compilation_cache: bool = True  # keep compiled programs in the user's cache folder
     compilation_cache_size: int | str = "2GiB"  # what that folder may hold; programs unused for longest are removed
+    recorder: bool = True  # keep the first step that is not finite in the folder nan/, for `framework replay`
     watchdog: float = 300.0  # seconds that a process waits for the others before it ends; 0: for ever
 
 

@@ -19,6 +19,7 @@ from framework.distributed.watchdog import Watchdog, Watched, watching
 from framework.experiment import Experiment, NamedCallback
 from framework.runs import logs, resume, signals
 from framework.runs.exhibits import exhibits_of
+from framework.runs.capsule import keep
 from framework.runs.history import HistoryWriter, MetricsFile
 from framework.runs.media import MediaFolder, ShownBy
 from framework.runs.record import RunRecord, run_facts
@@ -68,7 +69,7 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
         while True:
             run = run_facts(experiment, record, history, state)
             coordination.agree(lambda run=run: media.cut(run.start_step))
-            loop = Loop(experiment, _progress(experiment, run, history), requests)
+            loop = Loop(experiment, _progress(experiment, run, history), requests, partial(keep, experiment, record))
             initial = partial(_initial_state, experiment, state, barred)
             try:
                 return _fit(loop, run, record, media, initial)
@@ -107,7 +108,7 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
         if record.ending is not None:
             reason = str(record.ending.get("reason", ""))
         else:
-            state, reason = loop.fit(state)
+            state, reason = loop.fit(state, initial if loop.experiment.settings.run.recorder else None)
         if record.first_loss is None and progress.first_loss is not None and math.isfinite(progress.first_loss[1]):
             record.first_loss = list(progress.first_loss)
         is_over = reason not in signals.NAMES

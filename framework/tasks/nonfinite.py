@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,10 @@ from framework.trees import leaves_by_path
 
 ROLLBACKS = 3
 """Largest number of times that a run goes back. One bad batch needs one; no batch explains a fourth fault."""
+
+
+FIND = "find the operation with debug=nans"
+"""Advice where no step was kept to be looked at."""
 
 
 class Guarded(NamedTuple):
@@ -95,13 +100,14 @@ def _is_counting(node: Any) -> bool:
     return isinstance(node, Guarded)
 
 
-def check_skips(counts: np.ndarray, start: int, limit: int) -> list[int]:
+def check_skips(counts: np.ndarray, start: int, limit: int, find: Callable[[int], str | None]) -> list[int]:
     """Check the updates that were undone in a window of steps.
 
     Args:
       counts: [steps, 3], the metric "skipped" of each.
       start: updates before the window.
       limit: the number in a row at which the run ends; 0 if the run goes back at the first.
+      find: `find(step)` returns advice on how to find the cause, or None.
 
     Returns: the steps whose update was undone.
 
@@ -114,8 +120,8 @@ def check_skips(counts: np.ndarray, start: int, limit: int) -> list[int]:
         undone += [step] if fault else []
         if limit and in_row >= limit:
             raise NumericalError(
-                f"{limit} updates in a row are not finite, the last at step {step}; find the operation with "
-                f"debug=nans, lower optimizer.learning_rate, or allow more with train.skips_in_row."
+                f"{limit} updates in a row are not finite, the last at step {step}; {find(step) or FIND}, lower "
+                "optimizer.learning_rate, or allow more with train.skips_in_row."
             )
     return undone
 
@@ -144,7 +150,7 @@ def one_more(barred: tuple[int, ...], fault: Rollback) -> tuple[int, ...]:
     if len(barred) >= ROLLBACKS:
         listed = ", ".join(map(str, barred))
         raise NumericalError(
-            f"{fault}, after going back {ROLLBACKS} times, for steps {listed}; find the cause with debug=nans."
+            f"{fault}, after going back {ROLLBACKS} times, for steps {listed}; find the cause with `framework replay`."
         )
     return (*barred, fault.step)
 

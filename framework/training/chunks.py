@@ -40,10 +40,10 @@ def steps_per_call(experiment: Experiment, state: TrainState) -> int:
     layout. Gradients that JAX derives have another one, so a step that holds such a convolution is called singly there.
     """
     settings, spec = experiment.settings, experiment.batches.spec
-    if settings.train.steps_per_call != "auto":
-        return settings.train.steps_per_call
     if settings.debug.nans or settings.debug.infs or settings.debug.eager:
         return 1  # a compiled loop would hide the operation that is looked for
+    if settings.train.steps_per_call != "auto":
+        return settings.train.steps_per_call
     if jax.default_backend() == "cpu" and _slow_in_loops(jax.make_jaxpr(experiment.task.train_step)(state, spec).jaxpr):
         LOGGER.info("steps_per_call: 1, since a convolution's gradient is slow inside compiled loops on a CPU")
         return 1

@@ -9,13 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from signal import Signals
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from framework.api import Batch, PyTree, Task, TrainState, Undefined
-from framework.errors import NumericalError
 from framework.steps.metrics import Sums, unpack
 from framework.training.stepper import IN_FLIGHT, Parts
 
@@ -78,23 +77,27 @@ def first_loss(task: Task, parts: Parts) -> float:
     return results(task, {"loss": mean}, "train").get("train/loss", np.nan)
 
 
-def per_step(parts: Parts, name: str) -> np.ndarray:
-    """Return the total of a metric for every step of a window: [steps, ...]."""
+def per_step(parts: Parts, name: str, field: Literal["total", "count"] = "total") -> np.ndarray:
+    """Return the total, or the count, of a metric for every step of a window: [steps, ...]."""
     values = jax.device_get([packed.values for packed, _ in parts])
     each = [value[:count] if count else value[None] for value, (_, count) in zip(values, parts, strict=True)]
-    return np.asarray(unpack(replace(parts[0][0], values=np.concatenate(each)))[name].total)
+    return np.asarray(getattr(unpack(replace(parts[0][0], values=np.concatenate(each)))[name], field))
 
 
-def check_finite(parts: Parts, start: int, advice: str) -> None:
-    """Check the loss of every step of a window that began after `start` updates, not only of the logged ones.
+def unsound_step(parts: Parts, start: int) -> tuple[int, str] | None:
+    """Find the first step of a window whose loss is not finite; every step is looked at, not only the logged ones.
 
-    Raises: NumericalError naming the first step whose loss is not finite, with the advice.
+    Args:
+      start: updates before the window.
+
+    Returns: the step and what was found; None if all losses are finite.
     """
     losses = per_step(parts, "loss")  # [steps], or [steps, members], of which one must be finite
     failed = ~np.isfinite(losses.reshape(len(losses), -1)).any(axis=1)
-    if failed.any():
-        at = int(np.flatnonzero(failed)[0])
-        raise NumericalError(f"train/loss is {losses[at]} at step {start + at + 1}; {advice}")
+    if not failed.any():
+        return None
+    at = int(np.flatnonzero(failed)[0])
+    return start + at + 1, f"train/loss is {losses[at]} at step {start + at + 1}"
 
 
 def unsound_loss(scalars: Scalars, tag: str) -> str | None:

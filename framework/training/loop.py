@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import cached_property
 from signal import Signals
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -15,13 +15,12 @@ from framework.api import Batch, StopTraining, TrainState
 from framework.contracts import updates
 from framework.errors import NumericalError
 from framework.experiment import Experiment
-from framework.tasks.nonfinite import check_skips, finite_leaves, spoilt_leaf
+from framework.tasks.nonfinite import FIND, Rollback, check_skips, finite_leaves, spoilt_leaf
 from framework.training.callbacks import notify, raise_pending
 from framework.training.chunks import AUTO_CHUNK, steps_per_call
 from framework.training.evaluation import (
     Clock,
     Scalars,
-    check_finite,
     first_loss,
     last_of,
     measure,
@@ -29,22 +28,27 @@ from framework.training.evaluation import (
     results,
     undefined,
     unsound_loss,
+    unsound_step,
 )
 from framework.training.prefetch import ahead
-from framework.training.stepper import Parts, StopRequests, count_finished, count_steps, stepper
+from framework.training.recorder import Fault, Recorder
+from framework.training.stepper import Parts, StopRequests, compiled, count_finished, count_steps, stepper
 from framework.trees import leaves_by_path
 
 LOGGER = logging.getLogger("framework")
 
 
-FIND = "find the operation with debug=nans"
-LIKELY = f"{FIND}, lower optimizer.learning_rate"
-"""Advice where nothing is known of the cause of a loss that is not finite."""
+LOWER = "lower optimizer.learning_rate"
 
 REGARDLESS = "or go on with nan_policy=ignore."
 
 LISTED = 10
 """Steps that a line lists."""
+
+
+Keep = Callable[[Fault, Scalars], str | None]
+"""`keep(fault, scalars)` writes a fault down with the last metrics, and returns advice on how to look at it, or None if
+it cannot be written."""
 
 
 class Window(NamedTuple):
@@ -75,15 +79,24 @@ class Progress:
 class Loop:
     """The steps of one experiment, and what is done between them."""
 
-    def __init__(self, experiment: Experiment, progress: Progress, requests: StopRequests) -> None:
-        self.experiment, self.progress, self.requests = experiment, progress, requests
+    def __init__(
+        self, experiment: Experiment, progress: Progress, requests: StopRequests, keep: Keep = lambda fault, last: None
+    ) -> None:
+        self.experiment, self.progress, self.requests, self.keep = experiment, progress, requests, keep
         self.settings, self.callbacks = experiment.settings.train, experiment.callbacks
         self.finite_at_first: np.ndarray | None = None  # an optimizer may begin with a number that is not finite
         self.undefined: set[tuple[str, str]] = set()  # tags and reasons that were told
         self.unusable = ""  # advice, where parameters were not finite before the first step
+        self.recorder: Recorder | None = None
+        self.has_kept = False  # a fault was looked for: the first one is kept
+        self.advice: str | None = None  # on how to look at it
 
-    def fit(self, state: TrainState) -> tuple[TrainState, str]:
+    def fit(self, state: TrainState, begin: Callable[[], TrainState] | None = None) -> tuple[TrainState, str]:
         """Train from the state's step to the last.
+
+        Args:
+          state: the first one.
+          begin: makes it again, for the flight recorder; None for no recorder.
 
         Metrics are read one window late, so that the devices never wait for the host. A window that ends with an
         evaluation or with a callback's look at the state is read at once.
@@ -100,7 +113,9 @@ class Loop:
         per_call = steps_per_call(self.experiment, state)
         self.unusable = _unusable(state, self.finite_at_first)
         longest = per_call * max(1, AUTO_CHUNK // per_call)
-        with stepper(self.experiment, per_call, self._events(step, longest), step, self.requests) as advance:
+        program = compiled(self.experiment, per_call)
+        self.recorder = None if begin is None else Recorder(self.experiment, program, state, begin)
+        with stepper(self.experiment, program, self._events(step, longest), step, self.requests) as advance:
             try:
                 if self.progress.pending_eval:
                     self._evaluate(state, "eval", step)
@@ -108,6 +123,8 @@ class Loop:
                     state, parts = advance(state, step, event)
                     window = Window(step, step + count_steps(parts), parts)
                     step, signal = window.stop, self.requests.after(window.stop)
+                    if self.recorder is not None:
+                        self.recorder.look(state, step, step == self.experiment.total_steps)
                     if unread is not None:
                         self._read(unread, clock, max(unread.stop, window.start + count_finished(parts)))
                     if signal is not None and not parts:
@@ -126,6 +143,9 @@ class Loop:
                         clock.restart(step)
             except StopTraining as stop:
                 return state, str(stop)
+            except FloatingPointError as error:  # of debug=nans and debug=infs, which run single steps
+                text, reached = (*error.args, self.experiment.total_steps)[:2]
+                raise NumericalError(f"step {reached}: {text}; {self._kept(reached) or LOWER}.") from error
         return state, ""
 
     def finish(self, state: TrainState, is_over: bool) -> str:
@@ -165,16 +185,59 @@ class Loop:
         """
         if self.progress.first_loss is None:
             self.progress.first_loss = window.start + 1, first_loss(self.experiment.task, window.parts)
-        policy = self.experiment.settings.nan_policy
-        if policy == "stop":
-            check_finite(window.parts, window.start, f"{self.unusable or LIKELY}, {REGARDLESS}")
-        elif policy != "ignore":
-            limit = self.settings.skips_in_row if policy == "skip" else 0
-            if undone := check_skips(per_step(window.parts, "skipped"), window.start, limit):
-                LOGGER.warning(f"undone, since the update is not finite: {_steps(undone)}")
+        self._check(window)
         if self._evaluates(window.stop) or _is_due(self.settings.log_every, window.stop):
             scalars = results(self.experiment.task, last_of(window.parts), "train")
             self._log(window.stop, scalars | clock.lap(finished))
+
+    def _check(self, window: Window) -> None:
+        """Check every step of a window by the policy, and keep the first one that is not finite.
+
+        Raises: NumericalError, or Rollback.
+        """
+        policy = self.experiment.settings.nan_policy
+        if policy == "stop":
+            if (found := unsound_step(window.parts, window.start)) is not None:
+                self._fail(found[1], found[0])
+            self._check_members(window)
+        elif policy != "ignore":
+            limit = self.settings.skips_in_row if policy == "skip" else 0
+            try:
+                undone = check_skips(per_step(window.parts, "skipped"), window.start, limit, self._kept)
+            except Rollback as fault:
+                self._kept(fault.step)
+                raise
+            if undone:
+                LOGGER.warning(f"undone, since the update is not finite: {_steps(undone)}")
+                self._tell_kept(undone[0])
+        if self.recorder is not None and policy != "ignore" and self.finite_at_first is not None:
+            path = self.recorder.passed(window.stop, self.finite_at_first)
+            if path is not None and policy == "stop":
+                self._fail(f"{path} is not finite after step {window.stop}, though the losses were", window.stop)
+
+    def _check_members(self, window: Window) -> None:
+        members = self.experiment.members
+        if members is not None and per_step(window.parts, "live_members")[-1] < members.size:
+            self._tell_kept(window.stop)
+
+    def _tell_kept(self, step: int) -> None:
+        if not self.has_kept and (advice := self._kept(step)):
+            LOGGER.warning(advice)
+
+    def _fail(self, what: str, step: int) -> NoReturn:
+        advice = self.unusable or f"{self._kept(step) or FIND}, {LOWER}"
+        raise NumericalError(f"{what}; {advice}, {REGARDLESS}")
+
+    def _kept(self, upto: int) -> str | None:
+        """Find the first step up to this one that is not finite, and keep it; of several faults the first alone.
+
+        Returns: advice on how to look at it; None where there is no recorder, or the step does not repeat itself.
+        """
+        if self.recorder is not None and not self.has_kept:
+            self.has_kept = True
+            fault = self.recorder.find(upto)
+            self.advice = None if fault is None else self.keep(fault, self.progress.scalars)
+        return self.advice
 
     def _evaluate(self, state: TrainState, tag: str, step: int) -> None:
         """Measure one split and log it.
@@ -197,8 +260,7 @@ class Loop:
             split, policy = data.splits[0] if tag == "eval" else tag, self.experiment.settings.nan_policy
             text = f"{unsound} after step {step}, of the split '{split}'; look at its examples and at the model's state"
             if policy == "stop":
-                text = self._spoilt(state, step) or f"{text}, {FIND}, {REGARDLESS}"
-                raise NumericalError(text)
+                raise NumericalError(self._spoilt(state, step) or f"{text}, {FIND}, {REGARDLESS}")
             LOGGER.warning(f"{text}.")
 
     @cached_property
@@ -229,8 +291,8 @@ class Loop:
         """Describe a state that has lost numbers which were finite at first, with advice."""
         path = None if self.finite_at_first is None else spoilt_leaf(self.finite_at_first, state)
         return path and (
-            f"{path} is not finite after step {step}, though the losses were, and is not saved; {FIND}, or lower "
-            "optimizer.learning_rate."
+            f"{path} is not finite after step {step}, though the losses were, and is not saved; "
+            f"{self._kept(step) or FIND}, or {LOWER}."
         )
 
     def _log(self, step: int, scalars: Scalars, where: str = "") -> None:

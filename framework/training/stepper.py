@@ -54,38 +54,59 @@ class Advance(Protocol):
     def __call__(self, state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]: ...
 
 
+class Program(NamedTuple):
+    """The compiled train step of an experiment, and the form in which it is fed.
+
+    Attributes:
+      call: `call(state, feed) -> (state, metrics)`, whose state has `Bits` in the place of keys.
+      per_call: 1 for single steps, else the largest number of steps in one call.
+      is_resident: the examples lie on the devices, and feeds are tables of indices.
+    """
+
+    call: Callable[[TrainState, PyTree], tuple[TrainState, Packed]]
+    per_call: int
+    is_resident: bool
+
+
+def compiled(experiment: Experiment, per_call: int) -> Program:
+    """Let the strategy compile the train step, alone or in chunks of up to `per_call` steps."""
+    memory, train = experiment.batches.in_memory(), experiment.strategy.train
+    step = pack_outputs(_prepared(experiment.task.train_step, memory))
+    if per_call == 1:
+        return Program(train(step, 0), 1, False)
+    is_on_devices = memory is not None and is_resident(experiment)
+    call = train(chunked(step, per_call), RESIDENT_AXES if is_on_devices else STACKED_AXES)
+    return Program(call, per_call, is_on_devices)
+
+
 @contextmanager
 def stepper(
     experiment: Experiment,
-    per_call: int,
+    program: Program,
     stops: Iterable[int],
     start: int = 0,
     requests: StopRequests = NO_REQUESTS,
 ) -> Iterator[Advance]:
-    """Compile the train step and feed it, inside the context.
+    """Feed a compiled train step, inside the context.
 
     A thread takes batches, stacks and copies them while the devices compute. Two kinds of feeds need no thread, since
     handing them over takes as long as making them: tables of indices, and single batches gathered in memory.
 
     Args:
-      per_call: 1 for single steps, else the largest number of steps in one compiled call.
+      program: of `compiled`.
       stops: the steps at which `advance` will be told to stop, in order; feeds are made for them ahead of time.
       start: updates made so far.
       requests: asked after each call; a signal ends `advance`.
     """
-    memory, resident = experiment.batches.in_memory(), is_resident(experiment)
-    step = pack_outputs(_prepared(experiment.task.train_step, memory))
+    memory, per_call = experiment.batches.in_memory(), program.per_call
     calls = (span for window in _windows(start, stops) for span in _calls(*window, per_call))
     if per_call == 1:
-        call = experiment.strategy.train(step, 0)
         # `zip` asks `calls` first, so that no batch beyond the last call is made.
         batches = (batch for _, batch in zip(calls, _batches(experiment, start), strict=False))
         feeds, is_quick = (experiment.strategy.feed(batch, 0) for batch in batches), memory is not None
-    elif resident and memory is not None:
-        call = experiment.strategy.train(chunked(step, per_call), RESIDENT_AXES)
+    elif program.is_resident and memory is not None:
         feeds, is_quick = _tables(experiment, memory, calls, per_call), True
     else:
-        call = experiment.strategy.train(chunked(step, per_call), STACKED_AXES)
         feeds, is_quick = _stacks(experiment, calls, per_call, start), False
 
     on_devices = (placed(each) for each in feeds)
@@ -98,7 +119,10 @@ def stepper(
                 if (feed := next(ready, NONE_LEFT)) is NONE_LEFT:
                     break  # the wait for data was cancelled
                 raise_pending(experiment.callbacks)
-                state, metrics = call(state, feed)
+                try:
+                    state, metrics = program.call(state, feed)
+                except FloatingPointError as error:  # of debug=nans and debug=infs
+                    raise FloatingPointError(str(error).splitlines()[0], end) from error
                 done.append((metrics, 0 if per_call == 1 else end - first))
                 _throttle(done)
                 if requests.after(end) is not None:

@@ -23,7 +23,7 @@ from framework.steps.metrics import pack_outputs, unwrap_keys, wrap_keys
 from framework.training import chunks
 from framework.training.debug import Explicit, switches
 from framework.training.evaluation import measure
-from framework.training.stepper import IN_FLIGHT, stepper
+from framework.training.stepper import IN_FLIGHT, compiled, stepper
 
 ROUNDS = 5
 """Number of measurements of each mode, taken in turn; the median counts."""
@@ -92,7 +92,8 @@ def training(experiment: Experiment, held: Held, steps_per_call: int, up: ExitSt
     The threads that feed them end with the context `up`.
     """
     stops = itertools.count(steps_per_call, steps_per_call)
-    advance = up.enter_context(stepper(experiment._replace(callbacks=()), steps_per_call, stops))
+    program = compiled(experiment, steps_per_call)
+    advance = up.enter_context(stepper(experiment._replace(callbacks=()), program, stops))
     at = 0
 
     def timed(count: int) -> float:
