@@ -15,8 +15,12 @@ def root_key(seed: int) -> Key:
 
 
 def stream(key: Key, name: str) -> Key:
-    """Derive the key of a named stream, such as "dropout", by crc32: `hash` differs between processes."""
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+    """Derive the key of a named stream, such as "dropout", by crc32: `hash` differs between processes.
+
+    The name is a scope too, by which a traced program tells its streams.
+    """
+    with jax.named_scope(name):
+        return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def example_keys(key: Key, count: int, axis: str | None = None) -> Key:

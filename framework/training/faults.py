@@ -21,7 +21,7 @@ def naming_components(experiment: Experiment) -> Iterator[None]:
 
     Raises:
       ConfigError: memory is exhausted.
-      PluginError: a traced value was kept from one call to another.
+      PluginError: a traced value was kept from one call to another; with debug=keys, a random key was used twice.
     """
     try:
         yield
@@ -36,10 +36,17 @@ def naming_components(experiment: Experiment) -> Iterator[None]:
         text = f"{plugins[key].title} has {count} parameters{part}; take a smaller one, or a smaller data.batch_size"
         raise ConfigError(f"memory is exhausted: {text}. ({str(error).splitlines()[0]})", key=key) from error
     except jax.errors.UnexpectedTracerError as error:
-        found = [plugin for key, plugin in experiment.plugins.items() if not _is_outside(key)]
-        titles = ", ".join(plugin.title for plugin in found if plugin.distribution != OURS)
         text = f"keep a traced value from one call to another; find it with debug=leaks: {str(error)[:400]}"
-        raise PluginError(f"one of the functions of {titles or 'the step'} must not {text}") from error
+        raise PluginError(f"one of the functions of {_suspects(experiment)} must not {text}") from error
+    except jax.errors.KeyReuseError as error:
+        text = f"use a random key twice; split it first, or fold a number into it. ({str(error).splitlines()[0]})"
+        raise PluginError(f"one of the functions of {_suspects(experiment)} must not {text}") from error
+
+
+def _suspects(experiment: Experiment) -> str:
+    """Name the plugins of other distributions whose functions are part of a step."""
+    found = [plugin for key, plugin in experiment.plugins.items() if not _is_outside(key)]
+    return ", ".join(plugin.title for plugin in found if plugin.distribution != OURS) or "the step"
 
 
 def _is_outside(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""The verb `inspect`: from words to a report, and from a report to text, JSON and a picture."""
+"""The verbs `inspect` and `keys`: from words to a report, and from a report to text, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from framework.errors import writing
 
 def inspect() -> Command:
     """Say what an experiment is made of, and what a run of it will cost."""
-    return Command("inspect", "show layers, costs and origins of an experiment, untrained", run, group="look up")
+    about = "show layers, costs and origins of an experiment, untrained"
+    return Command("inspect", about, run_inspect, group="look up")
 
 
-def run(words: list[str]) -> None:
+def keys() -> Command:
+    """List the random streams of an experiment."""
+    return Command("keys", "show the random streams of an experiment", run_keys, group="look up")
+
+
+def run_inspect(words: list[str]) -> None:
     """Inspect an experiment and print a report.
 
     Raises: FrameworkError, as a run would; StorageError if a file cannot be written.
@@ -68,6 +74,30 @@ def run(words: list[str]) -> None:
         _write(given.graph, picture(report.experiment, report.inputs, to_depth(report.layers, given.depth)))
     if given.json is not None:
         _write(given.json, json.dumps(_plain(report._replace(jaxpr=None, hlo=None)), indent=2, default=str) + "\n")
+
+
+def run_keys(words: list[str]) -> None:
+    """List the random streams of an experiment.
+
+    Raises: FrameworkError, as a run would.
+    """
+    arguments = Arguments(
+        "keys",
+        "List the random streams of init and of a train step: the names that are folded into the root key, the layer "
+        "that draws, and how many numbers. A stream that comes or goes changes no other one.",
+        "keys +experiment=char_gpt model.dropout=0.1",
+        "[RUN] [KEY=VALUE ...] [options]",
+    )
+    arguments.add_config()
+    arguments.add_argument("--json", metavar="FILE", help="write the streams, too")
+    given = arguments.read(words)
+    config = config_of(given.words, given.config_dir)
+    from framework_inspect import keys
+
+    found = keys.keys(config)
+    sys.stdout.write(f"{keys.text(found)}\n")
+    if given.json is not None:
+        _write(given.json, json.dumps(_plain(found), indent=2) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -51,7 +51,7 @@ def compiled(experiment: Experiment) -> Compiled | None:
     call: Any = experiment.strategy.train(experiment.task.train_step, 0)
     if not memory.is_compiled(call):
         return None
-    program = memory.planned(call, experiment.places, _feed(experiment))
+    program = memory.planned(call, experiment.places, feed_of(experiment))
     sizes = program.memory_analysis()
     costs = program.cost_analysis() or {}
     return Compiled(
@@ -112,7 +112,7 @@ def largest_batch(experiment: Experiment, budget: int) -> Largest:
     return Largest(found, candidates.needs[found], "training examples" if by_examples else "memory")
 
 
-def _feed(experiment: Experiment) -> PyTree:
+def feed_of(experiment: Experiment) -> PyTree:
     """Put a batch of zeros on the devices, in the layout that steps want."""
     batch = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), experiment.batches.spec)
     return experiment.strategy.feed(batch, 0)

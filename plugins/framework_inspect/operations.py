@@ -34,6 +34,7 @@ class Operation(NamedTuple):
       inputs: numbers of the values that it reads.
       outputs: numbers of the values that it makes.
       shapes: of its outputs, `jax.core.ShapedArray` each.
+      equation: the operation as JAX has it.
     """
 
     path: tuple[str, ...]
@@ -44,17 +45,20 @@ class Operation(NamedTuple):
     inputs: Ids
     outputs: Ids
     shapes: tuple[Any, ...]
+    equation: Any
 
 
 class Trace(NamedTuple):
     """A traced function, with all calls inlined.
 
     Attributes:
+      inputs: numbers of the values that the function is given, leaf by leaf.
       operations: in the order in which they were traced.
       outputs: numbers of the values that the function returns.
       has_open_loops: it holds a loop whose number of rounds the program does not tell; such a loop counts once.
     """
 
+    inputs: Ids
     operations: list[Operation]
     outputs: Ids
     has_open_loops: bool
@@ -71,7 +75,7 @@ def trace_of(closed: Any) -> Trace:
     inputs = tuple(next(walk.numbers) for _ in closed.jaxpr.invars)
     operations: list[Operation] = []
     outputs = walk.into(closed.jaxpr, inputs, _Place((), False, 1), operations)
-    return Trace(operations, outputs, walk.has_open_loops)
+    return Trace(inputs, operations, outputs, walk.has_open_loops)
 
 
 class _Place(NamedTuple):
@@ -117,7 +121,8 @@ class _Walk:
     def _loop(self, equation: Any, inner: list[Any], given: Ids, here: _Place, operations: list[Operation]) -> Ids:
         """Append the operations of a loop's body, or of the branch that costs most; return the numbers of the results.
 
-        The body of a scan, and a branch, read what the loop is given; the values of a while loop are not followed.
+        The body of a scan, a mapped program and a branch read what the loop is given, in order. The values of a while
+        loop are not followed.
         """
         name = equation.primitive.name
         self.has_open_loops |= name == "while"
@@ -125,7 +130,7 @@ class _Walk:
         programs: list[tuple[Ids, list[Operation]]] = []
         for program in inner:
             count, made = len(program.invars), []
-            follows = name in ("scan", "cond") and count <= len(given)
+            follows = name != "while" and count == len(given) - (name == "cond")
             inputs = given[len(given) - count :] if follows else [next(self.numbers) for _ in range(count)]
             programs.append((self.into(program, inputs, inside, made), made))
         if name == "cond":
@@ -137,9 +142,8 @@ class _Walk:
 
 def _operation(equation: Any, here: _Place, given: Ids, made: Ids, flops: float) -> Operation:
     shapes = tuple(var.aval for var in equation.outvars)
-    return Operation(
-        here.path, equation.primitive.name, here.is_backward, here.times, flops * here.times, given, made, shapes
-    )
+    name, flops = equation.primitive.name, flops * here.times
+    return Operation(here.path, name, here.is_backward, here.times, flops, given, made, shapes, equation)
 
 
 def _placed(place: _Place, equation: Any) -> _Place:

@@ -50,7 +50,7 @@ class Entry(NamedTuple):
         Raises: LayerError if the layer cannot take this shape, or has empty outputs for it.
         """
         shape = _plain(shape)
-        with _blame(self.name, shape):
+        with _blame(self.name, shape), jax.named_scope(self.name):
             out_shape, params, state = self.model.init(jax.random.fold_in(key, self.position), shape)
             out_shape = _plain(out_shape)
             if 0 in jax.tree.leaves(out_shape):
