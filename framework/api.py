@@ -45,6 +45,9 @@ from framework.data import PipelineWrapper as PipelineWrapper
 from framework.data import Share as Share
 from framework.data import Where as Where
 from framework.data import numbered as numbered
+from framework.environment import Box as Box
+from framework.environment import Discrete as Discrete
+from framework.environment import Environment as Environment
 from framework.fingerprints import fingerprint_of as fingerprint_of
 from framework.keys import flat as flat
 from framework.media import Audio as Audio

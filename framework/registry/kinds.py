@@ -64,6 +64,10 @@ def _as_optimizer(built: Any, _: str) -> Any:
     return resolve_name("framework.api:as_optimizer")(built)
 
 
+def _as_environment(built: Any, _: str) -> Any:
+    return resolve_name("framework.environment:as_environment")(built)
+
+
 _MODEL = ("init(key, shape) -> (out_shape, params, state)",)
 _MODEL += ("apply(params, state, inputs, key=, train=) -> (outputs, state)",)
 _METRIC = ("values(outputs, batch) -> [B, ...]", "result(total, count) -> numbers")
@@ -73,6 +77,9 @@ _PIPELINE = ("spec", "steps_per_epoch", "splits", "source")
 _STRATEGY = ("init(init, given)", "train(step, axes)", "evaluate(step)", "feed(feed, axes)")
 _TASK = ("init(key, spec) -> TrainState", "train_step(state, batch, axis=) -> (TrainState, means)")
 _TASK += ("eval_step(state, batch, axis=) -> means",)
+_PLAYED = ("reset(key) -> (state, observation)",)
+_PLAYED += ("step(key, state, action) -> (state, observation, reward, terminated)",)
+_WORLD = "framework.api:Environment"
 _BASE = "framework.api:Callback"
 _CALLBACK = ("on_start(run)", "on_log(step, scalars)", "on_state(step, state)", "on_media(step, tag, medium)")
 _CALLBACK += ("settle(wait)", "on_end(summary)")
@@ -89,6 +96,7 @@ _ROWS = (
     Kind("tasks", "task", "task", base="framework.api:Task", calls=_TASK),
     Kind("preprocessors", "preprocessor", calls=("(raw)",)),
     Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(keys, batch) -> batch",)),
+    Kind("environments", "environment", "environment", annotation=_WORLD, lift=_as_environment, calls=_PLAYED),
     Kind("strategies", "strategy", "strategy", attributes=("devices",), calls=_STRATEGY),
     Kind("callbacks", "callback", "callbacks", True, base=_BASE, attributes=("every",), calls=_CALLBACK),
     Kind("stores", "store", annotation="framework.api:Store", attributes=("name", "place"), calls=_STORE),

@@ -134,6 +134,8 @@ RETURNS: dict[str, Callable[[Any, Any], None]] = {
     "TrainState": _check_train_state,
     "(TrainState, means)": _check_step,
     "means": _check_means,
+    "(state, observation)": _parts("state", "observation"),
+    "(state, observation, reward, terminated)": _parts("state", "observation", "reward", "terminated"),
     "file": _check_written,
 }
 """Checks of what the functions of components return, given their arguments, by the forms in `KINDS`."""

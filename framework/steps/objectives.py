@@ -257,7 +257,7 @@ class Learner:
     ) -> tuple[Networks, PyTree, Means]:
         """Make the updates of one objective, and report the mean of their losses."""
         if objective.updates == 1:
-            update = partial(self._updated, objective, nets, opt_state, batch, keys)
+            update = partial(self.updated, objective, nets, opt_state, batch, keys)
         else:
             update = partial(self._repeated, objective, nets, opt_state, batch, keys)
         if objective.every == 1:
@@ -273,15 +273,19 @@ class Learner:
     ) -> tuple[Networks, PyTree, Means]:
         def once(carry: tuple[Networks, PyTree], index: Array) -> tuple[tuple[Networks, PyTree], Means]:
             own = Keys(*(_fold(key, index) for key in keys))
-            nets, opt_state, means = self._updated(objective, *carry, batch, own)
+            nets, opt_state, means = self.updated(objective, *carry, batch, own)
             return (nets, opt_state), means
 
         (nets, opt_state), means = jax.lax.scan(once, (nets, opt_state), jnp.arange(objective.updates))
         return nets, opt_state, jax.tree.map(lambda leaf: leaf.sum(axis=0), means)
 
-    def _updated(
+    def updated(
         self, objective: Objective, nets: Networks, opt_state: PyTree, batch: Batch, keys: Keys
     ) -> tuple[Networks, PyTree, Means]:
+        """Make one update of an objective, for tasks whose steps find their batches themselves.
+
+        Returns: the networks, the optimizer's state, and the means over all devices.
+        """
         gradients = _accumulated(self._gradients(objective, opt_state), self.accumulate)
         grads, means, after = gradients(nets, batch, keys)
         grads, means = _sum_over(nets.axis, (grads, means))

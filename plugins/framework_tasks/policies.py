@@ -1,0 +1,83 @@
+"""Policies: distributions over actions, from the outputs of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from framework.api import Array, Box, Discrete
+
+LEAST, MOST = -5.0, 2.0
+"""Bounds of the logarithm of a standard deviation, beyond which a policy never recovers."""
+
+
+class Policy(NamedTuple):
+    """A distribution over actions as pure functions of a model's outputs [B, size].
+
+    Attributes:
+      size: number of outputs.
+      sample: `sample(keys [B], outputs) -> actions [B, ...]`.
+      best: `best(outputs) -> actions [B, ...]`, the most probable ones.
+      log_probability: `log_probability(outputs, actions) -> [B]`.
+      entropy: `entropy(outputs) -> [B]`.
+      action: `action(actions) -> actions [B, ...]`, as the environment takes them.
+    """
+
+    size: int
+    sample: Callable[[Array, Array], Array]
+    best: Callable[[Array], Array]
+    log_probability: Callable[[Array, Array], Array]
+    entropy: Callable[[Array], Array]
+    action: Callable[[Array], Array] = lambda actions: actions
+
+
+def policy_over(actions: Discrete | Box) -> Policy:
+    """Return the policy over the actions of an environment."""
+    return categorical(actions.size) if isinstance(actions, Discrete) else gaussian(actions)
+
+
+def categorical(size: int) -> Policy:
+    """One of several choices, from logits [B, size]."""
+
+    def log_probability(logits: Array, actions: Array) -> Array:
+        return jnp.take_along_axis(jax.nn.log_softmax(logits), actions[:, None], axis=-1)[:, 0]
+
+    def entropy(logits: Array) -> Array:
+        return -(jax.nn.softmax(logits) * jax.nn.log_softmax(logits)).sum(-1)
+
+    sample = jax.vmap(lambda key, logits: jax.random.categorical(key, logits).astype(jnp.int32))
+    return Policy(size, sample, lambda logits: logits.argmax(-1).astype(jnp.int32), log_probability, entropy)
+
+
+def gaussian(box: Box) -> Policy:
+    """Independent normal distributions, from means and logarithms of standard deviations [B, 2 * actions].
+
+    A mean from -1 to 1 goes from bound to bound; actions beyond them are cut to the bounds by the environment's side,
+    after their probability was taken.
+    """
+    size, low, high = box.low.size, jnp.asarray(box.low), jnp.asarray(box.high)
+
+    def parts(outputs: Array) -> tuple[Array, Array]:
+        return outputs[:, :size], jnp.clip(outputs[:, size:], LEAST, MOST)
+
+    def sample(keys: Array, outputs: Array) -> Array:
+        mean, scale = parts(outputs)
+        return mean + jnp.exp(scale) * jax.vmap(lambda key: jax.random.normal(key, (size,)))(keys)
+
+    def log_probability(outputs: Array, actions: Array) -> Array:
+        mean, scale = parts(outputs)
+        each = -0.5 * ((actions - mean) / jnp.exp(scale)) ** 2 - scale - 0.5 * math.log(2 * math.pi)
+        return each.sum(-1)
+
+    def entropy(outputs: Array) -> Array:
+        return (parts(outputs)[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def action(actions: Array) -> Array:
+        share = (jnp.clip(actions, -1, 1).reshape(-1, *low.shape) + 1) / 2
+        return low + share * (high - low)
+
+    return Policy(2 * size, sample, lambda outputs: parts(outputs)[0], log_probability, entropy, action)
