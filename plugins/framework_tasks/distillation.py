@@ -1,0 +1,126 @@
+"""Distillation: a small model learns from the outputs of a trained one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from framework.api import (
+    Array,
+    Batch,
+    Keys,
+    Learner,
+    Loss,
+    Metric,
+    Model,
+    Network,
+    Networks,
+    Objective,
+    PyTree,
+    Task,
+    Transform,
+    as_metric,
+    keyed,
+    measured,
+)
+from framework.errors import ConfigError, FrameworkError
+
+
+def distillation(
+    model: Model,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    metrics: Mapping[str, Metric],
+    teacher: str,
+    temperature: float = 4.0,
+    alpha: float = 0.9,
+    transforms: Sequence[Transform] = (),
+    accumulate: int = 1,
+) -> Task:
+    """Fit a model to targets and to the class probabilities of a teacher, which a run has trained.
+
+    The loss is `(1 - alpha) hard + alpha soft`. The first is the loss of the config; the second is the divergence of
+    the student's probabilities from the teacher's, both of logits divided by the temperature, times its square, so
+    that its gradients keep their size. The teacher's parameters are copied to the train state at the start, and so to
+    every checkpoint: its folder may change later. Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531.
+
+    Args:
+      model: the student, which gives logits [B, ..., K].
+      loss: of the student's outputs and the targets.
+      optimizer: updates the student.
+      metrics: by tag, of the student's outputs.
+      teacher: run folder of a model with the same inputs and classes.
+      temperature: divides the logits; above 1 it shows how the teacher ranks the wrong classes.
+      alpha: weight of the teacher, 0 to 1.
+      transforms: augmentations of training batches, in order; the teacher sees them too.
+      accumulate: number of parts that a batch is cut into.
+
+    Raises: ConfigError if a number is out of range, the teacher cannot be loaded, or it has other outputs.
+    """
+    if isinstance(alpha, int | float) and not 0 <= alpha <= 1:
+        raise ConfigError(f"{alpha} is no weight; take 0 to 1.", key="task.alpha")
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise ConfigError(f"{temperature} is no temperature; take a number above 0, such as 4.", key="task.temperature")
+    loss_of = keyed(loss)
+
+    @functools.cache
+    def trained() -> Any:
+        from framework import load  # not at the top, since it imports the commands' half of the core
+
+        try:
+            return load(teacher)
+        except FrameworkError as error:
+            raise ConfigError(f"the teacher cannot be loaded: {error}", key="task.teacher") from error
+
+    def begin(nets: Networks, key: Array, spec: Batch) -> PyTree:
+        try:
+            return jax.tree.map(jnp.asarray, (trained().params, trained().model_state))
+        except FrameworkError:
+            return ()  # a trained student is loaded without its teacher; a step without one raises
+
+    def fit(nets: Networks, batch: Batch, keys: Keys) -> tuple[Any, Networks, dict[str, Any]]:
+        guide, (params, state) = trained().model, nets.own
+        wanted, _ = guide.apply(params, state, batch["inputs"], key=None, train=False)
+        outputs, nets = nets.apply("model", batch["inputs"], key=keys.device)
+        hard = loss_of(outputs, batch, keys.device if nets.train else None)
+        soft = divergence(wanted, outputs, temperature)
+        values = jax.tree.map(lambda each: (1 - alpha) * each + alpha * soft, hard)
+        return values, nets, {"hard_loss": hard, "soft_loss": soft, **measured(metrics, outputs, batch, nets.train)}
+
+    def predict(nets: Networks, inputs: PyTree, key: Array | None) -> PyTree:
+        return nets.apply("model", inputs)[0]
+
+    return Learner(
+        networks={"model": Network(model)},
+        objectives={"model": Objective(fit, ("model",), optimizer)},
+        metrics={"hard_loss": as_metric(loss), **metrics},
+        transforms=transforms,
+        accumulate=accumulate,
+        begin=begin,
+        predict=predict,
+    ).task()
+
+
+def divergence(teacher: Array, student: Array, temperature: float) -> Array:
+    """Return temperature² KL(teacher || student) of softened class probabilities, in nats.
+
+    Args:
+      teacher: logits [B, ..., K].
+      student: logits of the same shape.
+      temperature: divides both.
+
+    Returns: [B], the mean over positions.
+
+    Raises: ConfigError if the shapes differ.
+    """
+    if teacher.shape != student.shape:
+        text = f"the teacher's outputs are {list(teacher.shape)}, the student's {list(student.shape)}"
+        raise ConfigError(f"{text}; expected the same classes.", key="task.teacher")
+    wanted, given = (jax.nn.log_softmax(each.astype(jnp.float32) / temperature) for each in (teacher, student))
+    values = (jnp.exp(wanted) * (wanted - given)).sum(axis=-1)
+    return temperature**2 * values.reshape(values.shape[0], -1).mean(axis=-1)
