@@ -59,9 +59,7 @@ def Upsample(factor: int = 2) -> Model:
 
     def apply(params: tuple[()], inputs: Array) -> Array:
         batch, height, width, channels = inputs.shape
-        repeated = jnp.broadcast_to(
-            inputs[:, :, None, :, None, :], (batch, height, factor, width, factor, channels)
-        )
+        repeated = jnp.broadcast_to(inputs[:, :, None, :, None, :], (batch, height, factor, width, factor, channels))
         return repeated.reshape(batch, factor * height, factor * width, channels)
 
     return examplewise(as_model((init, apply), "Upsample"))

@@ -70,7 +70,9 @@ def autoencoder(
 
     def fit(nets: Networks, batch: Batch, keys: Keys) -> tuple[Any, Networks, dict[str, Any]]:
         clean = batch["inputs"]
-        inputs = clean + noise_level * noise(keys.examples, clean.shape[1:]).astype(clean.dtype) if nets.train else clean
+        inputs = (
+            clean + noise_level * noise(keys.examples, clean.shape[1:]).astype(clean.dtype) if nets.train else clean
+        )
         outputs, nets = reconstruct(nets, inputs, clean, keys.device)
         batch = {**batch, "targets": clean}
         values = loss_of(outputs, batch, keys.device if nets.train else None)

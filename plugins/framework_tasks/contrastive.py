@@ -28,6 +28,7 @@ from framework.errors import ConfigError
 from framework_tasks.arrays import folded
 from framework_tasks.probe import probe
 
+
 def contrastive(
     encoder: Model,
     projector: Model,

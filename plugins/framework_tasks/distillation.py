@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -28,15 +28,15 @@ from framework.api import (
     keyed,
     measured,
 )
-from framework.errors import ConfigError, FrameworkError
+from framework.errors import ConfigError
 
 
 def distillation(
     model: Model,
+    teacher: Model,
     loss: Loss,
     optimizer: optax.GradientTransformation,
     metrics: Mapping[str, Metric],
-    teacher: str,
     temperature: float = 4.0,
     alpha: float = 0.9,
     transforms: Sequence[Transform] = (),
@@ -51,16 +51,16 @@ def distillation(
 
     Args:
       model: the student, which gives logits [B, ..., K].
+      teacher: gives logits of the same classes; `teacher=trained teacher.run=RUN` takes that of a run.
       loss: of the student's outputs and the targets.
       optimizer: updates the student.
       metrics: by tag, of the student's outputs.
-      teacher: run folder of a model with the same inputs and classes.
       temperature: divides the logits; above 1 it shows how the teacher ranks the wrong classes.
       alpha: weight of the teacher, 0 to 1.
       transforms: augmentations of training batches, in order; the teacher sees them too.
       accumulate: number of parts that a batch is cut into.
 
-    Raises: ConfigError if a number is out of range, the teacher cannot be loaded, or it has other outputs.
+    Raises: ConfigError if a number is out of range, or the teacher has other outputs.
     """
     if isinstance(alpha, int | float) and not 0 <= alpha <= 1:
         raise ConfigError(f"{alpha} is no weight; take 0 to 1.", key="task.alpha")
@@ -68,24 +68,8 @@ def distillation(
         raise ConfigError(f"{temperature} is no temperature; take a number above 0, such as 4.", key="task.temperature")
     loss_of = keyed(loss)
 
-    @functools.cache
-    def trained() -> Any:
-        from framework import load  # not at the top, since it imports the commands' half of the core
-
-        try:
-            return load(teacher)
-        except FrameworkError as error:
-            raise ConfigError(f"the teacher cannot be loaded: {error}", key="task.teacher") from error
-
-    def begin(nets: Networks, key: Array, spec: Batch) -> PyTree:
-        try:
-            return jax.tree.map(jnp.asarray, (trained().params, trained().model_state))
-        except FrameworkError:
-            return ()  # a trained student is loaded without its teacher; a step without one raises
-
     def fit(nets: Networks, batch: Batch, keys: Keys) -> tuple[Any, Networks, dict[str, Any]]:
-        guide, (params, state) = trained().model, nets.own
-        wanted, _ = guide.apply(params, state, batch["inputs"], key=None, train=False)
+        wanted, _ = replace(nets, train=False).apply("teacher", batch["inputs"])
         outputs, nets = nets.apply("model", batch["inputs"], key=keys.device)
         hard = loss_of(outputs, batch, keys.device if nets.train else None)
         soft = divergence(wanted, outputs, temperature)
@@ -96,12 +80,11 @@ def distillation(
         return nets.apply("model", inputs)[0]
 
     return Learner(
-        networks={"model": Network(model)},
+        networks={"model": Network(model), "teacher": Network(teacher)},
         objectives={"model": Objective(fit, ("model",), optimizer)},
         metrics={"hard_loss": as_metric(loss), **metrics},
         transforms=transforms,
         accumulate=accumulate,
-        begin=begin,
         predict=predict,
     ).task()
 
@@ -120,7 +103,7 @@ def divergence(teacher: Array, student: Array, temperature: float) -> Array:
     """
     if teacher.shape != student.shape:
         text = f"the teacher's outputs are {list(teacher.shape)}, the student's {list(student.shape)}"
-        raise ConfigError(f"{text}; expected the same classes.", key="task.teacher")
+        raise ConfigError(f"{text}; expected the same classes.", key="teacher")
     wanted, given = (jax.nn.log_softmax(each.astype(jnp.float32) / temperature) for each in (teacher, student))
     values = (jnp.exp(wanted) * (wanted - given)).sum(axis=-1)
     return temperature**2 * values.reshape(values.shape[0], -1).mean(axis=-1)

@@ -14,7 +14,6 @@ from framework.api import (
     Exhibit,
     Keys,
     Learner,
-    Metric,
     Model,
     Network,
     Networks,
@@ -88,17 +87,21 @@ def gan(
         inputs = batch["inputs"][:64]
         return pictures(make(nets, jax.random.normal(key, (inputs.shape[0], latent)), inputs)[0], 64)
 
-    return Learner(
-        networks={
-            "generator": Network(generator, lambda shapes: (-1, latent)),
-            "discriminator": Network(discriminator),
-        },
-        objectives={
-            "discriminator": Objective(discriminate, ("discriminator",), discriminator_optimizer, updates),
-            "generator": Objective(generate, ("generator",), generator_optimizer),
-        },
-        transforms=transforms,
-        accumulate=accumulate,
-        predict=lambda nets, codes, key: jax.nn.sigmoid(nets.apply("generator", codes)[0]),
-        exhibits={"samples": Exhibit("image", samples)},
-    ).task()._replace(inputs=lambda spec: jax.ShapeDtypeStruct((1, latent), jnp.float32))
+    return (
+        Learner(
+            networks={
+                "generator": Network(generator, lambda shapes: (-1, latent)),
+                "discriminator": Network(discriminator),
+            },
+            objectives={
+                "discriminator": Objective(discriminate, ("discriminator",), discriminator_optimizer, updates),
+                "generator": Objective(generate, ("generator",), generator_optimizer),
+            },
+            transforms=transforms,
+            accumulate=accumulate,
+            predict=lambda nets, codes, key: jax.nn.sigmoid(nets.apply("generator", codes)[0]),
+            exhibits={"samples": Exhibit("image", samples)},
+        )
+        .task()
+        ._replace(inputs=lambda spec: jax.ShapeDtypeStruct((1, latent), jnp.float32))
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -84,15 +84,19 @@ def vae(
         logits, _ = nets.apply("decoder", jax.random.normal(key, codes.shape).astype(codes.dtype))
         return pictures(jax.nn.sigmoid(like(inputs, logits, "decoder")))
 
-    return Learner(
-        networks={"encoder": Network(encoder), "decoder": Network(decoder, _code)},
-        objectives={"vae": Objective(fit, ("encoder", "decoder"), optimizer)},
-        metrics={"elbo": Metric(_per_example, lambda total, count: float(total / count), higher_is_better=True)},
-        transforms=transforms,
-        accumulate=accumulate,
-        predict=predict,
-        exhibits={"reconstructions": Exhibit("image", reconstructions), "samples": Exhibit("image", samples)},
-    ).task()._replace(check=_check)
+    return (
+        Learner(
+            networks={"encoder": Network(encoder), "decoder": Network(decoder, _code)},
+            objectives={"vae": Objective(fit, ("encoder", "decoder"), optimizer)},
+            metrics={"elbo": Metric(_per_example, lambda total, count: float(total / count), higher_is_better=True)},
+            transforms=transforms,
+            accumulate=accumulate,
+            predict=predict,
+            exhibits={"reconstructions": Exhibit("image", reconstructions), "samples": Exhibit("image", samples)},
+        )
+        .task()
+        ._replace(check=_check)
+    )
 
 
 def divergence(mean: Array, log_variance: Array) -> Array:
@@ -106,7 +110,7 @@ def bernoulli(logits: Array, inputs: Array) -> Array:
     return summed(jnp.where((inputs >= 0) & (inputs <= 1), values, jnp.nan))
 
 
-def _code(shapes: dict[str, Shape]) -> Shape:
+def _code(shapes: Mapping[str, Shape]) -> Shape:
     *batch, outputs = shapes["encoder"]
     if outputs % 2:
         text = f"its outputs have {outputs} numbers, expected means and log-variances: an even number; "

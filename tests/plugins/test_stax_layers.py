@@ -345,7 +345,10 @@ def test_decoding_layers_move_numbers_as_numpy_does():
         (lambda: layers.MaxPool((0, 2)).init(None, IMAGES), "of one length, found (0, 2)"),
         (lambda: layers.AvgPool((2,)).init(None, IMAGES), "AvgPool with a window (2,) expects inputs [B, W, C]"),
         (lambda: recurrent.LSTM(3).init(None, IMAGES), "expects inputs [B, T, F], found shape (-1, 8, 8, 4)"),
-        (lambda: decoding.Reshape((7, 7)).init(None, (-1, 50)), "Reshape to [7, 7] expects as many numbers in an example"),
+        (
+            lambda: decoding.Reshape((7, 7)).init(None, (-1, 50)),
+            "Reshape to [7, 7] expects as many numbers",
+        ),
         (lambda: decoding.Reshape((-1, -1)).init(None, (-1, 49)), "found 49"),
         (lambda: decoding.Upsample(0), "a factor of 1 or more, found 0"),
         (lambda: decoding.Upsample().init(None, SEQUENCES), "expects images [B, H, W, C], found (-1, 6, 3)"),
