@@ -178,7 +178,7 @@ class Exhibit(NamedTuple):
     """
 
     medium: MediumName
-    make: Callable[[View, Batch, Array], PyTree]
+    make: Callable[[Any, Batch, Array], PyTree]  # of a view, or of networks where a Learner makes the task
     show: Callable[[PyTree, Mapping[str, Any]], Any] | None = None
 
 

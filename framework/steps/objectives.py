@@ -250,7 +250,7 @@ class Learner:
         return self.predict(self.view(view), inputs, key)
 
     def _shown(self, exhibit: Exhibit, view: View, batch: Batch, key: Array) -> PyTree:
-        return exhibit.make(self.view(view), batch, key)  # pyright: ignore[reportArgumentType]
+        return exhibit.make(self.view(view), batch, key)
 
     def _pursued(
         self, objective: Objective, nets: Networks, opt_state: PyTree, batch: Batch, keys: Keys, step: Array

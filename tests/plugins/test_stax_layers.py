@@ -13,7 +13,7 @@ from jax.example_libraries import stax
 
 from framework.api import layer_name
 from framework.errors import ConfigError
-from framework_stax import layers, models, recurrent
+from framework_stax import decoding, layers, models, recurrent
 from framework_stax.catalogue import layers as catalogue
 from framework_stax.stack import named_parallel, named_serial, serial
 
@@ -57,6 +57,8 @@ OURS = {
     "BatchNorm of vectors": (layers.BatchNorm, {"center": False}, (-1, 7)),
     "BatchNorm by position": (layers.BatchNorm, {"axis": (0, 3), "scale": False}, IMAGES),
     "Dropout": (layers.Dropout, {"rate": 0.5}, IMAGES),
+    "Reshape": (decoding.Reshape, {"shape": (2, -1)}, IMAGES),
+    "Upsample": (decoding.Upsample, {"factor": 3}, IMAGES),
     "LSTM": (recurrent.LSTM, {"hidden": 5}, SEQUENCES),
     "LSTM last": (recurrent.LSTM, {"hidden": 5, "return_sequences": False}, SEQUENCES),
     "GRU": (recurrent.GRU, {"hidden": 5, "reverse": True}, SEQUENCES),
@@ -314,6 +316,14 @@ class TestDropout:
         assert layers.Dropout(rate).apply((), (), inputs, train=train)[0] is inputs
 
 
+def test_decoding_layers_move_numbers_as_numpy_does():
+    inputs = np.arange(2 * 3 * 4 * 2.0).reshape(2, 3, 4, 2)
+    repeated, _ = decoding.Upsample(3).apply((), (), jnp.asarray(inputs, jnp.float32))
+    np.testing.assert_array_equal(repeated, inputs.repeat(3, axis=1).repeat(3, axis=2))
+    reshaped, _ = decoding.Reshape((4, -1)).apply((), (), jnp.asarray(inputs, jnp.float32))
+    np.testing.assert_array_equal(reshaped, inputs.reshape(2, 4, 6))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -335,6 +345,13 @@ class TestDropout:
         (lambda: layers.MaxPool((0, 2)).init(None, IMAGES), "of one length, found (0, 2)"),
         (lambda: layers.AvgPool((2,)).init(None, IMAGES), "AvgPool with a window (2,) expects inputs [B, W, C]"),
         (lambda: recurrent.LSTM(3).init(None, IMAGES), "expects inputs [B, T, F], found shape (-1, 8, 8, 4)"),
+        (
+            lambda: decoding.Reshape((7, 7)).init(None, (-1, 50)),
+            "Reshape to [7, 7] expects as many numbers",
+        ),
+        (lambda: decoding.Reshape((-1, -1)).init(None, (-1, 49)), "found 49"),
+        (lambda: decoding.Upsample(0), "a factor of 1 or more, found 0"),
+        (lambda: decoding.Upsample().init(None, SEQUENCES), "expects images [B, H, W, C], found (-1, 6, 3)"),
         (lambda: models.mlp(activation="rellu"), "no activation is named 'rellu'. Did you mean 'relu'?"),
         (lambda: models.serial([]), "given no layers"),
     ],
