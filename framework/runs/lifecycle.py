@@ -18,8 +18,8 @@ from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
 from framework.experiment import Experiment, NamedCallback
 from framework.runs import logs, resume, signals
-from framework.runs.exhibits import exhibits_of
 from framework.runs.capsule import keep
+from framework.runs.exhibits import exhibits_of
 from framework.runs.history import HistoryWriter, MetricsFile
 from framework.runs.media import MediaFolder, ShownBy
 from framework.runs.record import RunRecord, run_facts

@@ -10,7 +10,7 @@ from framework.api import Array, Environment, Model, Task
 from framework_tasks.actor_critic import Judged, Played, Updates, actor_critic
 
 
-def policy_gradient(  # noqa: PLR0913 - they are the options
+def policy_gradient(
     policy: Model,
     value: Model,
     environment: Environment,

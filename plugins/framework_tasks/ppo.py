@@ -12,7 +12,7 @@ from framework.errors import ConfigError
 from framework_tasks.actor_critic import Judged, Played, Updates, actor_critic
 
 
-def ppo(  # noqa: PLR0913 - they are the options
+def ppo(
     policy: Model,
     value: Model,
     environment: Environment,

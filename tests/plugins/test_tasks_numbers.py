@@ -144,7 +144,9 @@ class TestContrastive:
         right = []
         for one, other in itertools.permutations((rows[::2], rows[1::2])):
             mean, deviation = one[:, :-1].mean(0), one[:, :-1].std(0)
-            ridge = Ridge(alpha=probe.RIDGE * len(one)).fit((one[:, :-1] - mean) / deviation, np.eye(3)[one[:, -1].astype(int)])
+            ridge = Ridge(alpha=probe.RIDGE * len(one)).fit(
+                (one[:, :-1] - mean) / deviation, np.eye(3)[one[:, -1].astype(int)]
+            )
             right.append(ridge.predict((other[:, :-1] - mean) / deviation).argmax(1) == other[:, -1])
         padded = np.r_[rows, np.full((3, 6), 7.0)]
         assert probe.probe(padded, np.r_[np.ones(120), np.zeros(3)]) == pytest.approx(np.mean(right))
