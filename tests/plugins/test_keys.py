@@ -7,13 +7,13 @@ import json
 import jax
 import numpy as np
 import pytest
-from framework.tasks.rng import root_key, stream
 
 from framework import testing
 from framework.config.compose import compose
 from framework.errors import PluginError
 from framework.experiment import build
 from framework.registry.entry_points import discover
+from framework.steps.rng import root_key, stream
 from framework_inspect.keys import streams_of
 
 SHIFTED = "data.transform=[{random_shift:{pixels:1}}]"
