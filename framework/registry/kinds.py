@@ -74,8 +74,8 @@ _STRATEGY = ("init(init, given)", "train(step, axes)", "evaluate(step)", "feed(f
 _TASK = ("init(key, spec) -> TrainState", "train_step(state, batch, axis=) -> (TrainState, means)")
 _TASK += ("eval_step(state, batch, axis=) -> means",)
 _BASE = "framework.api:Callback"
-_CALLBACK = ("on_start(run)", "on_log(step, scalars)", "on_state(step, state)", "on_media(step, tag, medium)")
-_CALLBACK += ("settle(wait)", "on_end(summary)")
+_CALLBACK = ("on_built(directions)", "on_start(run)", "on_log(step, scalars)", "on_state(step, state)")
+_CALLBACK += ("on_media(step, tag, medium)", "settle(wait)", "on_end(summary)")
 _STORE = ("write(path, arrays) -> file", "read(path, shapes)")
 
 _ROWS = (
