@@ -355,7 +355,7 @@ class StopTraining(Exception):  # noqa: N818 - a request, not an error
 
 
 class Callback:
-    """Something that watches a run: six hooks, none of which changes a number.
+    """Something that watches a run: seven hooks, none of which changes a number.
 
     Attributes:
       every: steps between two calls of `on_state`; 0 for none before the end.
@@ -364,6 +364,9 @@ class Callback:
 
     every: int = 0
     everywhere: bool = False
+
+    def on_built(self, directions: Mapping[str, bool | None]) -> None:
+        """Before the run folder is made: refuse a run that lacks what is wanted. `directions` are those of `Run`."""
 
     def on_start(self, run: Run) -> None:
         """Before the first step; once more, after `on_end`, where a run goes back to a checkpoint of its own."""

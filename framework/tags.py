@@ -35,21 +35,31 @@ class WatchedTag:
             raise ConfigError(f"{option}: '{tag}' is measured after training; watch eval/{tag.removeprefix('test/')}.")
         self.option, self.tag, self.mode = option, tag, mode
 
-    def start(self, run: Run) -> list[tuple[int, float]]:
-        """Find the direction, and return (step, value) of what earlier processes of the run have logged.
+    def check(self, directions: Mapping[str, bool | None]) -> None:
+        """Find the direction.
+
+        Args:
+          directions: those of `Run`; if it is empty, the tag is not looked for.
 
         Raises: ConfigError if the run will log no such tag, or if the mode is "auto" and the metric declares no
           direction.
         """
         name = "/".join(self.tag.split("/")[:2])  # a metric's own suffixes are known once it was measured
-        if run.directions and name not in run.directions:
+        if directions and name not in directions:
             text = f"{self.option}: this run logs no '{self.tag}'."
-            raise ConfigError(f"{text}{nearest(self.tag, run.directions)}")
-        is_higher_better = run.directions.get(name) if self.mode == "auto" else self.mode == "max"
+            raise ConfigError(f"{text}{nearest(self.tag, directions)}")
+        is_higher_better = directions.get(name) if self.mode == "auto" else self.mode == "max"
         if is_higher_better is None:
             text = f"{self.option}: '{self.tag}' does not say which way is better"
             raise ConfigError(f"{text}; set mode=min if low values are good, or mode=max.")
         self.sign = -1 if is_higher_better else 1
+
+    def start(self, run: Run) -> list[tuple[int, float]]:
+        """Find the direction, and return (step, value) of what earlier processes of the run have logged.
+
+        Raises: ConfigError, as `check`.
+        """
+        self.check(run.directions)
         values = run.history.series(self.tag)
         self._seen = bool(values)
         return values

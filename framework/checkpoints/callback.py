@@ -66,6 +66,11 @@ class Checkpoint(Callback):
         self.scores: dict[int, float] = {}  # the lowest is the best
         self.saving: futures.Future[None] | None = None
 
+    def on_built(self, directions: Mapping[str, bool | None]) -> None:
+        """Refuse a tag that the run does not log."""
+        if self.watched is not None:
+            self.watched.check(directions)
+
     def on_start(self, run: Run) -> None:
         """Make the folder, delete what a killed process left, and refuse a disk that is too small."""
         self.folder, self.run, self.ended = run.directory / "checkpoints", run.id, math.inf

@@ -118,14 +118,17 @@ def naming_holders(source: Mapping[str, Any]) -> Iterator[None]:
 
 
 def holder_of(source: Mapping[str, Any], key: str) -> str:
-    """Follow interpolations: of "schedule.value", which is `${optimizer.learning_rate}`, return that key."""
+    """Follow interpolations: of "schedule.value", which is `${optimizer.learning_rate}`, return that key.
+
+    A key that differs between members is held by the strategy: "strategy.members.optimizer.learning_rate".
+    """
     leaves = flat(source) | flat(source, lists=True)
     for _ in leaves:  # a chain is no longer than that
         found = re.fullmatch(r"\$\{([\w-][\w.\[\]-]*)\}", str(leaves.get(key, "")).strip())
         if found is None or found[1] not in leaves:
             break
         key = found[1]
-    return key
+    return f"strategy.members.{key}" if f"strategy.members.{key}" in leaves else key
 
 
 def as_written(source: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

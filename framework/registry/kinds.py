@@ -81,8 +81,8 @@ _PLAYED = ("reset(key) -> (state, observation)",)
 _PLAYED += ("step(key, state, action) -> (state, observation, reward, terminated)",)
 _WORLD = "framework.api:Environment"
 _BASE = "framework.api:Callback"
-_CALLBACK = ("on_start(run)", "on_log(step, scalars)", "on_state(step, state)", "on_media(step, tag, medium)")
-_CALLBACK += ("settle(wait)", "on_end(summary)")
+_CALLBACK = ("on_built(directions)", "on_start(run)", "on_log(step, scalars)", "on_state(step, state)")
+_CALLBACK += ("on_media(step, tag, medium)", "settle(wait)", "on_end(summary)")
 _STORE = ("write(path, arrays) -> file", "read(path, shapes)")
 
 _ROWS = (

@@ -29,6 +29,7 @@ from framework.runs.lifecycle import Fitted, train
 from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, summarise, write_config
 from framework.runs.trained_model import Trained
 from framework.tasks.ema import view_of
+from framework.training.callbacks import notify
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,6 +77,7 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
             return _resumed(Path(settings.run.dir or ""), config, False, watch)
         coordination.agree(lambda: folder.check_place(settings.run))
         experiment = _built(config, watch)
+        notify(experiment.callbacks, "on_built", experiment.directions)
         directory = folder.make_directory(settings.run, config.name)
         with folder.locked(directory, unused=True), logs.run_log(directory, config.secrets):
             write_config(directory, experiment.source)

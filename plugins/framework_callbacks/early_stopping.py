@@ -40,6 +40,9 @@ class EarlyStopping(Callback):
         self._patience = patience
         self._min_delta = min_delta
 
+    def on_built(self, directions: Mapping[str, bool | None]) -> None:
+        self._watched.check(directions)
+
     def on_start(self, run: Run) -> None:
         self._last_step = run.total_steps
         self._best, self._best_step, self._waited, self._seen = math.inf, 0, 0, 0

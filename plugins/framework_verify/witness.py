@@ -173,7 +173,7 @@ class Heard(Callback):
 
     def __init__(self, watcher: NamedCallback, note: Callable[..., None]) -> None:
         self._watcher, self._note = watcher, note
-        for hook in ("on_start", "settle", "on_end"):
+        for hook in ("on_built", "on_start", "settle", "on_end"):
             setattr(self, hook, getattr(watcher.callback, hook))
 
     @property

@@ -361,7 +361,7 @@ CALLBACKS = (
     Row("callback_every_none", "class C(Callback): every = None\ndef plugin(): return C()", ("every", "None")),
     *(
         _hook(f"{hook}_raises", hook, "fail()", (BROKE,))
-        for hook in ("on_start", "on_log", "on_state", "settle", "on_end")
+        for hook in ("on_built", "on_start", "on_log", "on_state", "settle", "on_end")
     ),
     *(
         _hook(f"{hook}_exits", hook, "raise SystemExit(0)", ("SystemExit",))

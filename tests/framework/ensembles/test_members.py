@@ -182,8 +182,17 @@ def test_a_member_can_be_loaded_as_a_function(train):
         ("{train.steps: [10, 20]}", "strategy.members.train.steps: expected seed, or a number of model"),
         ("{data.batch_size: [16, 8]}", "strategy.members.data.batch_size: expected seed"),
         ("{model.classes: [10, 12]}", "strategy.members.model.classes: it cannot differ in one program"),
-        ("{model.dropuot: [0.1, 0.2]}", "model.dropuot: model 'mlp' (framework 0.1.0) has no option 'dropuot'"),
-        ("{model.dropout: [0.1, 1.5]}", "Dropout expects a rate in [0, 1)"),
+        (
+            "{optimizer.learning_rate: [0.1, nan]}",
+            "members.optimizer.learning_rate: expected float, found nan",
+        ),
+        ("{optimizer.learning_rate: [0.1, -1]}", "strategy.members.optimizer.learning_rate: value of schedule"),
+        ("{optimizer.b1: [0.9, 2]}", "strategy.members.optimizer.b1: b1 of optimizer 'adam' should be"),
+        (
+            "{model.dropuot: [0.1, 0.2]}",
+            "strategy.members.model.dropuot: model 'mlp' (framework 0.1.0) has no option",
+        ),
+        ("{model.dropout: [0.1, 1.5]}", "strategy.members.model.dropout: expected float from 0 to below 1, found 1.5"),
         ("{model.hidden.5: [8, 16]}", "strategy.members.model.hidden.5: the config has no place for it"),
         ("{model.hidden.0: [8, 16]}", "strategy.members.model.hidden.0: it cannot differ in one program"),
         ("{schedule.value: [0.1, 0.2], optimizer.learning_rate: [1, 2]}", "learning_rate: nothing depends on it"),
@@ -194,6 +203,7 @@ def test_what_members_cannot_be_is_one_line(train, tmp_path, members, text):
         train("strategy=vmapped", f"strategy.members={members}")
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "(set in " not in str(caught.value)  # the members were given on the command line
     assert not any(tmp_path.iterdir())
 
 
