@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from framework.api import PyTree, Store
 from framework.checkpoints import shards
-from framework.checkpoints.folder import put_in_place
+from framework.checkpoints.folder import clear, put_in_place
 from framework.checkpoints.manifest import MANIFEST, check_leaves, read_manifest, write_manifest
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import as_asked, as_stored, is_shared, on_devices
@@ -89,7 +88,7 @@ def commit_together(
 def begin(folder: Path, step: int) -> None:
     """Make the hidden folder that a checkpoint is written into. Raises: StorageError."""
     with _written(folder, step) as partial:
-        shutil.rmtree(partial, ignore_errors=True)
+        clear(partial)
         partial.mkdir(parents=True)
 
 

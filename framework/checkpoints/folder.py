@@ -30,7 +30,7 @@ def put_in_place(partial: Path, target: Path) -> None:
         if former.exists():
             former.rename(target)
         raise
-    shutil.rmtree(former, ignore_errors=True)
+    clear(former)
     descriptor = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -42,7 +42,7 @@ def remove(path: Path) -> None:
     """Delete a checkpoint: first its name, by which it would be found, then its files."""
     trash = path.with_name(f".{path.name}.trash")
     _rename(path, trash)
-    shutil.rmtree(trash, ignore_errors=True)
+    clear(trash)
 
 
 def set_aside(path: Path) -> None:
@@ -54,12 +54,21 @@ def discard(folder: Path) -> None:
     """Delete what a failed save or a killed process left half written or half deleted: it takes room from the next."""
     for kind in ("partial", "trash", "former"):
         for leftover in folder.glob(f".*.{kind}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            with writing(leftover):
+                clear(leftover)
+
+
+def clear(path: Path) -> None:
+    """Delete a folder as far as it can be, or what stands in its place; to delete a pipe as a folder hangs."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _rename(path: Path, target: Path) -> None:
     """Rename a folder, in place of what an earlier one of that name left."""
-    shutil.rmtree(target, ignore_errors=True)
+    clear(target)
     path.rename(target)
 
 

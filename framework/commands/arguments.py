@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, NoReturn
 
 from framework.config.overrides import is_run_folder
-from framework.errors import ConfigError, nearest
+from framework.errors import ConfigError, nearest, printable
 
 if TYPE_CHECKING:
     from framework.config.compose import Config
@@ -56,6 +56,10 @@ class Arguments(argparse.ArgumentParser):
             known = [name for name in self._option_string_actions if name.startswith("--")]
             raise ConfigError(f"{self.verb}: no such option '{option}'.{nearest(option, known)}")
         return found
+
+    def format_help(self) -> str:
+        """Return the help, in which a terminal obeys nothing."""
+        return printable(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         """Refuse what argparse refuses, in one line.

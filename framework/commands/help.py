@@ -11,6 +11,7 @@ from importlib.metadata import version
 from framework.command import Command
 from framework.commands import verbs
 from framework.commands.arguments import Arguments
+from framework.errors import printable
 from framework.registry.entry_points import OURS, discover
 from framework.registry.kinds import GROUPS
 
@@ -32,7 +33,7 @@ def run(words: list[str]) -> int | None:
     verb = arguments.read(words).verb
     if verb is not None:
         return verbs.find(verb)(["--help"])
-    sys.stdout.write(overview())
+    sys.stdout.write(printable(overview()))
     return None
 
 

@@ -52,7 +52,7 @@ class _Masking(logging.Formatter):
         self.hidden = hidden
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record), self.hidden)
+        return printable(masked(super().format(record), self.hidden))  # `cat` shows it on a terminal
 
 
 class _LogFile(logging.FileHandler):

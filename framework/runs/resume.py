@@ -30,6 +30,8 @@ from framework.tasks import nonfinite
 FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.")
 """Sections that may differ after a resume: they say how long and how a run runs, not what it computes."""
 
+APART = ("train.steps", "train.epochs", "run.")
+"""Keys of the length and of the place of a run."""
 
 BOUND = ("strategy.members", "strategy.order", "train.accumulate", "train.skips_in_row")
 """Keys of those sections that do decide what a run computes, to rounding or more."""
@@ -92,6 +94,22 @@ def check_overrides(record: RunRecord, experiment: Experiment, force: bool) -> N
     if changed and not force:
         listed = ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
         raise ConfigError(f"resume would change what the run computes: {listed}; add --force if that is meant.")
+
+
+def without_effect(record: RunRecord, experiment: Experiment) -> str:
+    """List the keys that differ from those of a run in which nothing is left to do, beside its length and place."""
+    old, new = flat(record.config), flat(experiment.config)
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not key.startswith(APART))
+    return ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
+
+
+def keeping_debug(record: RunRecord, experiment: Experiment) -> Experiment:
+    """Return the experiment with the recorded section `debug` in its config: an override of it is for one process."""
+    recorded = record.config.get("debug")
+    if not isinstance(recorded, dict):
+        return experiment
+    configs = ({**each, "debug": recorded} for each in (experiment.config, experiment.source))
+    return experiment._replace(**dict(zip(("config", "source"), configs, strict=True)))
 
 
 def _matters(key: str) -> bool:

@@ -129,9 +129,13 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
         step, total = 0 if state is None else updates(state), experiment.total_steps
         if state is not None and resuming.is_finished(former, step, total):
             logs.LOGGER.info(f"{directory} is done: it has {step} of {total} steps.")
+            if unused := resuming.without_effect(former, experiment):
+                text = f"nothing is left to do, so that this has no effect: {unused}; train on with more train.steps."
+                logs.LOGGER.warning(text)
             return _result(experiment, former, state)
         logs.LOGGER.info(f"resuming {directory} at step {step} of {total}")
         resuming.check_rates(former, experiment, step, force)
+        experiment = resuming.keeping_debug(former, experiment)
         record = new_record(experiment, directory, former.name, config.secrets)
         coordination.agree(lambda: resuming.check_data(former, record, force))
         write_config(directory, experiment.source)

@@ -12,6 +12,7 @@ from typing import Any
 from framework.command import Command
 from framework.commands.arguments import Arguments, config_of
 from framework.config.sizes import bytes_of
+from framework.errors import printable
 
 LONGEST = 3600.0
 """Seconds that one measurement may take."""
@@ -90,7 +91,7 @@ def _seconds(text: str) -> float:
 
 
 def _show(text: str, report: Any, json_path: str | None) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text) + "\n")
     if json_path is not None:
         from framework_bench.bench import write_json
 

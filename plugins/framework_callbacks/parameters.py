@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from framework.api import Parameter
+from framework.errors import printable
 
 TABLE_ROWS = 30
 """A longer table has one row for each top-level layer."""
@@ -15,7 +16,7 @@ Row = tuple[str, str, int]
 
 def parameter_table(parameters: Sequence[Parameter], width: int = 80) -> list[str]:
     """Return path, shape, size and total as aligned lines of at most `width` letters; long paths lose their start."""
-    rows = [(p.path, " × ".join(map(str, p.shape)) or "scalar", p.size) for p in parameters]
+    rows = [(printable(p.path), " × ".join(map(str, p.shape)) or "scalar", p.size) for p in parameters]
     rows = rows if len(rows) <= TABLE_ROWS else _shorten(_by_layer(parameters))
     head, foot = ("parameter", "shape", "size"), ("total", "", f"{sum(p.size for p in parameters):,}")
     cells = [head, *((path, shape, f"{size:,}") for path, shape, size in rows), foot]
@@ -32,7 +33,7 @@ def _by_layer(parameters: Sequence[Parameter]) -> list[Row]:
     """Return one row for each group of neighbouring parameters of the same top-level layer."""
     layers = itertools.groupby(parameters, key=lambda parameter: parameter.path.partition("/")[0])
     members = [(layer, list(group)) for layer, group in layers]
-    return [(layer, f"{len(group)} arrays", sum(p.size for p in group)) for layer, group in members]
+    return [(printable(layer), f"{len(group)} arrays", sum(p.size for p in group)) for layer, group in members]
 
 
 def _shorten(rows: list[Row]) -> list[Row]:

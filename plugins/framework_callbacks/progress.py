@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framework.api import Callback, Run, Summary
-from framework.errors import ConfigError
+from framework.errors import ConfigError, printable
 from framework_callbacks.parameters import parameter_table
 
 DRAW_SECONDS = 0.1
@@ -144,14 +144,14 @@ class Pace:
 def split_numbers(scalars: Mapping[str, float], split: str) -> list[str]:
     """Return loss and metrics of a split, such as "loss 0.25", without the parts of metrics of many numbers."""
     tags = [tag for tag in scalars if tag.startswith(f"{split}/") and tag.count("/") == 1]
-    return [f"{tag.partition('/')[2]} {scalars[tag]:.4g}" for tag in tags if tag != "train/learning_rate"]
+    return [f"{printable(tag.partition('/')[2])} {scalars[tag]:.4g}" for tag in tags if tag != "train/learning_rate"]
 
 
 def evaluations(scalars: Mapping[str, float]) -> list[str]:
     """Return one line for each split that was evaluated."""
     splits = dict.fromkeys(tag.partition("/")[0] for tag in scalars)
     numbers = {split: split_numbers(scalars, split) for split in splits if split not in ("train", "perf")}
-    return [f"{split}: {'  '.join(told)}" for split, told in numbers.items() if told]
+    return [f"{printable(split)}: {'  '.join(told)}" for split, told in numbers.items() if told]
 
 
 def metric_prefix(number: float) -> str:

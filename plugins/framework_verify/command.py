@@ -7,6 +7,7 @@ import sys
 
 from framework.command import Command
 from framework.commands.arguments import Arguments
+from framework.errors import printable
 
 
 def verify_resume() -> Command:
@@ -34,7 +35,7 @@ def run(words: list[str]) -> None:
     from framework_verify import findings, verify
 
     report = verify.verify_resume(given.words, given.config_dir, steps=given.steps, kills=given.kills, seed=given.seed)
-    sys.stdout.write(findings.text(report) + "\n")
+    sys.stdout.write(printable(findings.text(report)) + "\n")
     sys.stdout.flush()
     report.check()
 

@@ -131,6 +131,16 @@ def test_parameter_table(layers):
     assert lines[-1].startswith("total")
 
 
+def test_a_terminal_obeys_nothing_in_names(tmp_path, capsys):
+    shown = progress(0.0)
+    shown.on_start(run_of(tmp_path)._replace(parameters=parameters(1, "\x1b[2J{}")))
+    shown.on_log(60, {"train/lo\x1b[31mss": 1.0, "va\x1b[0mlid/loss": 1.0})
+    shown.on_end(Summary(60, {}, "done", 1.0))
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    assert all(name in told for name in (r"\x1b[2J0/W", r"lo\x1b[31mss 1", r"va\x1b[0mlid: loss 1")), told
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_long_paths_keep_their_end_and_the_width(width):
     lines = parameter_table(parameters(1, "encoder/" * 12 + "{}_Dense"), width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -213,18 +214,20 @@ def test_a_step_that_cannot_be_put_in_place_leaves_the_former_one(tmp_path, monk
     assert_same_bits(restore(tmp_path / "1", tree), tree)
 
 
-@pytest.mark.parametrize("blocked", ["folder", ".1.partial"])
-def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path, blocked):
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
     folder = tmp_path / "folder"
-    if blocked == "folder":
-        folder.write_text("a file where the folder should be")
-    else:
-        folder.mkdir()
-        (folder / blocked).write_text("a file where the folder should be")
+    folder.write_text("a file where the folder should be")
     with pytest.raises(StorageError) as raised:
         save(folder, 1, {"a": jnp.ones(2)})
     assert raised.value.exit_code == 5
     assert message(raised).startswith(f"checkpoint {folder / '1'} cannot be written: ")
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, Path.mkdir, lambda path: path.symlink_to("..")])
+def test_what_stands_where_a_checkpoint_is_written_makes_way(tmp_path, make):
+    make(tmp_path / ".1.partial")
+    save(tmp_path, 1, {"a": jnp.ones(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 @pytest.mark.parametrize(

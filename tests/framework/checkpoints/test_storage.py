@@ -168,17 +168,40 @@ def test_a_log_is_never_cut_without_a_word(disk):
         framework.run([*TINY, f"run.dir={disk}/run", "train.steps=4000", "train.log_every=1"])
 
 
-def in_the_way(folder, step):
-    """A file where the save of a step wants to write."""
-    (folder / "checkpoints").mkdir(parents=True)
-    file_at(folder / "checkpoints" / f".{step}.partial")
-    return rf"checkpoint {folder}/checkpoints/{step} cannot be written: "
+FULL = """
+from framework.api import Store
+from framework.checkpoints.npz import FILES
+
+full_at = ""
 
 
-def test_a_save_that_fails_in_its_thread_ends_the_run_before_the_next_one(tmp_path):
-    text = in_the_way(tmp_path / "run", 500)
-    words = ["train.steps=1500", "train.checkpoint_every=500", "train.log_every=1", "train.steps_per_call=1"]
-    with pytest.raises(StorageError, match=text) as caught:
+def write(path, leaves):
+    if path.parent.name == f".{full_at}.partial":
+        raise OSError(28, "No space left on device")
+    FILES.write(path, leaves)
+
+
+def store():
+    return Store("full", FILES.place, write, FILES.read)
+"""
+
+
+@pytest.fixture
+def full(install):
+    """A store that finds the disk full at the step `full_at`, as words that choose it."""
+    install("acme", {"framework.stores": {"full": "acme_full:store"}}, {"acme_full.py": FULL})
+    import acme_full
+
+    return acme_full
+
+
+STORE = "callbacks.checkpoint.store=full"
+
+
+def test_a_save_that_fails_in_its_thread_ends_the_run_before_the_next_one(tmp_path, full):
+    full.full_at = "500"
+    words = ["train.steps=1500", "train.checkpoint_every=500", "train.log_every=1", "train.steps_per_call=1", STORE]
+    with pytest.raises(StorageError, match=rf"{tmp_path}/run/checkpoints/500 cannot be written: No space") as caught:
         framework.run([*TINY, *words, f"run.dir={tmp_path}/run"])
     assert message(caught)
     assert 500 <= len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 1000
@@ -187,17 +210,23 @@ def test_a_save_that_fails_in_its_thread_ends_the_run_before_the_next_one(tmp_pa
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_a_run_whose_last_state_cannot_be_saved_is_not_done(tmp_path, asynchronous):
-    text = in_the_way(tmp_path / "run", 20)
-    words = ["train.checkpoint_every=10", f"callbacks.checkpoint.asynchronous={asynchronous}"]
-    with pytest.raises(StorageError, match=text):
+def test_a_run_whose_last_state_cannot_be_saved_is_not_done(tmp_path, full, asynchronous):
+    full.full_at = "20"
+    words = ["train.checkpoint_every=10", f"callbacks.checkpoint.asynchronous={asynchronous}", STORE]
+    with pytest.raises(StorageError, match=rf"{tmp_path}/run/checkpoints/20 cannot be written: No space left"):
         framework.run([*TINY, *words, f"run.dir={tmp_path}/run"])
     record = run_record(tmp_path / "run")
     assert (record["status"], record["exit_code"]) == ("failed", 5)
     assert steps(tmp_path / "run" / "checkpoints") == [10]
-    (tmp_path / "run" / "checkpoints" / ".20.partial").unlink()
+    full.full_at = ""
+    for name in (".20.partial", ".10.trash", "10.damaged"):  # in the place of folders
+        file_at(tmp_path / "run" / "checkpoints" / name)
+    os.mkfifo(tmp_path / "run" / "checkpoints" / ".30.former")
+    (tmp_path / "run" / "checkpoints" / ".30.partial").symlink_to(tmp_path)
     assert framework.resume(tmp_path / "run").state.step == 20
     assert steps(tmp_path / "run" / "checkpoints") == [10, 20]
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"10", "20", "10.damaged"}
+    assert record["id"] == run_record(tmp_path / "run")["id"]
 
 
 def test_what_a_thread_saves_is_the_state_of_its_step_whatever_the_next_steps_do(tmp_path):

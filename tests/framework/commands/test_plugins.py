@@ -7,6 +7,7 @@ import pytest
 from framework.commands.plugins import show
 from framework.errors import ConfigError, PluginError
 from framework.registry.kinds import GROUPS, KINDS
+from framework.testing import command
 
 WIDE = '''
 from __future__ import annotations
@@ -171,3 +172,16 @@ def test_everything_we_ship_is_whole_and_says_what_it_is(kind):
         if len(words) > 2 and words[1] == "framework":
             assert "BROKEN" not in row
             assert len(words) > 3, f"no documentation: {row}"
+
+
+def test_a_terminal_obeys_nothing_in_the_help_of_a_verb(install):
+    source = (
+        "from framework.command import Command\n"
+        "from framework.commands.arguments import Arguments\n\n"
+        "def verb():\n"
+        "    return Command('shout', 'shout \\x1b[2J', Arguments('shout', 'A \\x1b[2J', 'b').read)\n"
+    )
+    install("acme", {"framework.commands": {"shout": "acme_shout:verb"}}, {"acme_shout.py": source})
+    for words in (["help"], ["shout", "--help"]):
+        told = command(*words).out
+        assert "\x1b" not in told and r"\x1b[2J" in told

@@ -6,7 +6,7 @@ import pytest
 
 from framework import resume
 from framework.errors import NumericalError
-from framework.testing import message, train
+from framework.testing import message, run_record, train
 
 WORDS = ["train.steps=6", "train.checkpoint_every=1", "optimizer=sgd", "schedule.value=1e30"]
 
@@ -31,6 +31,15 @@ def test_debug_nans_names_the_operation_when_a_run_goes_on(failed, strategy, per
         resume(folder, ["debug=nans", f"train.steps_per_call={per_call}"])
     assert "(nan) encountered in " in message(caught)
     assert "sharded computation" not in message(caught)
+
+
+def test_a_debug_switch_of_a_resume_does_not_stick(failed):
+    folder = failed()
+    with pytest.raises(NumericalError, match="encountered in "):
+        resume(folder, ["debug=nans"])
+    assert run_record(folder)["config"]["debug"]["nans"] is False
+    with pytest.raises(NumericalError, match="4 updates in a row are not finite"):
+        resume(folder, ["nan_policy=skip", "train.skips_in_row=4"], force=True)
 
 
 @pytest.mark.parametrize("ema", ["ema=null", "ema=0.9"])

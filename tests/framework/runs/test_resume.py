@@ -75,6 +75,13 @@ def test_a_finished_run_is_left_as_it_is(straight):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_an_override_of_a_finished_run_is_told_to_have_no_effect(straight):
+    framework.resume(straight.directory, ["seed=77", "train.log_every=3"], force=True)
+    told = (straight.directory / "run.log").read_text()
+    assert "nothing is left to do, so that this has no effect: seed (" in told
+    assert " to 77), train.log_every (" in told and "train on with more train.steps." in told
+
+
 def test_a_finished_run_can_be_extended(straight, tmp_path):
     train(tmp_path / "run", "train.steps=12")
     assert int(framework.resume(tmp_path / "run", ["train.epochs=4"]).state.step) == 16
