@@ -373,12 +373,8 @@ def _keyless(loss: Callable[[PyTree, Batch], Any]) -> Callable[[PyTree, Batch, A
 
 def measured(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch, train: bool = False) -> dict[str, Any]:
     """Return the values of metrics by tag; in training without those that keep the statistics of all examples."""
-    found = {}
-    for name, metric in metrics.items():
-        if not (train and metric.collect):
-            with _of_tag(name):
-                found[name] = metric.values(outputs, batch)
-    return found
+    counted = {name: metric for name, metric in metrics.items() if not (train and metric.collect)}
+    return {name: metric.values(outputs, batch) for name, metric in counted.items()}
 
 
 def hyperparameters(opt_state: PyTree) -> dict[str, WeightedMean]:
