@@ -31,6 +31,7 @@ from framework.contracts import (
     TrainState,
     Transform,
     View,
+    WeightedLoss,
 )
 from framework.errors import ConfigError, FrameworkError
 from framework.steps.metrics import Collected, WeightedMean, collected, over_devices, weighted
@@ -359,7 +360,7 @@ def augmented(transforms: Sequence[Transform], key: Array, batch: Batch, axis: s
 
 def keyed(loss: Loss) -> Callable[[PyTree, Batch, Array | None], Any]:
     """Return `loss(outputs, batch, key)`, from a loss that has a parameter `key` or has none."""
-    function: Any = loss.values if isinstance(loss, TargetedLoss) else loss
+    function: Any = loss.values if isinstance(loss, TargetedLoss | WeightedLoss) else loss
     try:
         takes = "key" in inspect.signature(function).parameters
     except (TypeError, ValueError):  # of C, or of a library that hides it

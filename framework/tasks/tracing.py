@@ -147,7 +147,10 @@ def naming(what: str, key: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (FrameworkError, FloatingPointError):  # the latter is what debug=nans looks for
+    except FrameworkError as error:
+        error.key = error.key or key
+        raise
+    except FloatingPointError:  # what debug=nans looks for
         raise
     except PLUGIN_FAULTS as error:
         if is_users(error):
