@@ -39,6 +39,7 @@ from framework.contracts import TrainState as TrainState
 from framework.contracts import Transform as Transform
 from framework.contracts import Undefined as Undefined
 from framework.contracts import View as View
+from framework.contracts import WeightedLoss as WeightedLoss
 from framework.data import DataPipeline as DataPipeline
 from framework.data import InMemory as InMemory
 from framework.data import PipelineWrapper as PipelineWrapper

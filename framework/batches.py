@@ -29,6 +29,13 @@ class Form(NamedTuple):
     structure: Any
 
 
+PARTS = ("inputs", "targets", "weights")
+"""Keys of a batch."""
+
+SHAPE = "{inputs: [B, ...] or nested, targets: [B, ...] or nested, weights: [B] or [B, T]}"
+"""The shape of a batch, for messages."""
+
+
 def check_pipeline(data: DataPipeline, title: str) -> None:
     """Check a pipeline's spec, splits and steps per epoch, once, before they are used.
 
@@ -44,6 +51,8 @@ def check_pipeline(data: DataPipeline, title: str) -> None:
     spec, splits, epoch = data.spec, data.splits, data.steps_per_epoch
     if not isinstance(spec, Mapping) or "inputs" not in spec:
         refuse(f"expected a `spec` with the key 'inputs', found {_keys(spec)}")
+    if others := [name for name in spec if name not in PARTS]:
+        refuse(f"`spec` has the key '{others[0]}'; a batch is {SHAPE}: put what a model takes below 'inputs'")
     for path, leaf in named_leaves(spec):
         if not (hasattr(leaf, "dtype") and getattr(leaf, "shape", ())):
             refuse(f"`spec` has {path} = {leaf!r}, expected a jax.ShapeDtypeStruct [B, ...]")

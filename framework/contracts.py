@@ -24,7 +24,7 @@ Shape = Any
 
 Batch = Mapping[str, PyTree]
 """Keys "inputs", "targets" and, where examples count unequally, "weights": [B], or [B, T] for the positions of a
-sequence. Every leaf has leading axis B."""
+sequence. Inputs and targets may be nested, such as {"image": …, "text": …}. Every leaf has leading axis B."""
 
 Loss = Callable[[PyTree, Batch], Any]
 """`loss(outputs, batch) -> [B]`, one value per example, or `Counted`. The core takes the weighted mean.
@@ -82,15 +82,36 @@ class TargetedLoss:
       values: the loss itself.
       targets: what it takes; metrics with an option `targets` get it as default, and others are held against it.
       ignore_index: a class number that marks what does not count.
+      on_head: the name of the outputs that it takes, where a model has several heads; None for all outputs.
+      on_target: the name of the targets that it takes, where a batch has several; None for all targets.
     """
 
     values: Loss
     targets: Targets
     ignore_index: int | None = None
+    on_head: str | None = None
+    on_target: str | None = None
 
-    def __call__(self, outputs: PyTree, batch: Batch) -> Any:
+    def __call__(self, outputs: PyTree, batch: Batch, **options: Any) -> Any:
         """Return the values."""
-        return self.values(outputs, batch)
+        return self.values(outputs, batch, **options)
+
+
+@dataclass(frozen=True)
+class WeightedLoss:
+    """A weighted sum of losses, such as those of a model's heads. It is called as any other loss.
+
+    Attributes:
+      values: the loss itself.
+      losses: its terms by name, each a `TargetedLoss` or a plain loss.
+    """
+
+    values: Loss
+    losses: Mapping[str, Loss]
+
+    def __call__(self, outputs: PyTree, batch: Batch, **options: Any) -> Any:
+        """Return the values."""
+        return self.values(outputs, batch, **options)
 
 
 class Metric(NamedTuple):

@@ -185,11 +185,10 @@ def _check_sections(config: Mapping[str, Any]) -> None:
         if section in known:
             continue
         if is_of_tasks(section):
-            name = config["task"]["name"]
             text = (
-                f"task '{name}' takes no section '{section}'; it takes {', '.join(names)}. Remove it with ~{section}."
+                f"task '{config['task']['name']}' takes no section '{section}'; it takes {', '.join(names) or 'none'}"
             )
-            raise ConfigError(text, key=section)
+            raise ConfigError(f"{text}. Remove it with ~{section}.", key=section)
         hint = " An experiment's file begins with '# @package _global_'." if section == "experiment" else ""
         raise ConfigError(f"no such section.{hint or nearest(section, known)}", key=section)
     for section in (*CORE, *names):

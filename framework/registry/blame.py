@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from framework.api import PyTree, StrategyWrapper, TargetedLoss, TrainState
+from framework.api import PyTree, StrategyWrapper, TargetedLoss, TrainState, WeightedLoss
 from framework.errors import ConfigError, FrameworkError, PluginError, blaming
 from framework.registry.entry_points import OURS, Plugin
 from framework.registry.kinds import KINDS, calls_of
@@ -50,7 +50,7 @@ def answerable(plugin: Plugin, built: Any, key: str) -> Any:
         return call
 
     if "" in forms:
-        if isinstance(built, TargetedLoss):
+        if isinstance(built, TargetedLoss | WeightedLoss):
             return replace(built, values=guard("", built.values, forms[""]))
         return guard("", built, forms[""])
     return built._replace(**{name: guard(name, getattr(built, name), form) for name, form in forms.items()})

@@ -13,11 +13,12 @@ from framework.errors import ConfigError, FrameworkError, blaming
 from framework.registry.blame import answerable
 from framework.registry.contract import checked
 from framework.registry.entry_points import Plugin, Registry
+from framework.registry.heads import EVERYTHING, placed, taken, targeted_at
 from framework.registry.kinds import KINDS
 from framework.registry.signatures import Build, Schema, bind, freeze, is_component, schema_of
 
 if TYPE_CHECKING:
-    from framework.api import Schedule, TargetedLoss
+    from framework.api import Loss, Schedule, TargetedLoss
 
 
 FITTING = {"classes": "metrics=[accuracy]", "binary": "metrics=[accuracy, auc]", "real": "metrics=[mse]"}
@@ -31,8 +32,8 @@ class Builder:
       used: plugins by the config key that named them.
       rate: the schedule that optimizers get as `learning_rate` where their options leave it out.
       rate_taken: an optimizer took a learning rate.
-      loss: the loss, if it says what its targets are. That is the default of the metrics' options `targets` and
-        `ignore_index`, and metrics that apply to other targets are refused.
+      loss: the loss. What it, or the term of it on a metric's head, says of its targets is the default of the metric's
+        options `targets` and `ignore_index`, and metrics that apply to other targets are refused.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -40,7 +41,7 @@ class Builder:
         self.used: dict[str, Plugin] = {}
         self.rate: Schedule | None = None
         self.rate_taken = False
-        self.loss: TargetedLoss | None = None
+        self.loss: Loss | None = None
         self._builds: dict[Any, Build] = {
             resolve_name(kind.annotation): functools.partial(self.entry, name)
             for name, kind in KINDS.items()
@@ -89,7 +90,9 @@ class Builder:
         """Build a plugin as the kind that is wanted: its own, or a metric of a loss."""
         self.used[key] = plugin
         factory = plugin.load()
-        schema = schema_of(factory)
+        schema, place = schema_of(factory), EVERYTHING
+        if plugin.kind in ("losses", "metrics") and isinstance(options, Mapping):
+            place, options = taken(options, key)
         positional, given = self._arguments(schema, options, key, plugin.title)
         rated = plugin.kind == "optimizers" and self.rate is not None
         if rated and any(option.name == "learning_rate" for option in schema.options):
@@ -97,28 +100,16 @@ class Builder:
             self.rate_taken = True
         given |= {o.name: _scheduled(given[o.name], o.annotation) for o in schema.options if o.name in given}
         chosen = dict(given)
-        if self.loss is not None and wanted == "metrics":
-            said = {"targets": self.loss.targets, "ignore_index": self.loss.ignore_index}
+        if wanted == "metrics" and (loss := targeted_at(self.loss, place)) is not None:
+            said = {"targets": loss.targets, "ignore_index": loss.ignore_index}
             given = {option.name: said[option.name] for option in schema.options if option.name in said} | given
         bound = {} if positional else bind(schema, given, key, plugin.title, self._builds)
         with building(plugin, key, bound):
             built = factory(*positional, **bound)
         built = answerable(plugin, checked(plugin, built, key), key)
-        return self._fitting(plugin, built, key, "targets" in chosen) if wanted == "metrics" else built
-
-    def _fitting(self, plugin: Plugin, built: Any, key: str, is_chosen: bool) -> Any:
-        """Return a metric, of a loss too, that applies to the targets of the loss or to those that its options say."""
-        lift = KINDS["metrics"].lift
-        assert lift is not None
-        metric = lift(built, plugin.name)
-        metric = metric._replace(higher_is_better=False) if plugin.kind == "losses" else metric
-        if self.loss is not None and not is_chosen and metric.targets and self.loss.targets not in metric.targets:
-            raise ConfigError(
-                f"{plugin.title} applies to {' or '.join(metric.targets)} targets, and those of the loss are "
-                f"{self.loss.targets}; take {FITTING[self.loss.targets]}, or another loss.",
-                key=key,
-            )
-        return metric
+        if wanted == "metrics":
+            built = _fitting(plugin, built, key, None if "targets" in chosen else targeted_at(self.loss, place))
+        return placed(built, place)
 
     def _arguments(self, schema: Schema, options: Any, key: str, title: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Read positional and named arguments from `{…}`, `[…]` or one value, which may be a component `{name: …}`."""
@@ -136,6 +127,21 @@ class Builder:
         if len(values) > len(schema.options):
             raise ConfigError(f"{title} takes {len(schema.options)} options, found {len(values)} values.", key=key)
         return (), {option.name: value for option, value in zip(schema.options, values, strict=False)}
+
+
+def _fitting(plugin: Plugin, built: Any, key: str, loss: TargetedLoss | None) -> Any:
+    """Return a metric, of a loss too, that applies to the targets of a loss, if there is one that says them."""
+    lift = KINDS["metrics"].lift
+    assert lift is not None
+    metric = lift(built, plugin.name)
+    metric = metric._replace(higher_is_better=False) if plugin.kind == "losses" else metric
+    if loss is not None and metric.targets and loss.targets not in metric.targets:
+        raise ConfigError(
+            f"{plugin.title} applies to {' or '.join(metric.targets)} targets, and those of the loss are "
+            f"{loss.targets}; take {FITTING[loss.targets]}, or another loss.",
+            key=key,
+        )
+    return metric
 
 
 def _scheduled(value: Any, annotation: Any) -> Any:

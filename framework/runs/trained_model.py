@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from framework.api import Array, Batch, Model, PyTree, Task, View, stream
+from framework.api import Array, Batch, Model, PyTree, Shape, Task, View, stream
 from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import steps
 from framework.config import policy
 from framework.ensembles import members
-from framework.errors import ConfigError, StorageError, blaming
+from framework.errors import ConfigError, StorageError, blaming, nearest
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.runs.inputs import checked_inputs, described, expected_inputs
@@ -170,6 +171,34 @@ def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
     inputs, task_state = expected_inputs(record.inputs, record.input_dtypes), found.get("task_state", ())
     params = from_checkpoint(found)
     return Trained(task, params, found["model_state"], task_state, config, record.facts, inputs, directory)
+
+
+def trained(run: Path, name: str = "model", step: int | None = None) -> Model:
+    """Model of a run that was trained before, with the parameters that it ended with.
+
+    It stands for a teacher, or for the start of a further training. The parameters are copied to the train state, and
+    so to every checkpoint.
+
+    Args:
+      run: its run folder.
+      name: of the model, where the task of that run has several, such as generator.
+      step: of the checkpoint; null takes the newest that is sound.
+
+    Raises: ConfigError if the run has no model of that name; StorageError if it cannot be read.
+    """
+    found = load(run, step)
+    if name not in found.task.models:
+        raise ConfigError(f"the run has no model '{name}'.{nearest(name, found.task.models)}", key="name")
+    part = found.__getattr__(name)
+    apply = part.model.apply
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, PyTree, PyTree]:
+        out_shape, params, _ = part.model.init(key, in_shape)
+        if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, part.params):
+            raise ConfigError(f"the model of {run} was trained on inputs of another shape than {in_shape}.")
+        return out_shape, *jax.tree.map(jnp.array, (part.params, part.state))
+
+    return Model(init, apply)
 
 
 def _saved(directory: Path, step: int | None) -> list[int]:

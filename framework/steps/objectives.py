@@ -31,6 +31,7 @@ from framework.contracts import (
     TrainState,
     Transform,
     View,
+    WeightedLoss,
 )
 from framework.errors import ConfigError, FrameworkError
 from framework.steps.metrics import Collected, WeightedMean, collected, over_devices, weighted
@@ -359,7 +360,7 @@ def augmented(transforms: Sequence[Transform], key: Array, batch: Batch, axis: s
 
 def keyed(loss: Loss) -> Callable[[PyTree, Batch, Array | None], Any]:
     """Return `loss(outputs, batch, key)`, from a loss that has a parameter `key` or has none."""
-    function: Any = loss.values if isinstance(loss, TargetedLoss) else loss
+    function: Any = loss.values if isinstance(loss, TargetedLoss | WeightedLoss) else loss
     try:
         takes = "key" in inspect.signature(function).parameters
     except (TypeError, ValueError):  # of C, or of a library that hides it
@@ -373,12 +374,8 @@ def _keyless(loss: Callable[[PyTree, Batch], Any]) -> Callable[[PyTree, Batch, A
 
 def measured(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch, train: bool = False) -> dict[str, Any]:
     """Return the values of metrics by tag; in training without those that keep the statistics of all examples."""
-    found = {}
-    for name, metric in metrics.items():
-        if not (train and metric.collect):
-            with _of_tag(name):
-                found[name] = metric.values(outputs, batch)
-    return found
+    counted = {name: metric for name, metric in metrics.items() if not (train and metric.collect)}
+    return {name: metric.values(outputs, batch) for name, metric in counted.items()}
 
 
 def hyperparameters(opt_state: PyTree) -> dict[str, WeightedMean]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from framework.api import Batch, Loss, Metric, Model, PyTree, TargetedLoss, Task, Transform
+from framework.api import Batch, Loss, Metric, Model, PyTree, TargetedLoss, Task, Transform, WeightedLoss
 from framework.config.resolve import tagged
 from framework.config.settings import Train
 from framework.errors import ConfigError
@@ -113,9 +113,9 @@ def _one(builder: Builder, config: Mapping[str, Any], kind: str, options: Mappin
 def _loss(builder: Builder, options: Mapping[str, Any], key: str) -> Loss:
     loss = builder.named("losses", options, key)
     title = builder.used[key].title
-    if not isinstance(loss, TargetedLoss):
-        return named_values(loss, title)
-    loss = replace(loss, values=named_values(loss.values, title))
+    if not isinstance(loss, TargetedLoss | WeightedLoss):
+        return named_values(loss, title, key)
+    loss = replace(loss, values=named_values(loss.values, title, key))
     builder.loss = loss if key == "loss" else builder.loss
     return loss
 
@@ -123,7 +123,7 @@ def _loss(builder: Builder, options: Mapping[str, Any], key: str) -> Loss:
 def _metric(builder: Builder, options: Mapping[str, Any], key: str) -> Metric:
     check_tag(key.partition(".")[2])
     metric = builder.named("metrics", options, key)
-    return metric._replace(values=named_values(metric.values, builder.used[key].title))
+    return metric._replace(values=named_values(metric.values, builder.used[key].title, key))
 
 
 def _transforms(builder: Builder, config: Mapping[str, Any]) -> list[Transform]:

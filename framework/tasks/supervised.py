@@ -20,7 +20,6 @@ from framework.api import (
     Networks,
     Objective,
     PyTree,
-    TargetedLoss,
     Task,
     Transform,
     as_metric,
@@ -28,6 +27,7 @@ from framework.api import (
     measured,
 )
 from framework.ranges import beyond, bounds_of, declared
+from framework.registry.heads import part, targeted
 from framework.steps.rng import root_key
 from framework.tasks.targets import outside
 
@@ -68,8 +68,11 @@ def supervised(
         if not traced:
             traced.append(_outputs_of(model, spec))
         outputs, bounds = traced[0]
-        fault = outside(loss, examples, outputs) if isinstance(loss, TargetedLoss) else None
-        return fault or beyond(examples.get("inputs"), examples.get("weights"), bounds)
+        for each in targeted(loss):
+            targets = part(examples.get("targets"), each.on_target, "targets")
+            if fault := outside(each, {**examples, "targets": targets}, part(outputs, each.on_head, "outputs")):
+                return fault
+        return beyond(examples.get("inputs"), examples.get("weights"), bounds)
 
     def predict(nets: Networks, inputs: PyTree, key: Array | None) -> PyTree:
         return nets.apply("model", inputs)[0]

@@ -112,16 +112,17 @@ def named_model(model: Model, title: str, section: str = "model") -> Model:
     return Model(init, apply)
 
 
-def named_values(values: Callable[..., Any], title: str) -> Callable[..., Any]:
-    """Return a loss's or metric's function, whose errors name it, and whose values must be real numbers."""
+def named_values(values: Callable[..., Any], title: str, key: str) -> Callable[..., Any]:
+    """Return a loss's or metric's function, whose errors name it and its key, and whose values must be real numbers."""
 
     @wraps(values)
     def call(outputs: PyTree, batch: Batch, **options: Any) -> Any:
         about = f"{title} on outputs {shapes_text(outputs)} and targets {shapes_text(batch.get('targets'))}"
-        with naming(about):
+        with naming(about, key):
             found = values(outputs, batch, **options)
         if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found)):
-            raise ConfigError(f"{about} is complex; expected real numbers, such as those of jnp.abs of the outputs.")
+            text = f"{about} is complex; expected real numbers, such as those of jnp.abs of the outputs."
+            raise ConfigError(text, key=key)
         return found
 
     return call
@@ -139,21 +140,24 @@ def named(function: Callable[..., Any], title: str) -> Callable[..., Any]:
 
 
 @contextmanager
-def naming(what: str) -> Iterator[None]:
+def naming(what: str, key: str = "") -> Iterator[None]:
     """Name what fails while a step is traced, which costs a compiled call nothing.
 
     Raises: ConfigError with the reason; PluginError for a request to exit.
     """
     try:
         yield
-    except (FrameworkError, FloatingPointError):  # the latter is what debug=nans looks for
+    except FrameworkError as error:
+        error.key = error.key or key
+        raise
+    except FloatingPointError:  # what debug=nans looks for
         raise
     except PLUGIN_FAULTS as error:
         if is_users(error):
             raise
         kind = ConfigError if isinstance(error, Exception) else PluginError
         reason = next(iter(told(error).splitlines()))
-        raise kind(f"{what} fails: {reason}") from error
+        raise kind(f"{what} fails: {reason}", key=key) from error
 
 
 def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:

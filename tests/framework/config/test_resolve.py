@@ -8,10 +8,12 @@ from omegaconf import OmegaConf
 from framework.config.resolve import changed, extended, resolved, settings_of, tagged
 from framework.config.settings import Debug, Distributed, RunSettings, Train
 from framework.errors import ConfigError
-from framework.registry.kinds import COMPONENTS, GROUPS, KINDS, MAPPINGS
+from framework.registry.kinds import GROUPS, KINDS, MAPPINGS
 from framework.testing import message
 
-WHOLE = {section: {"name": "x"} for section in COMPONENTS} | {"metrics": {"accuracy": {}}, "callbacks": {}}
+NAMED = ("model", "loss", "optimizer", "schedule", "data", "strategy")
+WHOLE = {section: {"name": "x"} for section in NAMED}
+WHOLE |= {"task": {"name": "supervised"}, "metrics": {"accuracy": {}}, "callbacks": {}}
 
 
 def test_sections_left_out_have_their_defaults():
@@ -93,7 +95,7 @@ def test_an_unknown_or_wrong_setting_is_one_line_with_its_key(given, text):
     assert message(raised).startswith(text)
 
 
-@pytest.mark.parametrize("section", COMPONENTS)
+@pytest.mark.parametrize("section", [*NAMED, "task"])
 def test_every_component_must_be_chosen(section):
     with pytest.raises(ConfigError, match=f"^{section}: .* choose one with {section}=NAME"):
         settings_of({name: value for name, value in WHOLE.items() if name != section})

@@ -49,10 +49,20 @@ def acme(install):
     install("acme", groups, files)
 
 
-@pytest.mark.parametrize("section", COMPONENTS)
+@pytest.mark.parametrize("section", ["model", "loss", "optimizer", "schedule", "data", "strategy"])
 def test_a_registered_name_needs_no_file(acme, section):
     config = compose([f"{section}=theirs", "schedule=theirs"])
     assert config.source[section] == {"name": "theirs"}
+
+
+def test_default_sections_that_a_task_does_not_take_are_left_out_and_chosen_ones_refused(acme):
+    config = compose(["task=theirs", "task.hidden=2"])
+    assert config.source["task"] == {"name": "theirs", "hidden": 2}
+    assert {"data", "strategy", "callbacks"} <= set(config.source)
+    assert not {"model", "loss", "optimizer", "schedule", "metrics"} & set(config.source)
+    for words in (["model=deep"], ["model.hidden=7"], ["+experiment=theirs", "task=theirs"]):
+        with pytest.raises(ConfigError, match=r"^(model|loss|metrics): task 'theirs' takes no section .*takes none"):
+            compose(["task=theirs", *words])
 
 
 @pytest.mark.parametrize("section", MAPPINGS)
