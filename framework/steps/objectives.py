@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -80,7 +80,8 @@ class Networks:
         """Apply a model to inputs [B, ...]; an evaluation gives it no key."""
         model = dict(self.models)[name]
         key = key if self.train else None
-        outputs, state = model.apply(self.params[name], self.states[name], inputs, key=key, train=self.train)
+        with jax.named_scope(name) if len(self.models) > 1 else nullcontext():
+            outputs, state = model.apply(self.params[name], self.states[name], inputs, key=key, train=self.train)
         return outputs, replace(self, states={**self.states, name: state})
 
     def with_params(self, **params: PyTree) -> Networks:

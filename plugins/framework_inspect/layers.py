@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
-from framework.contracts import Parameter
+from framework.contracts import Parameter, View
 from framework.experiment import Experiment
-from framework.steps.rng import root_key
 from framework.trees import shapes_text
 from framework_inspect.operations import Operation, Trace, flops_by_path, outputs_by_path, traced
 
@@ -66,9 +65,11 @@ def layers_of(experiment: Experiment) -> Layers:
     step = traced(experiment.task.train_step, experiment.shapes, experiment.batches.spec)
     forward = flops_by_path(step.operations, is_backward=False)
     backward = flops_by_path(step.operations, is_backward=True)
+    trained = step._replace(operations=[each for each in step.operations if not each.is_backward], outputs=())
     applied = _needed(_applied(experiment))
-    outputs = outputs_by_path(applied)
-    ordered = dict.fromkeys(scope for operation in applied.operations for scope in _scopes(operation.path))
+    outputs = outputs_by_path(trained) | outputs_by_path(applied)
+    working = [each for each in trained.operations if each.flops]
+    ordered = dict.fromkeys(scope for each in (*applied.operations, *working) for scope in _scopes(each.path))
     sizes = parameters_by_scope(experiment.parameters, list(ordered))
     rows = []
     for path in [*ordered, *(path for path in sizes if path not in ordered)]:
@@ -118,15 +119,13 @@ def to_depth(rows: Sequence[Layer], depth: int | None) -> tuple[Layer, ...]:
 
 
 def _applied(experiment: Experiment) -> Trace:
-    """Trace the model in training on a batch of the spec; of members, the model of one."""
+    """Trace the trained model on a batch of the data; of members, that of one. Empty if the task predicts nothing."""
+    predict, shapes = experiment.task.predict, experiment.shapes
+    if predict is None:
+        return Trace((), [], (), False)
     first = (lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)) if experiment.members else lambda leaf: leaf
-    params, state = jax.tree.map(first, (experiment.shapes.params, experiment.shapes.model_state))
-
-    def apply(params: Any, state: Any, inputs: Any) -> Any:
-        model = next(iter(experiment.task.models.values()))
-        return model.apply(params, state, inputs, key=root_key(0), train=True)[0]
-
-    return traced(apply, params, state, experiment.data.spec["inputs"])
+    view = jax.tree.map(first, View(shapes.params, shapes.model_state, shapes.task_state))
+    return traced(predict, view, experiment.inputs)
 
 
 def _needed(trace: Trace) -> Trace:

@@ -102,7 +102,7 @@ def inspect(config: Config, wanted: Wanted = Wanted()) -> Report:  # noqa: B008 
         return Report(
             config.name,
             device_in_words(experiment),
-            shapes_text(experiment.data.spec["inputs"]),
+            shapes_text(experiment.inputs),
             layers.rows,
             layers.parameters,
             layers.flops,
