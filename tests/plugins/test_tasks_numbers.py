@@ -21,6 +21,7 @@ from framework_stax.models import mlp, serial
 from framework_tasks import contrastive, diffusion, distillation, probe, sampling, vae
 from framework_tasks.autoencoder import autoencoder
 from framework_tasks.gan import gan
+from framework_tasks.language_model import language_model
 
 RNG = np.random.default_rng(0)
 BATCH = {
@@ -274,6 +275,12 @@ class TestSampling:
         for _, row in itertools.product(range(9), rows):
             row.append(sum(row[-context:]) % classes)
         np.testing.assert_array_equal(found, rows)
+
+    def test_numbers_become_the_characters_of_the_text(self):
+        task = language_model(network(4), softmax_cross_entropy(), optax.identity(), {})
+        show = task.exhibits["sample"].show
+        assert show(np.array([1, 2, 0, 9]), {"characters": "?ab"}) == "ab?\N{REPLACEMENT CHARACTER}"
+        assert show(np.array([1, 2]), {}) == "1 2"
 
     @pytest.mark.parametrize(("temperature", "top_k"), [(-1.0, 0), (1.0, -2)])
     def test_negative_numbers_are_refused(self, temperature, top_k):
