@@ -29,6 +29,9 @@ from framework.api import (
 from framework.errors import ConfigError
 from framework_tasks.sampling import check_sampling, generate
 
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+"""Stands for integers of the model that no character of the text has."""
+
 
 def language_model(
     model: Model,
@@ -83,8 +86,10 @@ def language_model(
         return generate(logits_of, inputs[:, :prompt], sample, inputs.shape[1], key, temperature, top_k)[0]
 
     def text(numbers: np.ndarray, facts: Mapping[str, Any]) -> str:
-        characters = facts.get("characters")
-        return " ".join(map(str, numbers)) if characters is None else "".join(characters[each] for each in numbers)
+        alphabet = facts.get("characters")
+        if alphabet is None:
+            return " ".join(map(str, numbers))
+        return "".join(alphabet[each] if each < len(alphabet) else UNKNOWN for each in numbers)
 
     return Learner(
         networks={"model": Network(model)},

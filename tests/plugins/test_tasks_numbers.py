@@ -12,14 +12,16 @@ import pytest
 from scipy import integrate, special, stats
 from sklearn.linear_model import Ridge
 
+from framework.api import Model, View
 from framework.errors import ConfigError
 from framework_losses.losses import softmax_cross_entropy, squared_error
 from framework_losses.metrics import accuracy
 from framework_stax.layers import Dense
 from framework_stax.models import mlp, serial
-from framework_tasks import contrastive, distillation, probe, sampling, vae
+from framework_tasks import contrastive, diffusion, distillation, probe, sampling, vae
 from framework_tasks.autoencoder import autoencoder
 from framework_tasks.gan import gan
+from framework_tasks.language_model import language_model
 
 RNG = np.random.default_rng(0)
 BATCH = {
@@ -274,7 +276,67 @@ class TestSampling:
             row.append(sum(row[-context:]) % classes)
         np.testing.assert_array_equal(found, rows)
 
+    def test_numbers_become_the_characters_of_the_text(self):
+        task = language_model(network(4), softmax_cross_entropy(), optax.identity(), {})
+        show = task.exhibits["sample"].show
+        assert show(np.array([1, 2, 0, 9]), {"characters": "?ab"}) == "ab?\N{REPLACEMENT CHARACTER}"
+        assert show(np.array([1, 2]), {}) == "1 2"
+
     @pytest.mark.parametrize(("temperature", "top_k"), [(-1.0, 0), (1.0, -2)])
     def test_negative_numbers_are_refused(self, temperature, top_k):
         with pytest.raises(ConfigError, match="expected 0 or more"):
             sampling.check_sampling(temperature, top_k)
+
+
+class TestDiffusion:
+    def test_shares_fall_from_all_to_nothing(self):
+        shares = diffusion.kept(50)
+        assert shares.shape == (51,)
+        assert shares[0] == 1
+        assert 0 < shares[-1] < 1e-5
+        assert (np.diff(shares) < 0).all()
+        np.testing.assert_allclose(
+            shares[25], (np.cos((0.508 / 1.008) * np.pi / 2) / np.cos(0.008 / 1.008 * np.pi / 2)) ** 2
+        )
+
+    def test_mixed_examples_have_the_variance_of_noise(self):
+        """Step by step, x_t = sqrt(a) x_(t-1) + sqrt(1 - a) noise, the same distribution comes about."""
+        shares = diffusion.kept(20)
+        values, clean = np.full(40_000, 0.7), jnp.full((40_000, 1), 0.7)
+        for step in range(1, 13):
+            share = shares[step] / shares[step - 1]
+            values = np.sqrt(share) * values + np.sqrt(1 - share) * RNG.normal(size=values.shape)
+        added = jnp.asarray(RNG.normal(size=(40_000, 1)), jnp.float32)
+        found = np.asarray(diffusion.mixed(clean, added, jnp.full(40_000, shares[12], jnp.float32)))
+        np.testing.assert_allclose([found.mean(), found.var()], [values.mean(), values.var()], atol=0.02)
+
+    def test_posterior_is_bayes_rule(self):
+        """The product of two normal densities: of x_(t-1) from the example, and of x_t from x_(t-1)."""
+        shares, clean, noisy = diffusion.kept(30), 0.4, -0.9
+        now, before = shares[17], shares[16]
+        kept = now / before
+        grid = np.linspace(-6, 6, 20_001)
+        density = stats.norm(np.sqrt(before) * clean, np.sqrt(1 - before)).pdf(grid)
+        density *= stats.norm(np.sqrt(kept) * grid, np.sqrt(1 - kept)).pdf(noisy)
+        density /= density.sum()
+        mean = (grid * density).sum()
+        found = diffusion.posterior(
+            *(jnp.full((1, 1), each) for each in (clean, noisy)), *map(jnp.float32, (now, before))
+        )
+        np.testing.assert_allclose(found[0][0, 0], mean, rtol=1e-4)
+        np.testing.assert_allclose(found[1], ((grid - mean) ** 2 * density).sum(), rtol=1e-4)
+
+    @pytest.mark.parametrize("key", [None, jax.random.key(3)])
+    def test_a_model_that_knows_the_noise_leads_to_the_example(self, key):
+        """The noise of a known example is (noisy - sqrt(share) clean) / sqrt(1 - share)."""
+        shares, clean = jnp.asarray(diffusion.kept(15), jnp.float32), 0.25
+
+        def apply(params, state, inputs, *, key=None, train=False):
+            share = shares[inputs["step"]][:, None]
+            return (inputs["inputs"] - jnp.sqrt(share) * clean) / jnp.sqrt(1 - share), state
+
+        model = Model(lambda key, shape: (shape["inputs"], (), ()), apply)
+        task = diffusion.diffusion(model, optax.identity(), steps=15)
+        noise = jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)
+        found = task.predict(View((), ()), noise, key)
+        np.testing.assert_allclose(found, np.full((3, 2), (clean + 1) / 2), atol=2e-3)
