@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from importlib.metadata import distributions
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +61,8 @@ class Plugin(NamedTuple):
 
         Raises: PluginError if the import fails, whatever it raises, or the target is not callable.
         """
+        if not EntryPoint.pattern.match(self.target):
+            raise PluginError(f"{self.label} cannot be imported: expected a target such as package.module:factory.")
         before = _numerics()
         with blaming(f"{self.label} cannot be imported"):
             factory = self.fetch()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
-from framework.errors import ConfigError, nearest
+from framework.errors import ConfigError, PluginError, nearest
 from framework.options import Within
 
 REQUIRED = inspect.Parameter.empty
@@ -79,7 +79,9 @@ def bind(schema: Schema, given: Mapping[str, Any], key: str, label: str, builds:
 
     Returns: keyword arguments for the factory; lists are tuples, integers floats where a float is annotated.
 
-    Raises: ConfigError for an unknown, missing or mistyped option, with its key and the nearest fix.
+    Raises:
+      ConfigError: an option is unknown, missing or mistyped; with its key and the nearest fix.
+      PluginError: an option that must be given is called `name`.
     """
     known = {option.name: option for option in schema.options}
     bound = {}
@@ -92,6 +94,9 @@ def bind(schema: Schema, given: Mapping[str, Any], key: str, label: str, builds:
             raise ConfigError(f"{label} has no option '{name}'.{nearest(str(name), known)}", key=f"{key}.{name}")
     for option in schema.options:
         if option.default is REQUIRED and option.name not in bound:
+            if option.name == "name":
+                text = f"{label} needs an option 'name', and that key names the component; its author must rename it."
+                raise PluginError(text, key=key)
             text = f"{label} needs it ({option.type_name}), and nothing sets it."
             raise ConfigError(text, key=f"{key}.{option.name}")
     return bound

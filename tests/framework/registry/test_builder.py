@@ -349,3 +349,10 @@ def test_what_is_wrong_with_data_that_are_read_later_is_told_as_by_the_factory(i
     built = builder.named("data", {"name": "theirs"}, "key")
     with pytest.raises(error, match=text):
         builder.finish(built, "key")
+
+
+def test_a_component_whose_option_is_called_name_is_refused_to_its_author(component):
+    with pytest.raises(PluginError) as raised:
+        component("models", "def theirs(name: str, width: int = 3): ...")
+    told = "key: model 'theirs' (acme 1.0) needs an option 'name', and that key names the component; its author must"
+    assert message(raised).startswith(told)

@@ -17,6 +17,7 @@ WIDE = 'def wide(hidden: int = 3):\n    """A wide one."""\n    return hidden\n'
 
 MODULES = {
     "a module that is not there": ("broken_m:wide", None, "ModuleNotFoundError: No module named 'broken_m'"),
+    "no target of an import": ("broken m:wide", None, "expected a target such as package.module:factory"),
     "an import that fails": ("broken_m:wide", "import nothing_here", "ModuleNotFoundError"),
     "an import error of its own": ("broken_m:wide", "raise ImportError('no\\nacme')", "ImportError: no acme"),
     "a syntax error": ("broken_m:wide", "def (", "SyntaxError"),
