@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from framework.command import Command
 from framework.commands.arguments import Arguments, config_of
+from framework.config.overrides import is_run_folder
+from framework.errors import ConfigError
 from framework.startup import import_jax
 
 if TYPE_CHECKING:
@@ -23,8 +25,10 @@ def run(words: list[str]) -> int | None:
 
     Raises: FrameworkError.
     """
-    given = _read(words)
-    if flags := _showing(given):
+    given, flags = _read(words), []
+    if given.multirun or (flags := _showing(given)):
+        _check_overrides(given.words)
+    if flags:
         from framework.commands.hydra_app import show
 
         show(given.words, given.config_dir, flags)
@@ -77,6 +81,16 @@ def _read(words: list[str]) -> Namespace:
     if (given.resolve or given.package) and not given.cfg:
         arguments.error("--resolve and --package go with --cfg")
     return given
+
+
+def _check_overrides(words: list[str]) -> None:
+    """Check that Hydra's own program, which knows no run folders, gets overrides alone.
+
+    Raises: ConfigError.
+    """
+    if words and is_run_folder(words[0]):
+        text = "a sweep, or a view of a config, begins with overrides such as +experiment=mnist, and not with a run."
+        raise ConfigError(text, key=words[0])
 
 
 def _showing(given: Namespace) -> list[str]:

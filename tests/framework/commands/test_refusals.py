@@ -51,6 +51,8 @@ REFUSED = [  # words, and what the refusal begins with and says
     ("metrics=auc,f1", "metrics=auc,f1: found several values", "a list is metrics=[auc,f1]"),
     ("data.train=a,b", "data.train=a,b: found several values", """data.train="'a,b'" """.strip()),
     ("model.hidden=1,2", "model.hidden=1,2: found several values", "a list is model.hidden=[1,2]"),
+    ("train RUN -m seed=1,2", "RUN: a sweep, or a view of a config", "+experiment=mnist"),
+    ("train RUN --cfg job", "RUN: a sweep, or a view of a config", "+experiment=mnist"),
     ("--cfg job seed=1,2", "seed=1,2: found several values", "-m"),
     ("seed=choice(1,2)", "", "seed=choice(1,2)"),
     ("seed=${x}", "seed: ", "'x'"),
