@@ -19,22 +19,30 @@ REAL = ("real",)
 
 
 def mse() -> Metric:
-    """Mean squared error, in squared units of the targets."""
+    """Mean squared error over all numbers, in squared units of the targets.
+
+    Outputs and targets are real, [B, ...] of one shape; outputs [B, 1] go with targets [B] too.
+    """
     return Metric(squared_error().values, _mean, False, REAL)
 
 
 def rmse() -> Metric:
-    """Root of the mean squared error, in units of the targets: the root of one mean over all numbers."""
+    """Root of the mean squared error, in units of the targets: the root of one mean over all numbers.
+
+    Shapes are those of mse.
+    """
     return Metric(squared_error().values, lambda total, count: math.sqrt(_mean(total, count)), False, REAL)
 
 
 def mae() -> Metric:
-    """Mean absolute error, in units of the targets."""
+    """Mean absolute error over all numbers, in units of the targets; shapes are those of mse."""
     return Metric(absolute_error().values, _mean, False, REAL)
 
 
 def r2() -> Metric:
-    """Coefficient of determination: 1 less the share of the targets' variance that the errors have.
+    """Coefficient of determination: 1 less the share of the targets' variance that the errors have. No units.
+
+    Shapes are those of mse.
 
     Of several outputs it is the mean of each one's, as scikit-learn's `r2_score`; where the targets of one are all
     equal, it is 1 for no error and else 0, as there. Outputs and targets of all examples are kept in memory, in

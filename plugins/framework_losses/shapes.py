@@ -9,7 +9,7 @@ from framework.errors import ConfigError
 
 
 def as_float(array: Array) -> Array:
-    """Cast to single precision at least, so that sums over low-precision outputs keep their digits."""
+    """Cast [...] of any dtype to float32, or leave it float64, so that sums of bfloat16 outputs keep their digits."""
     return array.astype(array.dtype if array.dtype == jnp.float64 else jnp.float32)
 
 

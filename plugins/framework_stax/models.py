@@ -22,7 +22,9 @@ def mlp(
       hidden: width of each hidden layer.
       classes: number of logits.
       activation: function after each hidden layer, a name of `jax.nn`.
-      dropout: share of each hidden layer's values that is dropped in training.
+      dropout: share of each hidden layer's values that is dropped in training, in [0, 1).
+
+    Raises: ConfigError if `jax.nn` has no such activation, or dropout is not in [0, 1).
     """
     # Dropout stays at rate 0, so that parameters have the same paths at every rate.
     blocks = [[Dense(width), activation_layer(activation), Dropout(dropout)] for width in hidden]
@@ -47,7 +49,9 @@ def cnn(
       kernel: height and width of the kernels, which stay inside the image.
       hidden: width of the hidden dense layer.
       classes: number of logits.
-      dropout: share of the hidden dense layer's values that is dropped in training.
+      dropout: share of the hidden dense layer's values that is dropped in training, in [0, 1).
+
+    Raises: ConfigError if dropout is not in [0, 1), or, in `init`, if an image is smaller than a kernel or a pool.
     """
     blocks = [[Conv(width, (kernel, kernel)), MaxPool((2, 2)), stax.Relu] for width in channels]
     head = [stax.Flatten, Dense(hidden), stax.Relu, Dropout(dropout), Dense(classes)]
