@@ -80,9 +80,11 @@ def records(run: Result | str | Path, *, timed: bool = False) -> list[dict[str, 
     Args:
       run: a result, or a run folder.
       timed: with `perf/…`, the measured speeds, which differ between runs that are equal otherwise.
+
+    The checksums of the lines are left out; they differ with the speeds, and with the run's id.
     """
     lines = map(json.loads, (_folder(run) / "metrics.jsonl").read_text().splitlines())
-    return [{tag: value for tag, value in line.items() if timed or not tag.startswith("perf/")} for line in lines]
+    return [{tag: value for tag, value in line.items() if _is_told(tag, timed)} for line in lines]
 
 
 def series(run: Result | str | Path, tag: str) -> np.ndarray:
@@ -133,6 +135,10 @@ def _array(leaf: Any) -> np.ndarray:
         leaf = jax.numpy.asarray(leaf)  # with the dtype that JAX gives it
     is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def _is_told(tag: str, timed: bool) -> bool:
+    return tag != "crc32" and (timed or not tag.startswith("perf/"))
 
 
 def _folder(run: Result | str | Path) -> Path:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,27 +15,59 @@ from typing import Any
 from framework.api import Callback, History
 from framework.errors import writing
 
+LOGGER = logging.getLogger("framework")
+
+CHECK = "crc32"
+"""Key of a line's checksum, in hexadecimal: the CRC-32 of the run's id, and of the line up to the comma before the key.
+
+So a digit that has changed on the disk, or a log of another run, is noticed when it is read.
+"""
+
+STEP = b'{"step": '
+"""The beginning of each line."""
+
 
 class MetricsFile(History):
     """Read and write `metrics.jsonl` in a run folder; of several processes, only process 0 writes.
 
-    A line is `{"step": 10, "train/loss": 0.25, …}`. JSON has no numbers that are not finite: they are the strings
-    "NaN", "Infinity" and "-Infinity", so that Python's `float` and JavaScript's `Number` read every value. Each line
-    is handed to the operating system in one write, so that a killed process leaves whole lines.
+    A line is `{"step": 10, "train/loss": 0.25, …, "crc32": "9ae0daaf"}`. JSON has no numbers that are not finite: they
+    are the strings "NaN", "Infinity" and "-Infinity", so that Python's `float` and JavaScript's `Number` read every
+    value. Each line is handed to the operating system in one write, so that a killed process leaves whole lines.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "metrics.jsonl"
+    def __init__(self, directory: Path, run: str = "") -> None:
+        """Open no file yet.
+
+        Args:
+          directory: the run folder.
+          run: id of the run, which its checksums begin with.
+        """
+        self._path, self._seed = directory / "metrics.jsonl", zlib.crc32(run.encode())
+        self._told = False  # of damaged lines
         self._last: dict[str, Any] = {}  # the last record
         self._start = self._end = 0  # its place in the file, in bytes
 
     def records(self, since: int = 0) -> Iterator[Mapping[str, float]]:
-        """Yield the records of steps >= `since`; skip damaged lines, such as half a line of a killed process."""
+        """Yield the records of steps >= `since`; skip damaged lines, and say so but for half a line at the end."""
+        return (record for _, record in self._sound(since))
+
+    def _sound(self, since: int = 0) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yield each sound line from a step on, with its record."""
+        damaged: list[int] = []
         if self._path.exists():
             with self._path.open("rb") as file:
-                for line in file:
-                    if (record := _parsed(line)) and record["step"] >= since:
-                        yield record
+                for number, line in enumerate(file, 1):
+                    if _is_before(line, since):
+                        continue
+                    if (record := _parsed(line, self._seed)) is None:
+                        damaged += [number] if line.strip() and line.endswith(b"\n") else []
+                    elif record["step"] >= since:
+                        yield line, record
+        if damaged and not self._told:
+            self._told = True
+            more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+            text = "damaged, or of another run, and left out; what compares its values does without them"
+            LOGGER.warning(f"{self._path}, line {damaged[0]}{more}: {text}.")
 
     def cut(self, step: int) -> dict[str, float]:
         """Drop the records beyond a step (all, for step 0), and go on after the others.
@@ -46,10 +80,12 @@ class MetricsFile(History):
         draft = self._path.with_name(f"{self._path.name}.draft")
         with writing(self._path):
             with draft.open("wb") as file:
-                for record in self.records() if step else ():
+                for line, record in self._sound() if step else ():
                     if record["step"] <= step:
-                        self._last, self._start = dict(record), self._end
-                        self._end += file.write(_line(record))
+                        self._last, self._start = record, self._end
+                        # A line without a checksum is of an older version.
+                        is_whole = _MARK in line and line.endswith(b"\n")
+                        self._end += file.write(line if is_whole else _line(record, self._seed))
                         scalars |= record
                 file.flush()
                 os.fsync(file.fileno())
@@ -64,7 +100,7 @@ class MetricsFile(History):
         if step != self._last.get("step"):
             self._last, self._start = {"step": step}, self._end
         self._last |= scalars
-        line = _line(self._last)
+        line = _line(self._last, self._seed)
         with writing(self._path):
             # Opened by its path each time, so that a folder that was moved or deleted is noticed.
             file = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW)
@@ -90,18 +126,39 @@ class HistoryWriter(Callback):
         self.file.append(step, scalars)
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
+_MARK = f', "{CHECK}": "'.encode()
+
+
+def _line(record: Mapping[str, Any], seed: int) -> bytes:
     # Python's own word for a number that is not finite, such as NaN, becomes a string.
     numbers = {tag: value if math.isfinite(value) else json.dumps(value) for tag, value in record.items()}
-    return json.dumps(numbers, allow_nan=False).encode() + b"\n"
+    text = json.dumps(numbers, allow_nan=False).encode().removesuffix(b"}")
+    return text + _MARK + _sealed(text, seed)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _sealed(text: bytes, seed: int) -> bytes:
+    return f'{zlib.crc32(text, seed):08x}"}}\n'.encode()
+
+
+def _is_before(line: bytes, since: int) -> bool:
+    """Tell whether a line is of a step before `since`, without reading all of it."""
+    step = line.removeprefix(STEP).partition(b",")[0] if since and line.startswith(STEP) else b""
+    return step.isdigit() and int(step) < since
+
+
+def _parsed(line: bytes, seed: int) -> dict[str, Any] | None:
     """Return a line's record; None for a damaged one."""
+    text, mark, seal = line.rpartition(_MARK)
+    if mark and seal.rstrip(b"\n") != _sealed(text, seed).rstrip(b"\n"):
+        return None
     try:
         record = json.loads(line)
         if type(record["step"]) is int:
-            return {tag: value if isinstance(value, int | float) else float(value) for tag, value in record.items()}
+            record.pop(CHECK, None)
+            for tag, value in record.items():
+                if type(value) is not float and type(value) is not int:
+                    record[tag] = float(value)
+            return record
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     return None

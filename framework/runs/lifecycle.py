@@ -47,7 +47,7 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
         record.status, record.exit_code, record.reason = "failed", 7, reason
         record.write()
 
-    settings, history = experiment.settings, MetricsFile(record.directory)
+    settings, history = experiment.settings, MetricsFile(record.directory, record.id)
     media = MediaFolder(record.directory, experiment.callbacks)
     writer = NamedCallback("metrics.jsonl", HistoryWriter(history))
     # What is shown of a step stands before its state is saved, so that no run goes on beyond what it has not shown.

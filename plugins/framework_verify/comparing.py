@@ -91,4 +91,4 @@ def _files(left: Path, right: Path) -> Iterator[Row]:
 
 
 def _without_clock(scalars: Mapping[str, Any]) -> dict[str, Any]:
-    return {tag: value for tag, value in scalars.items() if not tag.startswith("perf/")}
+    return {tag: value for tag, value in scalars.items() if not tag.startswith(("perf/", "crc32"))}

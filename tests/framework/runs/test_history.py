@@ -30,7 +30,9 @@ def lines(directory):
         raise AssertionError(f"{word} is not JSON")
 
     text = (directory / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line, parse_constant=refuse) for line in text]
+    found = [json.loads(line, parse_constant=refuse) for line in text]
+    assert all(len(line.pop("crc32")) == 8 for line in found)
+    return found
 
 
 def losses(steps):
@@ -157,3 +159,39 @@ def test_the_log_needs_no_callback_and_one_of_an_old_config_is_ignored(tmp_path,
     told = capfd.readouterr().err
     assert told.count("callbacks.metrics_log is ignored: every run writes metrics.jsonl") == 1
     assert "metrics_log: {" not in config.read_text() and "name: metrics_log" not in config.read_text()
+
+
+def test_no_flipped_bit_of_an_old_line_changes_a_value_without_a_word(tmp_path, caplog):
+    write(tmp_path, [10, 20, 30])
+    path = tmp_path / "metrics.jsonl"
+    before = path.read_bytes()
+    first, second, _ = before.splitlines(keepends=True)
+    for place in range(len(first), len(first) + len(second) - 1):
+        for bit in range(7):
+            caplog.clear()
+            path.write_bytes(before[:place] + bytes([before[place] ^ 1 << bit]) + before[place + 1 :])
+            found = list(MetricsFile(tmp_path).records())
+            assert [each for each in found if each["step"] in (10, 30)] == losses([10, 30])
+            if found == losses([10, 30]):
+                assert f"{path}, line 2" in caplog.text and "damaged, or of another run" in caplog.text
+            else:  # the flip is in the key of the checksum, and not in the record
+                assert {**found[1], **losses([20])[0]} == found[1]
+
+
+def test_a_log_of_another_run_is_not_taken_for_ours(tmp_path, caplog):
+    history = MetricsFile(tmp_path, run="theirs")
+    history.cut(0)
+    for step in (10, 20):
+        history.append(step, {"train/loss": 1 / step})
+    assert list(MetricsFile(tmp_path, run="theirs").records()) == losses([10, 20])
+    ours = MetricsFile(tmp_path, run="ours")
+    assert ours.cut(20) == {} and ours.series("train/loss") == []
+    assert caplog.text.count(f"{tmp_path}/metrics.jsonl, line 1 and 1 more: damaged, or of another run") == 1
+
+
+def test_lines_of_an_older_version_have_no_checksum_and_get_one(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in losses([10, 20])))
+    write(tmp_path, [30], start_step=20)
+    assert lines(tmp_path) == losses([10, 20, 30])
+    assert not caplog.text
