@@ -60,6 +60,8 @@ from framework.media import Medium as Medium
 from framework.media import PRCurve as PRCurve
 from framework.media import Table as Table
 from framework.media import Text as Text
+from framework.observing import observed as observed
+from framework.observing import scope as scope
 from framework.options import Fraction as Fraction
 from framework.options import Size as Size
 from framework.options import Within as Within

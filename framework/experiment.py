@@ -29,6 +29,7 @@ from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError
+from framework.exclusion import excluding
 from framework.keys import flat
 from framework.numerics import numeric_settings
 from framework.registry.blame import NamedStrategy
@@ -142,12 +143,12 @@ def build(config: Config, registry: Registry) -> Experiment:
 
 
 def _build_data(builder: Builder, config: Mapping[str, Any]) -> DataPipeline:
-    """Build the pipeline, without the entries of `data.transform`, which run in the step."""
-    options = {name: value for name, value in config["data"].items() if name != "transform"}
+    """Build the pipeline, without the entries of `data.transform`, which run in the step, and what is excluded."""
+    options = {name: value for name, value in config["data"].items() if name not in ("transform", "exclude")}
     built, plugin = builder.named("data", options, "data"), builder.used["data"]
     with building(plugin, "data"):
         check_pipeline(data := as_pipeline(built), plugin.title)
-    return data
+    return excluding(data, config["data"].get("exclude"))
 
 
 def clocked(make: Callable[[], Any]) -> tuple[Any, float]:

@@ -27,8 +27,9 @@ from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
 from framework.tasks import nonfinite
 
-FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.")
-"""Sections that may differ after a resume: they say how long and how a run runs, not what it computes."""
+FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.", "data.exclude")
+"""Keys that may differ after a resume: they say how long and how a run runs, not what it computes; examples that are
+found to be harmful may be left out from there on."""
 
 APART = ("train.steps", "train.epochs", "run.")
 """Keys of the length and of the place of a run."""

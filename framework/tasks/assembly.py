@@ -19,7 +19,7 @@ from framework.registry.sections import DEFAULT, Section, names_of, sections_of
 from framework.registry.signatures import schema_of
 from framework.steps.metrics import check_tag
 from framework.steps.precision import in_precision, loss_scaled
-from framework.tasks.tracing import named, named_model, named_values
+from framework.tasks.tracing import named, named_model, named_update, named_values
 
 ORDER = ("models", "environments", "losses", "metrics", "transforms", "optimizers")
 """Kinds in the order in which they are built: metrics take defaults from the loss."""
@@ -147,7 +147,7 @@ def _optimizer(
         options["learning_rate"] = builder.rate
     optimizer = builder.named("optimizers", options, key)
     title = builder.used[key].title
-    optimizer = optimizer._replace(init=named(optimizer.init, title), update=named(optimizer.update, title))
+    optimizer = optimizer._replace(init=named(optimizer.init, title), update=named_update(optimizer.update, title, key))
     if is_scheduled and not builder.rate_taken:
         name = options.get("name")
         raise ConfigError(f"optimizer '{name}' takes no learning rate; leave the schedule out.", key="schedule")

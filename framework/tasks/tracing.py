@@ -13,6 +13,7 @@ import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Model, PyTree, Shape, Task, TrainState
 from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, is_users, told
+from framework.observing import below, observed
 from framework.registry.blame import fault
 from framework.registry.entry_points import Plugin
 from framework.steps.rng import root_key
@@ -97,8 +98,10 @@ def named_model(model: Model, title: str, section: str = "model") -> Model:
     def apply(
         params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
     ) -> tuple[PyTree, PyTree]:
-        with naming(f"{title} on inputs {shapes_text(inputs)}"):
+        with naming(f"{title} on inputs {shapes_text(inputs)}"), below(section):
+            params, inputs = observed("params", params), observed("inputs", inputs)
             outputs, after = model.apply(params, state, inputs, key=key, train=train)
+            outputs = observed("outputs", outputs)
         if any(map(jnp.iscomplexobj, jax.tree.leaves(outputs))):
             text = f"{title} has outputs {shapes_text(outputs)} for inputs {shapes_text(inputs)}"
             raise ConfigError(f"{text}; expected real numbers: end the model with jnp.abs or jnp.real.", key=section)
@@ -113,13 +116,19 @@ def named_model(model: Model, title: str, section: str = "model") -> Model:
 
 
 def named_values(values: Callable[..., Any], title: str, key: str) -> Callable[..., Any]:
-    """Return a loss's or metric's function, whose errors name it and its key, and whose values must be real numbers."""
+    """Return a loss's or metric's function, whose errors name it and its key, and whose values must be real numbers.
+
+    Args:
+      values: any such function.
+      title: of the plugin, for messages.
+      key: of the config that names it.
+    """
 
     @wraps(values)
     def call(outputs: PyTree, batch: Batch, **options: Any) -> Any:
         about = f"{title} on outputs {shapes_text(outputs)} and targets {shapes_text(batch.get('targets'))}"
-        with naming(about, key):
-            found = values(outputs, batch, **options)
+        with naming(about, key), below(key):
+            found = observed("outputs", values(observed("inputs", outputs), batch, **options))
         if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found)):
             text = f"{about} is complex; expected real numbers, such as those of jnp.abs of the outputs."
             raise ConfigError(text, key=key)
@@ -135,6 +144,18 @@ def named(function: Callable[..., Any], title: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         with naming(title):
             return function(*args, **kwargs)
+
+    return call
+
+
+def named_update(update: Callable[..., Any], title: str, section: str) -> Callable[..., Any]:
+    """Return an optimizer's update, whose errors name it: from gradients to updates and the new state."""
+
+    @wraps(update)
+    def call(grads: PyTree, state: PyTree, params: PyTree | None = None, **options: Any) -> tuple[PyTree, PyTree]:
+        with naming(title), below(section):
+            updates, after = update(observed("inputs", grads), state, params, **options)
+            return observed("outputs", updates), after
 
     return call
 

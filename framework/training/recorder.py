@@ -189,5 +189,9 @@ def _lost(old: Any, new: Any) -> Array:
 
 
 def _norm(tree: PyTree) -> Array:
-    squares = [jnp.square(jnp.abs(leaf).astype(jnp.float32)).sum() for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(jnp.stack(squares).sum()) if squares else jnp.zeros([])
+    sizes = [jnp.abs(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
+    if not sizes:
+        return jnp.zeros([])
+    largest = jnp.stack([each.max(initial=0) for each in sizes]).max()  # whose square may overflow
+    scale = jnp.maximum(largest, jnp.finfo(jnp.float32).tiny)
+    return scale * jnp.sqrt(jnp.stack([jnp.square(each / scale).sum() for each in sizes]).sum())

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.example_libraries import stax
 
-from framework.api import Array, Model, PyTree, Shape, layer_name
+from framework.api import Array, Model, PyTree, Shape, layer_name, observed, scope
 from framework.errors import ConfigError
 
 MISFITS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ZeroDivisionError, ConfigError)
@@ -65,9 +65,11 @@ class Entry(NamedTuple):
 
         Raises: LayerError if the layer cannot take these inputs.
         """
-        with _blame(self.name, jax.tree.map(np.shape, inputs)), jax.named_scope(self.name):
+        with _blame(self.name, jax.tree.map(np.shape, inputs)), scope(self.name):
             own = None if key is None else jax.random.fold_in(key, self.position)
-            outputs, after = self.model.apply(params[self.position], state[self.position], inputs, key=own, train=train)
+            weights, inputs = observed("params", params[self.position]), observed("inputs", inputs)
+            outputs, after = self.model.apply(weights, state[self.position], inputs, key=own, train=train)
+            outputs = observed("outputs", outputs)
             said = self.declared.get(str(_tails(jax.tree.map(np.shape, inputs))))
             found = jax.tree.map(np.shape, outputs)
             if said is not None and _tails(said) != _tails(found):

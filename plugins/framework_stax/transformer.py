@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.nn.initializers import normal
 
-from framework.api import Array, Fraction, Model, PyTree, Shape, Size
+from framework.api import Array, Fraction, Model, PyTree, Shape, Size, observed, scope
 from framework.errors import ConfigError
 from framework_stax import stack
 from framework_stax.activations import lift
@@ -83,11 +83,12 @@ def tied_by(embedding: Model, body: Model) -> Model:
     def apply(
         params: Tied, state: PyTree, inputs: Array, *, key: Array | None = None, train: bool = False
     ) -> tuple[Array, PyTree]:
-        with jax.named_scope("embedding"):
-            vectors, _ = embedding.apply(params.embedding, (), inputs)
+        with scope("embedding"):
+            vectors, _ = embedding.apply(observed("params", params.embedding), (), inputs)
+            vectors = observed("outputs", vectors)
         vectors, state = body.apply(params.body, state, vectors, key=key, train=train)
-        with jax.named_scope("logits"):
-            return linear(vectors, params.embedding.W.T), state
+        with scope("logits"):
+            return observed("outputs", linear(observed("inputs", vectors), params.embedding.W.T)), state
 
     return Model(init, apply)
 

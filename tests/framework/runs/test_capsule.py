@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import framework
-from framework.errors import NumericalError, StorageError
+from framework.errors import ConfigError, NumericalError, StorageError
 from framework.runs import capsule
-from framework.testing import assert_same_bits, message, train
+from framework.testing import assert_same_bits, message, records, train
 
 PLUGINS = """
 import jax
@@ -130,6 +130,28 @@ def test_examples_in_memory_are_kept_with_their_indices(tmp_path):
     with np.load(kept / "batch.npz", allow_pickle=False) as file:
         bad = np.isnan(file["batch/inputs"]).any(axis=1)
         assert file["rows"][bad].tolist() == [17]
+
+
+@pytest.mark.parametrize("cut", ["train.steps_per_call=1", "train.steps_per_call=3"])
+def test_a_run_that_goes_on_without_an_example_is_the_one_that_never_had_it(tmp_path, cut):
+    words = ["data=poisoned", "data.example=40", "train.steps=8", "train.checkpoint_every=1", cut]
+    failed(tmp_path / "run", *words)
+    assert (tmp_path / "run" / "checkpoints").exists()
+    resumed = framework.resume(tmp_path / "run", ["data.exclude=[40]"])
+    never = framework.run([*BASE, *words, "data.exclude=[40]", f"run.dir={tmp_path}/never"])
+    assert_same_bits(resumed.state, never.state)
+    assert records(resumed.directory)[-1] == records(never.directory)[-1]
+
+
+@pytest.mark.parametrize("given", ["[64]", "[-1]", "[a]", "3", str(list(range(64)))])
+def test_what_cannot_be_left_out_is_refused(tmp_path, given):
+    with pytest.raises(ConfigError, match=r"data\.exclude: "):
+        framework.run([*BASE, "data=poisoned", f"data.exclude={given}", f"run.dir={tmp_path}/run"])
+
+
+def test_a_stream_has_no_examples_to_leave_out(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.exclude: the data are a stream"):
+        framework.run([*BASE, "data=faulty", "data.bad=[]", "data.exclude=[1]", f"run.dir={tmp_path}/run"])
 
 
 def test_skipping_keeps_the_first_step_alone(tmp_path):

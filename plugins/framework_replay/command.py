@@ -1,0 +1,46 @@
+"""The verb `replay`."""
+
+from __future__ import annotations
+
+import pdb
+import sys
+from pathlib import Path
+
+from framework.command import Command
+from framework.commands.arguments import Arguments
+from framework.errors import ConfigError
+from framework.startup import import_jax
+
+
+def replay() -> Command:
+    """Make a step that is not finite once more, and find out why."""
+    return Command("replay", "find the layer, operation and examples of a number that is not finite", run, "measure")
+
+
+def run(words: list[str]) -> None:
+    """Replay the first step of a run that is not finite, and print a report.
+
+    Raises: FrameworkError.
+    """
+    arguments = Arguments(
+        "replay",
+        "Make the step that a run kept in RUN/nan once more, op by op, on one device: which part of it was not finite "
+        "first, in which layer, by which operation and line, with which examples, and what would have helped.",
+        "replay runs/mnist/20260101-120000-1a2b",
+        "RUN [KEY=VALUE ...] [options]",
+    )
+    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run, or RUN/nan/step-7")
+    arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="override of the recorded config")
+    arguments.add_argument("--pdb", action="store_true", help="open the debugger in the operation")
+    given = arguments.read(words)
+    if given.run is None:
+        raise ConfigError("replay: expected a run folder, such as `replay runs/mnist/20260101-120000-1a2b`.")
+    import_jax()
+    from framework_replay.replay import replayed
+    from framework_replay.report import text
+
+    report = replayed(Path(given.run), given.words)
+    sys.stdout.write(text(report) + "\n")
+    sys.stdout.flush()
+    if given.pdb and report.found.operation is not None:
+        pdb.post_mortem(report.found.operation.error.__traceback__)

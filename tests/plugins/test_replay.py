@@ -1,0 +1,173 @@
+"""Sixteen planted faults, each named by `framework replay`: part, layer, operation, line, examples and advice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import framework
+from framework.errors import NumericalError
+from framework.testing import command
+from framework_replay.examples import groups
+from framework_replay.replay import replayed
+from framework_replay.report import text
+
+HERE = Path(__file__).parent
+
+BASE = ["data=poisoned", "data.example=17", "data.value=0.5", "model=planted", "optimizer=sgd", "train.steps=4"]
+BASE += ["optimizer.learning_rate=0.01", "train.eval_every=0", "train.log_every=0"]
+GROUPS = {
+    "framework.models": {"planted": "planted:model"},
+    "framework.losses": {"planted": "planted:loss"},
+    "framework.data": {"poisoned": "planted:poisoned"},
+    "framework.optimizers": {"planted": "planted:optimizer"},
+}
+
+
+class Fault(NamedTuple):
+    """A planted fault, and what is to be found of it."""
+
+    words: list[str]
+    first: str
+    path: str
+    primitives: str  # any of them
+    code: str  # part of the line
+    advice: str
+    guilty: list[list[int]] | None = None  # indices in the data
+
+
+FAULTS = {
+    "log of 0": Fault(["loss=planted", "loss.kind=log"], "loss", "loss", "log", "-jnp.log(", "log of 0"),
+    "0 / 0": Fault(["loss=planted", "loss.kind=quotient"], "loss", "loss", "div", "nothing / nothing", "division by 0"),
+    "derivative of a root": Fault(
+        ["loss=planted", "loss.kind=distance"], "gradient", "loss", "div mul", "jnp.sqrt(", "root has no derivative"
+    ),
+    "overflow in bfloat16": Fault(
+        ["model.kind=exponential", "precision=bfloat16"],
+        "loss",
+        "model/1_pair",
+        "exp",
+        "jnp.exp(",
+        "bfloat16 overflows",
+    ),
+    "inf in the data": Fault(["data.value=inf"], "data", "inputs", "", "", "data.exclude", [[17]]),
+    "exploding rate": Fault(
+        ["optimizer.learning_rate=1e30"], "loss", "model/1_Dense", "dot_general", "jnp.dot", "learning_rate"
+    ),
+    "initial scale": Fault(["model.kind=huge"], "loss", "model/1_Huge", "dot_general", "@ params", "initial weights"),
+    "gradient alone": Fault(
+        ["model.kind=root"], "gradient", "model/1_pair", "mul div", "jnp.sqrt(inputs)", "root has no derivative"
+    ),
+    "one example of 128": Fault(
+        ["model.kind=unit", "data.value=0"], "loss", "model/0_pair", "div", "jnp.linalg.norm", "division by 0", [[17]]
+    ),
+    "optimizer": Fault(
+        ["optimizer=planted", "~optimizer.learning_rate"],
+        "update",
+        "optimizer",
+        "div",
+        "grad / (0 * grad)",
+        "optimizer's options",
+    ),
+    "loss": Fault(["loss=planted", "loss.kind=exponential"], "loss", "loss", "exp", "jnp.exp(1e4", "exponential"),
+    "constant features": Fault(
+        ["model.kind=constant"], "loss", "model/1_BatchNorm", "rsqrt div", "", "variance of a constant feature"
+    ),
+    "a row of masks": Fault(["model.kind=masked"], "loss", "model/1_pair", "sub exp", "jax.nn.softmax", "-inf alone"),
+    "custom_vjp": Fault(["model.kind=clipped"], "gradient", "model/1_pair", "div", "gradient / ", "custom_vjp"),
+}
+
+
+@pytest.fixture(autouse=True)
+def plugins(install):
+    return install("planted-faults", GROUPS, {"planted.py": (HERE / "planted.py").read_text()})
+
+
+def failed(folder, *words):
+    with pytest.raises(NumericalError):
+        framework.run([*BASE, *words, f"run.dir={folder}"])
+    return folder
+
+
+def check(report, fault):
+    found, told = report.found, text(report)
+    assert (found.first, found.path) == (fault.first, fault.path), told
+    if fault.primitives:
+        assert found.operation is not None and found.operation.primitive in fault.primitives.split(), told
+        assert fault.code in found.operation.code, told
+    assert any(fault.advice in each for each in report.advice), told
+    if fault.guilty is not None:
+        rows = report.case.rows
+        assert [[int(rows[place]) for place in group] for group in report.guilty or []] == fault.guilty, told
+
+
+QUICK = ("log of 0", "gradient alone", "one example of 128")
+
+
+@pytest.mark.parametrize(
+    "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in FAULTS]
+)
+def test_a_planted_fault_is_named(tmp_path, name):
+    fault = FAULTS[name]
+    check(replayed(failed(tmp_path / "run", *fault.words)), fault)
+
+
+@pytest.mark.slow
+def test_the_member_that_fails_is_named(tmp_path):
+    rates = "[0.1,0.1,0.1,0.1,0.1,1e30,0.1,0.1]"
+    words = ["strategy=vmapped", f"strategy.members={{seed: 0-7, optimizer.learning_rate: {rates}}}"]
+    result = framework.run([*BASE, *words, f"run.dir={tmp_path}/run"])
+    assert result.metrics["train/live_members"] == 7
+    report = replayed(tmp_path / "run")
+    check(report, Fault([], "loss", "model/1_Dense", "dot_general", "jnp.dot", ""))
+    assert report.case.facts.member == 5 and report.case.experiment.members is None
+
+
+@pytest.mark.slow
+def test_the_device_that_fails_is_named(tmp_path, plugins):
+    words = [*BASE, "model.kind=unit", "data.value=0", "strategy=pmap", f"run.dir={tmp_path}/run"]
+    variables = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(plugins)}
+    done = subprocess.run(
+        [sys.executable, "-m", "framework", *words], env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 6, done.stderr
+    report = replayed(tmp_path / "run")
+    check(report, FAULTS["one example of 128"])
+    assert report.guilty is not None and report.found.device == report.guilty[0][0] // 32
+
+
+def test_the_verb_prints_the_report(tmp_path):
+    folder = failed(tmp_path / "run", *FAULTS["one example of 128"].words)
+    done = command("replay", str(folder / "nan" / "step-1"))
+    assert done.code == 0, done.err
+    for told in ("first not finite: the loss, in layer 0, model/0_pair", "born in model/0_pair", "reached the loss"):
+        assert told in done.out
+    assert "(index 17 in the data) of 128" in done.out
+
+
+@pytest.mark.parametrize("words", [[], ["nowhere"]])
+def test_what_holds_no_capsule_is_refused(tmp_path, words):
+    done = command("replay", *words)
+    assert done.code in (2, 5) and "error[" in done.err
+
+
+@pytest.mark.parametrize(
+    ("bad", "found"),
+    [
+        ([], None),
+        ([5], [[5]]),
+        ([0, 6], [[0], [6]]),
+        (list(range(8)), [list(range(8))]),
+    ],
+)
+def test_bisection_finds_each_guilty_item(bad, found):
+    assert groups(lambda items: bool({*items} & {*bad}), 8) == found
+
+
+def test_bisection_finds_items_that_fail_together():
+    assert groups(lambda items: {2, 3} <= {*items}, 8) == [[2, 3]]
