@@ -25,6 +25,8 @@ from framework.contracts import MediumName as MediumName
 from framework.contracts import Metric as Metric
 from framework.contracts import Model as Model
 from framework.contracts import Parameter as Parameter
+from framework.contracts import Probe as Probe
+from framework.contracts import Problem as Problem
 from framework.contracts import PyTree as PyTree
 from framework.contracts import Run as Run
 from framework.contracts import Schedule as Schedule

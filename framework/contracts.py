@@ -238,6 +238,28 @@ class Task(NamedTuple):
     models: Mapping[str, Model] = MappingProxyType({})
 
 
+class Problem(NamedTuple):
+    """Functions of a task that probes are made of: pure, in evaluation mode, of one run, on one device.
+
+    Attributes:
+      losses: `losses(params, state, batch) -> [B]`, float32: the loss of each example alone.
+      loss: `loss(params, state, batch) -> []`, float32: the loss of a batch, as an evaluation reports it.
+      update: `update(state, batch) -> state` after one step of training.
+      predict: `predict(params, state, inputs) -> outputs`; None where the task predicts nothing.
+    """
+
+    losses: Callable[[PyTree, TrainState, Batch], Array]
+    loss: Callable[[PyTree, TrainState, Batch], Array]
+    update: Callable[[TrainState, Batch], TrainState]
+    predict: Callable[[PyTree, TrainState, PyTree], PyTree] | None = None
+
+
+Probe = Callable[[Problem, TrainState, Batch, Array], Mapping[str, Array]]
+"""`probe(problem, state, batch, key) -> {name: array}`, a pure JAX function, compiled as a program of its own. The core
+runs it every few steps, on the training batch that comes next. Scalars are logged as `probe/<tag>/<name>`; arrays of
+other shapes are shown as histograms."""
+
+
 class Store(NamedTuple):
     """Two functions that write and read the arrays of one checkpoint; all else about checkpoints is the core's."""
 
@@ -321,6 +343,9 @@ class Run(NamedTuple):
     """All tags that the run will log, but for a metric's suffixes: True where high values are good, False where low
     ones are, None where the metric does not say."""
     media: Media = Media()
+    log: Callable[[int, Mapping[str, float]], None] = _not_running
+    """`log(step, scalars)` adds scalars of a step to those of the run, by tags of one's own such as `mine/number`. It
+    may be called in `on_state` alone, with the step that this is given."""
     predict: Callable[[TrainState, PyTree], PyTree] = _not_running
     """`predict(state, inputs) -> outputs`: the model as it is evaluated, for inputs [B, ...] of any size, from a state
     as `on_state` has it under any strategy; of several members, the first. Not for a callback that says `everywhere`,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,8 @@ from framework.api import (
     DataPipeline,
     Members,
     Parameter,
+    Probe,
+    Problem,
     PyTree,
     Strategy,
     Task,
@@ -28,7 +32,7 @@ from framework.config.resolve import Settings, as_written, changed, resolved, ta
 from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
-from framework.errors import ConfigError
+from framework.errors import ConfigError, FrameworkError
 from framework.exclusion import excluding
 from framework.keys import flat
 from framework.numerics import numeric_settings
@@ -36,10 +40,13 @@ from framework.registry.blame import NamedStrategy
 from framework.registry.builder import Builder, building
 from framework.registry.entry_points import OURS, Plugin, Registry
 from framework.registry.sections import taken_by
+from framework.registry.signatures import check
+from framework.steps.rng import root_key
 from framework.tasks.assembly import task_of
 from framework.tasks.ema import averaged
 from framework.tasks.nonfinite import guarded
-from framework.tasks.tracing import SEED, check_shapes, traced_once
+from framework.tasks.problem import problem_of
+from framework.tasks.tracing import SEED, check_shapes, named, traced_once
 from framework.trees import leaves_by_path
 
 
@@ -51,6 +58,15 @@ class NamedCallback(NamedTuple):
     key: str = ""  # of the config that names it
 
 
+class NamedProbe(NamedTuple):
+    """A probe with its period, and with what messages name it by."""
+
+    tag: str
+    label: str  # such as "probe 'norms' (framework 0.1.0)"
+    probe: Probe
+    every: int  # steps
+
+
 class Experiment(NamedTuple):
     """Everything a run needs, built and checked."""
 
@@ -58,6 +74,7 @@ class Experiment(NamedTuple):
     source: dict[str, Any]  # the same as it was written, with interpolations
     settings: Settings
     task: Task
+    problem: Problem  # functions of the task of one run, for probes
     init: Callable[[Any], TrainState]  # the state of a seed, uint32 []
     data: DataPipeline
     data_seconds: float  # spent on the data alone
@@ -65,6 +82,7 @@ class Experiment(NamedTuple):
     strategy: Strategy
     members: Members | None
     callbacks: tuple[NamedCallback, ...]
+    probes: tuple[NamedProbe, ...]
     total_steps: int
     shapes: TrainState  # of jax.ShapeDtypeStruct
     parameters: tuple[Parameter, ...]
@@ -113,7 +131,9 @@ def build(config: Config, registry: Registry) -> Experiment:
     task, init = traced_once(task, data)
     shapes = check_shapes(task, init, data, builder.used)
     batches = data if processes.count() == 1 or strategy.share is None else data.restricted(strategy.share)
-    parameters, directions = _parameters(shapes), _directions(task, shapes, data)
+    parameters, directions, problem = _parameters(shapes), _directions(task, shapes, data), problem_of(task)
+    probes = tuple(_probe(builder, tag, options, settings) for tag, options in _tags(values, "probes"))
+    directions |= dict.fromkeys(tag for each in probes for tag in _probed(each, problem, shapes, data))
     if members is not None:
         make = _maker(source, settings, registry, members)
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
@@ -127,6 +147,7 @@ def build(config: Config, registry: Registry) -> Experiment:
         source=written,
         settings=settings,
         task=task,
+        problem=problem,
         init=init,
         data=data,
         data_seconds=data_seconds + waited,
@@ -134,6 +155,7 @@ def build(config: Config, registry: Registry) -> Experiment:
         strategy=strategy,
         members=members,
         callbacks=callbacks,
+        probes=probes,
         total_steps=total,
         shapes=shapes,
         parameters=parameters,
@@ -194,6 +216,38 @@ def _of_all(
 def _callback(builder: Builder, tag: str, options: Mapping[str, Any]) -> NamedCallback:
     callback = builder.named("callbacks", options, f"callbacks.{tag}")
     return NamedCallback(f"callback '{tag}' ({builder.used[f'callbacks.{tag}'].owner})", callback, f"callbacks.{tag}")
+
+
+def _probe(builder: Builder, tag: str, options: Mapping[str, Any], settings: Settings) -> NamedProbe:
+    """Build a probe from its options; `every` is the core's own."""
+    key, given = f"probes.{tag}", dict(options)
+    every = check(given.pop("every", settings.train.eval_every), int, f"{key}.every", {})
+    if every < 1:
+        raise ConfigError(
+            f"expected a number of steps, at least 1, found {every}; set {key}.every=…", key=f"{key}.every"
+        )
+    probe = builder.named("probes", given, key)
+    return NamedProbe(tag, f"probe '{tag}' ({builder.used[key].owner})", named(probe, builder.used[key].title), every)
+
+
+def _probed(each: NamedProbe, problem: Problem, shapes: TrainState, data: DataPipeline) -> list[str]:
+    """Trace a probe, and return the tags of its scalars.
+
+    Raises: ConfigError or PluginError naming the probe, if it cannot be traced.
+    """
+    with _keyed(f"probes.{each.tag}"):
+        found = jax.eval_shape(partial(each.probe, problem), shapes, data.spec, jax.eval_shape(root_key, SEED))
+    return [f"probe/{each.tag}/{name}" for name, value in found.items() if not value.shape]
+
+
+@contextmanager
+def _keyed(key: str) -> Iterator[None]:
+    """Give an error of the framework the key of the component that raised it, if it has none."""
+    try:
+        yield
+    except FrameworkError as error:
+        error.key = error.key or key
+        raise
 
 
 def _tags(config: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, Any]]]:

@@ -99,6 +99,7 @@ _ROWS = (
     Kind("environments", "environment", "environment", annotation=_WORLD, lift=_as_environment, calls=_PLAYED),
     Kind("strategies", "strategy", "strategy", attributes=("devices",), calls=_STRATEGY),
     Kind("callbacks", "callback", "callbacks", True, base=_BASE, attributes=("every",), calls=_CALLBACK),
+    Kind("probes", "probe", "probes", True, calls=("(problem, state, batch, key) -> arrays",)),
     Kind("stores", "store", annotation="framework.api:Store", attributes=("name", "place"), calls=_STORE),
     Kind("commands", "command", base="framework.command:Command", attributes=("name",), calls=("run(words)",)),
 )

@@ -92,6 +92,15 @@ def _check_batch(result: Any, args: Any) -> None:
         raise TypeError(f"expected inputs {given}, which the model is made for, found inputs {found}")
 
 
+def _check_named(result: Any, _: Any) -> None:
+    """Refuse all but a mapping from names to arrays."""
+    if not isinstance(result, Mapping):
+        raise TypeError(f"expected {{name: array}}, found {shape_text(result)}")
+    for name, value in result.items():
+        if not isinstance(name, str) or not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
+            raise TypeError(f"expected an array for each name, found {shape_text(value)} for {name!r}")
+
+
 def _check_written(_: Any, args: Any) -> None:
     if not args[0].exists():
         raise TypeError(f"it wrote no {args[0].name}")
@@ -136,6 +145,7 @@ RETURNS: dict[str, Callable[[Any, Any], None]] = {
     "means": _check_means,
     "(state, observation)": _parts("state", "observation"),
     "(state, observation, reward, terminated)": _parts("state", "observation", "reward", "terminated"),
+    "arrays": _check_named,
     "file": _check_written,
 }
 """Checks of what the functions of components return, given their arguments, by the forms in `KINDS`."""

@@ -14,7 +14,7 @@ from framework.registry.signatures import REQUIRED, Option, schema_of
 DEFAULT = "supervised"
 """The task of a config that names none."""
 
-CORE = ("task", "data", "strategy", "callbacks")
+CORE = ("task", "data", "strategy", "callbacks", "probes")
 """Groups that every config has; all others are taken by tasks."""
 
 

@@ -22,6 +22,7 @@ from framework.runs.capsule import keep
 from framework.runs.exhibits import exhibits_of
 from framework.runs.history import HistoryWriter, MetricsFile
 from framework.runs.media import MediaFolder, ShownBy
+from framework.runs.probes import probes_of
 from framework.runs.record import RunRecord, run_facts
 from framework.tasks import nonfinite
 from framework.training.callbacks import notify
@@ -51,7 +52,9 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
     media = MediaFolder(record.directory, experiment.callbacks)
     writer = NamedCallback("metrics.jsonl", HistoryWriter(history))
     # What is shown of a step stands before its state is saved, so that no run goes on beyond what it has not shown.
-    experiment = experiment._replace(callbacks=(writer, *exhibits_of(experiment), *experiment.callbacks))
+    experiment = experiment._replace(
+        callbacks=(writer, *exhibits_of(experiment), *probes_of(experiment), *experiment.callbacks)
+    )
     barred = () if state is None else nonfinite.barred_steps(state)
     with (
         switches(settings.debug),
@@ -98,7 +101,7 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
     progress, began, status = loop.progress, time.perf_counter(), "failed"
     with ExitStack() as callbacks:
         for each in loop.experiment.callbacks:
-            given = run._replace(config=copy.deepcopy(run.config), media=ShownBy(media, each.label))
+            given = run._replace(config=copy.deepcopy(run.config), media=ShownBy(media, each.label), log=loop.log)
             notify([each], "on_start", given)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
             callbacks.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))

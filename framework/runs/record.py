@@ -259,10 +259,16 @@ def loss_warnings(record: RunRecord) -> list[str]:
     ]
 
 
+HIDDEN = ("perf/", "probe/")
+"""Tags that are many, and say little by their last value."""
+
+
 def summarise(record: RunRecord) -> None:
     """Log how a run ended: the last value of every tag, the table of its members, and where to look further."""
     metrics, rows, directory = record.metrics or {}, record.members, record.directory
-    hidden = [tag for tag in metrics if tag.startswith("perf/") or (rows and members.is_of_member(tag, metrics))]
+    hidden = [
+        tag for tag in metrics if tag.startswith(("perf/", "probe/")) or (rows and members.is_of_member(tag, metrics))
+    ]
     shown = {tag: value for tag, value in metrics.items() if tag not in hidden}
     width = max(map(len, shown), default=0)
     lines = [f"  {tag:<{width}}  {value:.6g}" for tag, value in shown.items() if np.isscalar(value)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property
 from signal import Signals
@@ -188,7 +188,7 @@ class Loop:
         self._check(window)
         if self._evaluates(window.stop) or _is_due(self.settings.log_every, window.stop):
             scalars = results(self.experiment.task, last_of(window.parts), "train")
-            self._log(window.stop, scalars | clock.lap(finished))
+            self.log(window.stop, scalars | clock.lap(finished))
 
     def _check(self, window: Window) -> None:
         """Check every step of a window by the policy, and keep the first one that is not finite.
@@ -255,7 +255,7 @@ class Loop:
         if isinstance(means, Signals):
             raise StopTraining(means.name)
         scalars = results(self.experiment.task, means, tag)
-        self._log(step, scalars, f" of the split '{data.splits[0] if tag == 'eval' else tag}'")
+        self.log(step, scalars, f" of the split '{data.splits[0] if tag == 'eval' else tag}'")
         if (unsound := unsound_loss(scalars, tag)) is not None:
             split, policy = data.splits[0] if tag == "eval" else tag, self.experiment.settings.nan_policy
             text = f"{unsound} after step {step}, of the split '{split}'; look at its examples and at the model's state"
@@ -295,12 +295,13 @@ class Loop:
             f"{self._kept(step) or FIND}, or {LOWER}."
         )
 
-    def _log(self, step: int, scalars: Scalars, where: str = "") -> None:
-        for text in undefined(scalars, self.undefined):
+    def log(self, step: int, scalars: Mapping[str, float], where: str = "") -> None:
+        """Log scalars of a step, and hand them to every callback."""
+        for text in undefined(dict(scalars), self.undefined):
             LOGGER.warning(f"step {step}{where}: {text}.")
         self.progress.step = step
         self.progress.scalars |= scalars
-        notify(self.callbacks, "on_log", step, scalars)
+        notify(self.callbacks, "on_log", step, dict(scalars))
 
     def _evaluates(self, step: int) -> bool:
         return step == self.experiment.total_steps or _is_due(self.settings.eval_every, step)
