@@ -33,7 +33,7 @@ def random_shift(pixels: int = 2) -> Transform:
         top, left = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
         return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
 
-    return _each_image("random_shift", shift)
+    return each_image("random_shift", shift)
 
 
 def random_flip(probability: float = 0.5) -> Transform:
@@ -49,7 +49,7 @@ def random_flip(probability: float = 0.5) -> Transform:
     def flip(key: Array, image: Array) -> Array:
         return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
-    return _each_image("random_flip", flip)
+    return each_image("random_flip", flip)
 
 
 def random_erase(size: int = 8, probability: float = 0.5) -> Transform:
@@ -78,7 +78,7 @@ def random_erase(size: int = 8, probability: float = 0.5) -> Transform:
         erased = within & jax.random.bernoulli(chance, probability)
         return jnp.where(erased[..., None], jnp.zeros_like(image), image)
 
-    return _each_image("random_erase", erase)
+    return each_image("random_erase", erase)
 
 
 def gaussian_noise(scale: float = 0.1) -> Transform:
@@ -95,10 +95,10 @@ def gaussian_noise(scale: float = 0.1) -> Transform:
     def add(key: Array, image: Array) -> Array:
         return image + scale * jax.random.normal(key, image.shape, image.dtype)
 
-    return _each_image("gaussian_noise", add)
+    return each_image("gaussian_noise", add)
 
 
-def _each_image(name: str, function: Callable[[Array, Array], Array]) -> Transform:
+def each_image(name: str, function: Callable[[Array, Array], Array]) -> Transform:
     """Lift `function(key, image [H, W, C])` to batches."""
 
     def transform(keys: Array, batch: Batch) -> Batch:

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from framework.errors import ConfigError
+from framework_data.affine import random_affine, warped
 from framework_data.transforms import gaussian_noise, random_erase, random_flip, random_shift
 
 HEIGHT, WIDTH = 9, 7
@@ -16,6 +18,7 @@ TRANSFORMS = {
     "flip": jax.jit(random_flip()),
     "erase": jax.jit(random_erase(3)),
     "noise": jax.jit(gaussian_noise(0.5)),
+    "affine": jax.jit(random_affine()),
 }
 
 
@@ -118,6 +121,24 @@ def test_noise_is_normal_and_independent():
     assert abs(examples[0, 1]) < 5 / np.sqrt(16_000)
 
 
+@pytest.mark.parametrize(
+    ("matrix", "shift"), [(np.eye(2), [0.0, 0.0]), ([[0.9, -0.3], [0.2, 1.1]], [0.7, -1.4]), (np.eye(2), [9.0, 0.5])]
+)
+def test_warped_images_are_scipys(matrix, shift):
+    image = np.random.default_rng(0).normal(size=(HEIGHT, WIDTH, 2))
+    centre = np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])
+    offset = centre + shift - np.asarray(matrix) @ centre
+    wanted = [ndimage.affine_transform(image[..., c], matrix, offset, order=1, mode="nearest") for c in range(2)]
+    arguments = (jnp.asarray(each, jnp.float32) for each in (image, matrix, shift))
+    np.testing.assert_allclose(warped(*arguments), np.stack(wanted, axis=-1), atol=1e-5)
+
+
+def test_affine_maps_leave_the_image_where_nothing_is_moved():
+    batch = coded(3)
+    out = random_affine(0.0, 0.0, 0.0, 0.0)(keys_of(batch), batch)
+    np.testing.assert_allclose(out["inputs"], batch["inputs"], rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
 def test_the_dtype_of_images_is_kept(transform, dtype):
@@ -135,6 +156,7 @@ def test_the_dtype_of_images_is_kept(transform, dtype):
         (random_erase, {"size": 0}, "size is 0"),
         (random_erase, {"probability": -0.1}, "probability is -0.1"),
         (gaussian_noise, {"scale": -1.0}, "scale is -1.0"),
+        (random_affine, {"shear": -0.5}, "shear is -0.5"),
     ],
 )
 def test_options_out_of_range_are_refused(factory, options, text):
