@@ -112,7 +112,8 @@ def _for_each(name: str, result: Result) -> Callable[..., dict[str, float]]:
         live = np.flatnonzero(~np.isnan(count.reshape(len(count), -1)).any(axis=1))  # [members], or of each example
         each = {member: _by_suffix(result(total[member], count[member])) for member in live}
         suffixes = dict.fromkeys(suffix for values in each.values() for suffix in values)
-        means = {suffix: _mean([values[suffix] for values in each.values()]) for suffix in suffixes}
+        found = {suffix: [values[suffix] for values in each.values() if suffix in values] for suffix in suffixes}
+        means = {suffix: _mean(values) for suffix, values in found.items()}
         tagged = {f"{suffix}/{member}".lstrip("/"): value for member in each for suffix, value in each[member].items()}
         if both := sorted(means.keys() & tagged.keys()):
             text = f"its number '{both[0]}' has the tag of a member; let the metric give it a suffix with a letter"

@@ -24,7 +24,7 @@ class Policy(NamedTuple):
       best: `best(outputs) -> actions [B, ...]`, the most probable ones.
       log_probability: `log_probability(outputs, actions) -> [B]`.
       entropy: `entropy(outputs) -> [B]`.
-      action: `action(actions) -> actions [B, ...]`, as the environment takes them.
+      action: `action(action) -> action`, a single one as the environment takes it.
     """
 
     size: int
@@ -32,7 +32,7 @@ class Policy(NamedTuple):
     best: Callable[[Array], Array]
     log_probability: Callable[[Array, Array], Array]
     entropy: Callable[[Array], Array]
-    action: Callable[[Array], Array] = lambda actions: actions
+    action: Callable[[Array], Array] = lambda action: action
 
 
 def policy_over(actions: Discrete | Box) -> Policy:
@@ -76,8 +76,8 @@ def gaussian(box: Box) -> Policy:
     def entropy(outputs: Array) -> Array:
         return (parts(outputs)[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
-    def action(actions: Array) -> Array:
-        share = (jnp.clip(actions, -1, 1).reshape(-1, *low.shape) + 1) / 2
+    def action(action: Array) -> Array:
+        share = (jnp.clip(action, -1, 1).reshape(low.shape) + 1) / 2
         return low + share * (high - low)
 
     return Policy(2 * size, sample, lambda outputs: parts(outputs)[0], log_probability, entropy, action)

@@ -177,4 +177,4 @@ def test_probabilities_are_those_of_the_distributions():
     np.testing.assert_allclose(normal.log_probability(outputs, np.float32(actions)), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(normal.entropy(outputs), -expected.mean(), atol=0.05)
     inside = random.uniform(-3, 3, (50, 2)).astype(np.float32)
-    np.testing.assert_allclose(normal.action(inside), np.clip(inside, -1, 1) * [2, 5] + [0, 5], atol=1e-5)
+    np.testing.assert_allclose(jax.vmap(normal.action)(inside), np.clip(inside, -1, 1) * [2, 5] + [0, 5], atol=1e-5)
