@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, normal
 
-from framework.api import Array, Model, PyTree, Shape, as_model
+from framework.api import Array, Model, PyTree, Shape, Size, as_model
 from framework.errors import ConfigError
 from framework_stax.layers import Linear, linear
 from framework_stax.smooth import standardize
@@ -35,7 +35,7 @@ class Denoiser(NamedTuple):
     out: Linear
 
 
-def denoiser(width: int = 512, blocks: int = 3) -> Model:
+def denoiser(width: Size = 512, blocks: int = 3) -> Model:
     """Residual network of dense layers: `{"inputs": [B, ...], "step": int32 [B]}` to outputs [B, ...] like the inputs.
 
     A step is described by sines and cosines of 32 frequencies, which are added in each block. Outputs begin near 0, and

@@ -139,8 +139,8 @@ def named_layer(entry):
     return factory(**options) if isinstance(options, dict) else factory(options)
 
 
-SIGNED = ("axis",)
-"""Options of layers that are whole numbers, and no sizes."""
+OTHERS = ("axis", "blocks", "step")
+"""Options of layers and models that are whole numbers, and may be 0."""
 
 NEEDED = {
     "out_dim": 2,
@@ -162,7 +162,7 @@ def sizes():
     for kind in ("layers", "models"):
         for plugin in discover().every(kind):
             for option in schema_of(plugin.load()).options:
-                if "int" in option.type_name and option.name not in SIGNED:
+                if "int" in option.type_name and option.name not in OTHERS:
                     yield kind, plugin.name, option.name, "tuple" in option.type_name
 
 
