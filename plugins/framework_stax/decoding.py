@@ -6,7 +6,7 @@ import math
 
 import jax.numpy as jnp
 
-from framework.api import Array, Model, Shape, as_model
+from framework.api import Array, Model, Shape, Size, as_model
 from framework.errors import ConfigError
 from framework_stax.tiles import examplewise
 
@@ -37,7 +37,7 @@ def Reshape(shape: tuple[int, ...]) -> Model:
     return examplewise(as_model((init, apply), "Reshape"))
 
 
-def Upsample(factor: int = 2) -> Model:
+def Upsample(factor: Size = 2) -> Model:
     """Repeat each pixel down and across: images [B, H, W, C] to [B, factor H, factor W, C].
 
     With a convolution behind it, it takes the place of a transposed convolution, without the chessboard patterns that

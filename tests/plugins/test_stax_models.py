@@ -139,8 +139,8 @@ def named_layer(entry):
     return factory(**options) if isinstance(options, dict) else factory(options)
 
 
-OTHERS = ("axis", "blocks", "step")
-"""Options of layers and models that are whole numbers, and may be 0."""
+OTHERS = ("axis", "blocks", "shape", "step")
+"""Options of layers and models that are whole numbers, and may be 0 or -1."""
 
 NEEDED = {
     "out_dim": 2,
@@ -153,6 +153,7 @@ NEEDED = {
     "hidden": 2,
     "context": 2,
     "heads": 2,
+    "factor": 2,
     "dimension_numbers": ["NHWC", "HWIO", "NHWC"],
 }
 
