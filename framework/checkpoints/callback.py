@@ -124,7 +124,7 @@ class Checkpoint(Callback):
 
     def _begin(self, step: int) -> bool:
         """Return whether this step is to be saved; if others write too, make the folder before any of them does."""
-        if step in folder.steps(self.folder):
+        if folder.is_saved(self.folder, step):
             self._delete(self.scores)
             return False
         if count() > 1:

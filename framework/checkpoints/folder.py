@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from framework.errors import StorageError, writing
 
+NAME = re.compile("0|[1-9][0-9]{0,17}")
+"""The names of whole checkpoints."""
+
 
 def steps(folder: Path) -> list[int]:
     """Return the steps that were saved, oldest first; a checkpoint has its name only once it is whole."""
-    names = [entry.name for entry in folder.glob("*") if re.fullmatch("0|[1-9][0-9]{0,17}", entry.name)]
-    return sorted(int(name) for name in names if (folder / name).is_dir())
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:  # which knows folders without another look
+        return sorted(int(entry.name) for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir())
+    return []
+
+
+def is_saved(folder: Path, step: int) -> bool:
+    """Tell whether a step was saved, without a look at the others."""
+    return (folder / str(step)).is_dir()
 
 
 def put_in_place(partial: Path, target: Path) -> None:
