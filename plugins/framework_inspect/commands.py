@@ -1,4 +1,4 @@
-"""The verbs `inspect` and `keys`: from words to a report, and from a report to text, JSON and a picture."""
+"""The verbs `inspect`, `keys` and `doctor`: from words to a report, and from a report to text, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def inspect() -> Command:
 def keys() -> Command:
     """List the random streams of an experiment."""
     return Command("keys", "show the random streams of an experiment", run_keys, group="look up")
+
+
+def doctor() -> Command:
+    """Examine an installation."""
+    return Command("doctor", "examine versions, devices, plugins, data and disk", run_doctor, group="look up")
 
 
 def run_inspect(words: list[str]) -> None:
@@ -98,6 +103,28 @@ def run_keys(words: list[str]) -> None:
     sys.stdout.write(f"{keys.text(found)}\n")
     if given.json is not None:
         _write(given.json, json.dumps(_plain(found), indent=2) + "\n")
+
+
+def run_doctor(words: list[str]) -> int:
+    """Examine the installation.
+
+    Returns: 0, or 2 if something has to be mended.
+    """
+    arguments = Arguments(
+        "doctor",
+        "Examine versions, devices, plugins, data, disk, compilation cache, and variables of the environment that "
+        "change results, each with what to do. It ends with exit code 2 if something has to be mended.",
+        "doctor",
+    )
+    arguments.add_argument("--json", metavar="FILE", help="write the findings, too")
+    given = arguments.read(words)
+    from framework_inspect import doctor
+
+    found = doctor.examine()
+    sys.stdout.write(f"{doctor.text(found)}\n")
+    if given.json is not None:
+        _write(given.json, json.dumps(_plain(found), indent=2) + "\n")
+    return 2 if any(finding.state == "bad" for finding in found) else 0
 
 
 def _plain(value: Any) -> Any:
