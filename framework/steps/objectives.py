@@ -6,9 +6,8 @@ loss scales, keys and metrics are the same for every task that is written with i
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,89 +20,22 @@ from framework.contracts import (
     Array,
     Batch,
     Exhibit,
-    Loss,
     Metric,
-    Model,
     PyTree,
-    Shape,
-    TargetedLoss,
     Task,
     TrainState,
     Transform,
     View,
-    WeightedLoss,
 )
 from framework.errors import ConfigError, FrameworkError
+from framework.steps.losses import augmented, hyperparameters
 from framework.steps.metrics import Collected, WeightedMean, collected, over_devices, weighted
-from framework.steps.precision import Scaled, scale_loss, unless_skipped
+from framework.steps.networks import Keys, Network, Networks
+from framework.steps.precision import scale_loss, unless_skipped
 from framework.steps.rng import example_keys, step_key, stream
 
 Means = dict[str, Any]
 """`WeightedMean` or `Collected` by name."""
-
-
-class Keys(NamedTuple):
-    """The random keys of one loss in one step.
-
-    Attributes:
-      device: key [], of this device, for layers such as dropout.
-      examples: keys [B], one for each example by its place in the whole batch, so that an example's noise is the same
-        however the batch is cut over devices and parts.
-    """
-
-    device: Array
-    examples: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Networks:
-    """The models of a task with what they hold at one moment: a pytree, which `apply` returns changed.
-
-    Attributes:
-      params: by name.
-      states: by name; what models change without a gradient.
-      own: the task's own state, such as a teacher's parameters.
-      models: (name, model); static.
-      train: whether models run in training mode; static.
-      axis: the mapped axis that cuts the batch over devices, if any; static.
-    """
-
-    params: Mapping[str, PyTree]
-    states: Mapping[str, PyTree]
-    own: PyTree
-    models: tuple[tuple[str, Model], ...] = field(metadata={"static": True})
-    train: bool = field(default=False, metadata={"static": True})
-    axis: str | None = field(default=None, metadata={"static": True})
-
-    def apply(self, name: str, inputs: PyTree, *, key: Array | None = None) -> tuple[PyTree, Networks]:
-        """Apply a model to inputs [B, ...]; an evaluation gives it no key."""
-        model = dict(self.models)[name]
-        key = key if self.train else None
-        with jax.named_scope(name) if len(self.models) > 1 else nullcontext():
-            outputs, state = model.apply(self.params[name], self.states[name], inputs, key=key, train=self.train)
-        return outputs, replace(self, states={**self.states, name: state})
-
-    def with_params(self, **params: PyTree) -> Networks:
-        """Return networks with other parameters of some models, such as a teacher's."""
-        return replace(self, params={**self.params, **params})
-
-    def with_own(self, own: PyTree) -> Networks:
-        """Return networks with another state of the task's own."""
-        return replace(self, own=own)
-
-
-class Network(NamedTuple):
-    """A model of a task, and the shape that it is made for.
-
-    Attributes:
-      model: the pair of pure functions.
-      in_shape: `in_shape(shapes) -> shape`, from the shapes of the batch's "inputs" and "targets", whose leading -1 is
-        the batch, and the output shapes of the networks before it by their names. By default that of the inputs.
-    """
-
-    model: Model
-    in_shape: Callable[[Mapping[str, Shape]], Shape] = lambda shapes: shapes["inputs"]
 
 
 class Objective(NamedTuple):
@@ -349,53 +281,6 @@ class Learner:
 
     def _with(self, objective: Objective, params: Mapping[str, PyTree], moved: PyTree) -> Mapping[str, PyTree]:
         return {**params, **(dict.fromkeys(objective.moves, moved) if self._is_alone else moved)}
-
-
-def augmented(transforms: Sequence[Transform], key: Array, batch: Batch, axis: str | None) -> Batch:
-    """Transform a training batch, each example with a key of its own."""
-    count = jax.tree.leaves(batch)[0].shape[0]
-    for index, transform in enumerate(transforms):
-        batch = transform(example_keys(jax.random.fold_in(key, index), count, axis), batch)
-    return batch
-
-
-def keyed(loss: Loss) -> Callable[[PyTree, Batch, Array | None], Any]:
-    """Return `loss(outputs, batch, key)`, from a loss that has a parameter `key` or has none."""
-    function: Any = loss.values if isinstance(loss, TargetedLoss | WeightedLoss) else loss
-    try:
-        takes = "key" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # of C, or of a library that hides it
-        takes = False
-    return (lambda outputs, batch, key: function(outputs, batch, key=key)) if takes else _keyless(function)
-
-
-def _keyless(loss: Callable[[PyTree, Batch], Any]) -> Callable[[PyTree, Batch, Array | None], Any]:
-    return lambda outputs, batch, key: loss(outputs, batch)
-
-
-def measured(metrics: Mapping[str, Metric], outputs: PyTree, batch: Batch, train: bool = False) -> dict[str, Any]:
-    """Return the values of metrics by tag; in training without those that keep the statistics of all examples."""
-    counted = {name: metric for name, metric in metrics.items() if not (train and metric.collect)}
-    return {name: metric.values(outputs, batch) for name, metric in counted.items()}
-
-
-def hyperparameters(opt_state: PyTree) -> dict[str, WeightedMean]:
-    """Report the hyper-parameters that the update used: the learning rate, those with a schedule, and the loss scale.
-
-    `optax.inject_hyperparams` keeps them in `hyperparams`, and the states of their schedules in `hyperparams_states`.
-    """
-    given, scheduled = _merged(opt_state, "hyperparams"), _merged(opt_state, "hyperparams_states")
-    told = {name: value for name, value in given.items() if name == "learning_rate" or name in scheduled}
-    if isinstance(opt_state, Scaled):
-        told["loss_scale"] = opt_state.scale
-    one = jnp.ones([], jnp.float32)
-    return {name: WeightedMean(jnp.asarray(value, jnp.float32), one) for name, value in sorted(told.items())}
-
-
-def _merged(tree: PyTree, field: str) -> dict[str, Any]:
-    """Merge all mappings that stand under a field's name; the first entry of a name counts."""
-    found = optax.tree_utils.tree_get_all_with_path(tree, field)
-    return {name: value for _, mapping in reversed(found) for name, value in mapping.items()}
 
 
 def _accumulated(gradients: Differentiate, parts: int) -> Differentiate:

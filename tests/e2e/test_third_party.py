@@ -10,7 +10,16 @@ import yaml
 pytestmark = pytest.mark.slow
 
 OWNER = "framework-hello 0.1.0"
-ADDED = {"Fourier", "spiral_net", "short_of_margin", "beyond_margin", "spirals", "hello", "draw-spirals"}
+ADDED = {
+    "Fourier",
+    "spiral_net",
+    "short_of_margin",
+    "beyond_margin",
+    "spirals",
+    "mean_teacher",
+    "hello",
+    "draw-spirals",
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +71,21 @@ def test_the_run_record_says_which_components_are_its(run_folder):
 def test_its_layer_stands_in_a_list_of_layers(installed, tmp_path):
     found = owners(train(installed, tmp_path, "model=fourier_stack", "train.steps=2"))
     assert (found["model.layers[0].Fourier"], found["model"].split()[0]) == (OWNER, "framework")
+
+
+def test_its_task_trains_and_is_loaded_with_its_own_state(installed, tmp_path):
+    folder = train(installed, tmp_path, "task=mean_teacher", "task.decay=0.9", "train.steps=200")
+    assert (owners(folder)["task"], owners(folder)["loss"]) == (OWNER, OWNER)
+    ended = record(folder)["metrics"]
+    assert ended["eval/beyond_margin"] > 0.8
+    assert {"train/loss", "train/distance", "train/beyond_margin"} <= ended.keys()
+    program = (
+        "import sys, jax, framework; trained = framework.load(sys.argv[1]); shapes = jax.tree.map(jax.numpy.shape, "
+    )
+    program += (
+        "(trained.params, trained.task_state)); assert shapes[0] == shapes[1]; print(trained([[0.1, 0.2]]).shape)"
+    )
+    assert installed.run("python", "-c", program, folder, cwd=tmp_path).stdout == "(1, 1)\n"
 
 
 def test_the_listing_names_its_distribution_and_version(installed, tmp_path):

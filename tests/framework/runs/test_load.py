@@ -68,7 +68,18 @@ def test_a_result_and_a_model_say_what_they_are_in_one_line(saved):
     accuracy, loss = (f"eval/{name} {saved.metrics[f'eval/{name}']:.4g}" for name in ("accuracy", "loss"))
     assert repr(saved) == f"Result(default: done at step 6, {accuracy}, {loss}, {saved.directory})"
     public = {name for name in dir(model) if not name.startswith("_")}
-    assert public == {"model", "params", "model_state", "config", "facts", "inputs", "directory", "preprocess"}
+    assert public == {
+        "task",
+        "model",
+        "params",
+        "model_state",
+        "task_state",
+        "config",
+        "facts",
+        "inputs",
+        "directory",
+        "preprocess",
+    }
 
 
 def test_a_run_that_is_shortened_to_where_it_stands_is_evaluated_there(tmp_path):

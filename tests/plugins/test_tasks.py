@@ -1,0 +1,124 @@
+"""Guarantees of every task: equal numbers under each strategy, however a run is cut into calls, stopped or killed.
+
+To add a task, add a row to `TASKS`: the words of a run whose step takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+import framework
+from framework import testing
+from framework.registry.entry_points import discover
+
+FLAT = ["data=synthetic", "data.shape=[6]", "data.examples=64", "data.batch_size=16", "data.eval_batch_size=16"]
+IMAGES = ["data=digits", "data.size=8", "data.normalize=false", "data.batch_size=16", "data.train_limit=64"]
+CODES = ["encoder.hidden=[8]", "decoder.hidden=[8]", "decoder.classes=64"]
+EPISODES = ["data.batch_size=4", "data.episodes=4", "data.eval_batch_size=4", "environment.limit=20"]
+PLAYERS = [*EPISODES, "task.steps=8", "policy.hidden=[8]", "value.hidden=[8]"]
+BOTH = ["encoder.layers=[Flatten,{Dense: 8}]", "projector.layers=[{Dense: 8}]", "predictor.layers=[{Dense: 8}]"]
+PAIR = ["generator.layers=[{Dense: 64}]", "discriminator.layers=[Flatten,{Dense: 8},Relu,{Dense: 1}]"]
+TEXT = ["data.path=FOLDER/text.txt", "data.batch_size=4", "data.block=8", "model.context=8", "model.layers=1"]
+
+TASKS = {
+    "supervised": [*IMAGES, "model.hidden=[8]", "data.transform=[{gaussian_noise: {scale: 0.1}}]"],
+    "gan": [*IMAGES, *PAIR, "task.latent=4", "task.updates=2"],
+    "autoencoder": [*IMAGES, *CODES, "encoder.classes=4", "task.noise_level=0.1"],
+    "vae": [*IMAGES, *CODES, "encoder.classes=8"],
+    "contrastive": [*IMAGES, *BOTH, "data.transform=[{gaussian_noise: {scale: 0.3}}]"],
+    "language_model": [*TEXT, "model.width=8", "model.heads=2", "task.sample=8", "task.prompt=4"],
+    "distillation": [*FLAT, "model.hidden=[4]", "teacher.run=FOLDER/teacher"],
+    "policy_gradient": PLAYERS,
+    "ppo": [*PLAYERS, "task.epochs=2", "task.minibatches=2"],
+}
+
+STEPS = 6
+PERIODS = ["train.log_every=1", "train.eval_every=3", "train.checkpoint_every=3", "callbacks=[checkpoint]"]
+SINGLE = "train.steps_per_call=1"
+
+STRATEGIES = {
+    "pmap": ["strategy=pmap"],
+    "sharded": ["strategy=sharded"],
+    "members": ["strategy=vmapped", "strategy.members=2"],
+    "eager": ["strategy=eager", "train.steps=2"],
+}
+"""Words beside those of the row; numbers agree with one device's to rounding."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for runs, with a text, and a teacher that was trained."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "text.txt").write_text("a step, a key, a batch; and so the next one. " * 20)
+    framework.run([*FLAT, "model.hidden=[8]", "train.steps=4", "callbacks=[checkpoint]", f"run.dir={folder}/teacher"])
+    return folder
+
+
+def words(task, folder):
+    row = [word.replace("FOLDER", str(folder)) for word in TASKS[task]]
+    return [f"task={task}", *(["data=text", "model=transformer"] if task == "language_model" else []), *row, *PERIODS]
+
+
+def shown_by_one(line):
+    """Return the numbers of the first member, or of a run that has no members."""
+    first = {tag.removesuffix("/0"): value for tag, value in line.items() if tag.endswith("/0")}
+    return first or line
+
+
+@pytest.mark.parametrize("task", [pytest.param(task, marks=[pytest.mark.slow] * (task != "gan")) for task in TASKS])
+def test_numbers_are_equal_however_and_wherever_the_steps_run(task, folder, tmp_path):
+    def run(*more):
+        return framework.run([*words(task, folder), f"train.steps={STEPS}", f"run.root={tmp_path}", *more])
+
+    one = run(SINGLE)
+    expected = testing.records(one)
+    assert len(expected) == STEPS
+    assert one.metrics["eval/loss" if "eval/loss" in one.metrics else "train/loss"] != 0
+
+    chunks = run("train.steps_per_call=4")
+    assert testing.records(chunks) == expected
+    testing.assert_same_bits(chunks.state, one.state)
+
+    stopped = tmp_path / "stopped"
+    shutil.copytree(one.directory, stopped)
+    shutil.rmtree(stopped / "checkpoints" / str(STEPS))
+    record = stopped / "run.json"
+    record.write_text(record.read_text().replace('"exit_code": 0', '"exit_code": 1'))
+    resumed = framework.resume(stopped)
+    assert testing.records(resumed) == expected
+    testing.assert_same_bits(resumed.state, one.state)
+
+    for name, more in STRATEGIES.items():
+        for line, wanted in zip(testing.records(run(*more)), expected, strict=False):
+            found = shown_by_one(line)
+            same = {tag: value for tag, value in wanted.items() if tag in found and not tag.startswith("eval/")}
+            assert {tag: found[tag] for tag in same} == pytest.approx(same, rel=2e-3, abs=1e-4), name
+
+
+@pytest.mark.slow
+def test_a_killed_run_whose_environments_are_its_state_goes_on_bit_equal(folder, tmp_path):
+    plan = [*words("ppo", folder), "train.steps=120"]
+    straight = framework.run([*plan, f"run.dir={tmp_path}/straight"])
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "framework", *plan, f"run.dir={killed}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not (killed / "checkpoints" / "3").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    resumed = framework.resume(killed)
+    assert testing.records(resumed) == testing.records(straight)
+    testing.assert_same_bits(resumed.state, straight.state)
+
+
+def test_every_task_of_ours_has_a_row():
+    ours = {plugin.name for plugin in discover().named("tasks") if plugin.distribution == "framework"}
+    assert ours == TASKS.keys()
