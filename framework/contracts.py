@@ -406,10 +406,12 @@ class Callback:
     Attributes:
       every: steps between two calls of `on_state`; 0 for none before the end.
       everywhere: whether each of several processes calls it, which then has to agree with the others; else the first.
+      saves: whether `on_state` saves the state, so that `framework tell RUN checkpoint` calls it between two periods.
     """
 
     every: int = 0
     everywhere: bool = False
+    saves: bool = False
 
     def on_built(self, directions: Mapping[str, bool | None]) -> None:
         """Before the run folder is made: refuse a run that lacks what is wanted. `directions` are those of `Run`."""

@@ -48,6 +48,7 @@ class Checkpoint(Callback):
     """
 
     everywhere = True  # each process writes what its devices hold
+    saves = True
     every: int = 0
     keep: int = 3
     keep_every: int = 0

@@ -30,6 +30,7 @@ WRITTEN = ("config.yaml", "run.log", "metrics.jsonl", *FOLDERS)
 """Files and folders that a run writes beside its record and its lock."""
 
 DRAFTS = (".probe", ".run.json.partial", ".config.yaml.partial", "metrics.jsonl.draft")
+DRAFTS += ("asked", ".asked.partial", ".asked.taken")
 """Files that exist for a moment."""
 
 

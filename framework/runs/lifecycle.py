@@ -18,6 +18,7 @@ from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
 from framework.experiment import Experiment, NamedCallback
 from framework.runs import logs, resume, signals
+from framework.runs.asked import taken
 from framework.runs.capsule import keep
 from framework.runs.exhibits import exhibits_of
 from framework.runs.history import HistoryWriter, MetricsFile
@@ -62,7 +63,9 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
         signals.stop_requests() as stopping,
         watching(settings.run.watchdog, stopping, record_loss) as watchdog,
     ):
-        requests = StopRequests(lambda step: stopping(), lambda: stopping() is not None)
+        requests = StopRequests(
+            lambda step: stopping(), lambda: stopping() is not None, lambda: taken(record.directory)
+        )
         if settings.debug.transfers:
             experiment = experiment._replace(strategy=Explicit(experiment.strategy))
         if (settings.debug.nans or settings.debug.infs) and experiment.strategy.devices > 1 and watchdog is None:

@@ -122,7 +122,8 @@ class Loop:
                 for event in self._events(step, longest):
                     state, parts = advance(state, step, event)
                     window = Window(step, step + count_steps(parts), parts)
-                    step, signal = window.stop, self.requests.after(window.stop)
+                    step, asked = window.stop, self._asked(window.stop)
+                    signal = Signals.SIGTERM if "stop" in asked else self.requests.after(step)
                     if self.recorder is not None:
                         self.recorder.look(state, step, step == self.experiment.total_steps)
                     if unread is not None:
@@ -130,15 +131,15 @@ class Loop:
                     if signal is not None and not parts:
                         return state, signal.name
                     unread = window
-                    if self._is_synchronous(step) or signal is not None:
+                    if self._is_synchronous(step) or signal is not None or asked:
                         self._read(window, clock, step)
                         unread = None
                     if signal is not None:
                         return state, signal.name
-                    if self._evaluates(step):
+                    if self._evaluates(step) or "evaluate" in asked:
                         self._evaluate(state, "eval", step)
                     if step < self.experiment.total_steps:
-                        self._show(state, step)
+                        self._show(state, step, is_asked="checkpoint" in asked)
                     if unread is None:
                         clock.restart(step)
             except StopTraining as stop:
@@ -272,13 +273,24 @@ class Loop:
             raise_pending(self.callbacks)
             yield batch
 
-    def _show(self, state: TrainState, step: int, is_last: bool = False) -> None:
+    def _asked(self, step: int) -> tuple[str, ...]:
+        """Take the requests that have come, and tell of them."""
+        asked = self.requests.taken()
+        for word in asked:
+            LOGGER.info(f"told to {word}, at step {step}")
+        return asked
+
+    def _show(self, state: TrainState, step: int, is_last: bool = False, is_asked: bool = False) -> None:
         """Call `on_state` of the callbacks whose turn it is, unless the state has lost numbers that were finite.
+
+        Args:
+          is_last: it is the turn of all of them.
+          is_asked: it is the turn of those that save states, too.
 
         Raises: NumericalError then, so that no such state is saved; with nan_policy=ignore it is a warning.
         """
         periods = zip(self.callbacks, self._periods, strict=True)
-        due = [each for each, every in periods if is_last or _is_due(every, step)]
+        due = [each for each, every in periods if is_last or _is_due(every, step) or (is_asked and each.callback.saves)]
         spoilt = self._spoilt(state, step) if due else None
         if spoilt is None:
             notify(due, "on_state", step, state)

@@ -38,10 +38,12 @@ class StopRequests(NamedTuple):
         get the same answer.
       cancelled: tells whether to stop waiting for data. Several processes end at a common step, so that none of them
         can stop waiting alone.
+      taken: returns the requests to do something between two windows: "checkpoint", "evaluate" or "stop".
     """
 
     after: Callable[[int], Signals | None]
     cancelled: Callable[[], bool] = never
+    taken: Callable[[], tuple[str, ...]] = tuple
 
 
 NO_REQUESTS = StopRequests(lambda step: None)

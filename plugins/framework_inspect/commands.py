@@ -114,7 +114,7 @@ def run_doctor(words: list[str]) -> int:
         "doctor",
         "Examine versions, devices, plugins, data, disk, compilation cache, and variables of the environment that "
         "change results, each with what to do. It ends with exit code 2 if something has to be mended.",
-        "doctor",
+        "doctor --json found.json",
     )
     arguments.add_argument("--json", metavar="FILE", help="write the findings, too")
     given = arguments.read(words)
