@@ -186,7 +186,8 @@ def trained(run: Path, name: str = "model", step: int | None = None) -> Model:
 
     Raises: ConfigError if the run has no model of that name; StorageError if it cannot be read.
     """
-    found = load(run, step)
+    with jax.ensure_compile_time_eval():  # a task of members is built while their step is traced
+        found = load(run, step)
     if name not in found.task.models:
         raise ConfigError(f"the run has no model '{name}'.{nearest(name, found.task.models)}", key="name")
     part = found.__getattr__(name)
@@ -194,7 +195,7 @@ def trained(run: Path, name: str = "model", step: int | None = None) -> Model:
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, PyTree, PyTree]:
         out_shape, params, _ = part.model.init(key, in_shape)
-        if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, part.params):
+        if [leaf.shape for leaf in jax.tree.leaves(params)] != [leaf.shape for leaf in jax.tree.leaves(part.params)]:
             raise ConfigError(f"the model of {run} was trained on inputs of another shape than {in_shape}.")
         return out_shape, *jax.tree.map(jnp.array, (part.params, part.state))
 
