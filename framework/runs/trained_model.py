@@ -194,7 +194,7 @@ def trained(run: Path, name: str = "model", step: int | None = None) -> Model:
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, PyTree, PyTree]:
         out_shape, params, _ = part.model.init(key, in_shape)
-        if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, part.params):
+        if [leaf.shape for leaf in jax.tree.leaves(params)] != [leaf.shape for leaf in jax.tree.leaves(part.params)]:
             raise ConfigError(f"the model of {run} was trained on inputs of another shape than {in_shape}.")
         return out_shape, *jax.tree.map(jnp.array, (part.params, part.state))
 
