@@ -190,16 +190,16 @@ def trained(run: Path, name: str = "model", step: int | None = None) -> Model:
         found = load(run, step)
     if name not in found.task.models:
         raise ConfigError(f"the run has no model '{name}'.{nearest(name, found.task.models)}", key="name")
-    part = found.__getattr__(name)
-    apply = part.model.apply
+    model = found.task.models[name]
+    params, state = (models_of(parts, found.task.models)[name] for parts in (found.params, found.model_state))
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, PyTree, PyTree]:
-        out_shape, params, _ = part.model.init(key, in_shape)
-        if [leaf.shape for leaf in jax.tree.leaves(params)] != [leaf.shape for leaf in jax.tree.leaves(part.params)]:
+        out_shape, made, _ = model.init(key, in_shape)
+        if list(map(jnp.shape, jax.tree.leaves(made))) != list(map(jnp.shape, jax.tree.leaves(params))):
             raise ConfigError(f"the model of {run} was trained on inputs of another shape than {in_shape}.")
-        return out_shape, *jax.tree.map(jnp.array, (part.params, part.state))
+        return out_shape, *jax.tree.map(jnp.array, (params, state))
 
-    return Model(init, apply)
+    return Model(init, model.apply)
 
 
 def _saved(directory: Path, step: int | None) -> list[int]:

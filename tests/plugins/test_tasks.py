@@ -31,6 +31,7 @@ TASKS = {
     "autoencoder": [*IMAGES, *CODES, "encoder.classes=4", "task.noise_level=0.1"],
     "vae": [*IMAGES, *CODES, "encoder.classes=8"],
     "contrastive": [*IMAGES, *BOTH, "data.transform=[{gaussian_noise: {scale: 0.3}}]"],
+    "diffusion": [*IMAGES, "task.steps=4", "model.width=8", "model.blocks=1"],
     "language_model": [*TEXT, "model.width=8", "model.heads=2", "task.sample=8", "task.prompt=4"],
     "diffusion": [*IMAGES, "model.width=8", "model.blocks=1", "task.steps=4"],
     "distillation": [*FLAT, "model.hidden=[4]", "teacher.run=FOLDER/teacher"],
