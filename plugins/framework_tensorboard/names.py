@@ -20,7 +20,7 @@ LONGEST = 100
 
 SHORT = {"learning_rate": "lr"}
 
-TAKEN = ("checkpoints", "media", "lock")
+TAKEN = ("checkpoints", "media", "nan", "lock")
 """Names in a run folder that a name without a choice could take."""
 
 
