@@ -342,6 +342,10 @@ class Run(NamedTuple):
     directions: Mapping[str, bool | None] = MappingProxyType({})
     """All tags that the run will log, but for a metric's suffixes: True where high values are good, False where low
     ones are, None where the metric does not say."""
+    overrides: Mapping[str, str] = MappingProxyType({})
+    """What was chosen on the command line when the run began, by key: {"seed": "2"}; without secrets."""
+    members: tuple[Mapping[str, float], ...] = ()
+    """Of several members, the values of each by key, its seed among them; `<tag>/<member>` is the tag of one."""
     media: Media = Media()
     log: Callable[[int, Mapping[str, float]], None] = _not_running
     """`log(step, scalars)` adds scalars of a step to those of the run, by tags of one's own such as `mine/number`. It

@@ -78,6 +78,22 @@ def as_typed(word: str) -> str:
     return f"{extend['key']}+={extend['value']}" if extend else word.removeprefix("++") or word
 
 
+def chosen(words: Sequence[str]) -> dict[str, str]:
+    """Return what overrides choose, by key, as it was typed: {"seed": "2", "metrics+": "perplexity"}.
+
+    Args:
+      words: as `rewrite` returns them.
+    """
+    found = {}
+    for word in words:
+        key, equals, value = word.lstrip("+").partition("=")
+        if equals and not key.startswith(("~", "hydra.")):
+            is_extension = key.startswith("extend.")
+            key = f"{key.removeprefix('extend.')}+" if is_extension else key
+            found[key] = value.strip("[]'\"" if is_extension else "'\"")
+    return found
+
+
 def _quoted_text(word: str, sweeps: bool) -> str:
     found = _TEXT.match(word) or (None if sweeps else _PLACE.match(word))
     if found is None or "${" in word or re.fullmatch(r"[\w\s./:@%*?|+$-]*", found["value"], re.ASCII):

@@ -24,7 +24,7 @@ T = TypeVar("T")
 PROBE_BYTES = 4096
 """One block, for which the file system has to find room."""
 
-FOLDERS = ("checkpoints", "media", "nan", "tb")
+FOLDERS = ("checkpoints", "media", "nan")
 
 WRITTEN = ("config.yaml", "run.log", "metrics.jsonl", *FOLDERS)
 """Files and folders that a run writes beside its record and its lock."""

@@ -50,6 +50,7 @@ class RunRecord:
     Attributes:
       config: resolved, without secrets.
       directory: of the run. Not written, nor is `hidden`: the secrets that no file of the run may hold.
+      overrides: what was chosen on the command line when the run began, by key, without secrets.
       id: that the checkpoints of the run carry, so that those of another run are never taken for its own.
       facts: of the data, as a model needs them to be used, such as an alphabet.
       splits: a fingerprint of each split of the data, by name.
@@ -73,6 +74,7 @@ class RunRecord:
     directory: Path = Path()
     hidden: frozenset[str] = frozenset()
     name: str = ""
+    overrides: dict[str, Any] = field(default_factory=dict)
     id: str = ""
     seed: int = 0
     started: str = ""
@@ -230,6 +232,8 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
         name=record.name,
         id=record.id,
         config=experiment.config,
+        overrides=record.overrides,
+        members=tuple(row["values"] for row in record.members or ()),
         start_step=0 if state is None else updates(state),
         total_steps=experiment.total_steps,
         steps_per_epoch=experiment.data.steps_per_epoch,

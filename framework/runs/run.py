@@ -14,6 +14,7 @@ import jax
 from framework.api import TrainState
 from framework.config import secrets
 from framework.config.compose import Config
+from framework.config.overrides import chosen
 from framework.config.resolve import Settings
 from framework.contracts import updates
 from framework.distributed import coordination, processes
@@ -81,7 +82,9 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
         directory = folder.make_directory(settings.run, config.name)
         with folder.locked(directory, unused=True), logs.run_log(directory, config.secrets):
             write_config(directory, experiment.source)
-            return _trained(experiment, new_record(experiment, directory, config.name, config.secrets), None)
+            record = new_record(experiment, directory, config.name, config.secrets)
+            record.overrides = chosen(secrets.masked_words(config.origins.words, config.secrets))
+            return _trained(experiment, record, None)
 
 
 def resume(directory: Path, config: Config, force: bool) -> Result:
@@ -140,6 +143,7 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
         coordination.agree(lambda: resuming.check_data(former, record, force))
         write_config(directory, experiment.source)
         record.id, record.started, record.resumed = former.id or record.id, former.started, [*former.resumed, step]
+        record.overrides = former.overrides
         record.ending, record.first_loss = resuming.pending_end(former, step, total), former.first_loss
         return _trained(experiment, record, state)
 

@@ -66,8 +66,10 @@ class EventFile:
 
     def add(self, step: int, values: Iterable[Value]) -> None:
         """Write values of one step as one event, and hand everything written so far to the operating system."""
+        values = list(values)
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
-        self.add_record(event.SerializeToString())
+        if values:
+            self.add_record(event.SerializeToString())
         with writing(self._path):
             self._file.flush()
 
@@ -87,30 +89,49 @@ def text(tag: str, markdown: str) -> Value:
     return _string(tag, TEXT, markdown.encode())
 
 
-def layout(names: Iterable[str]) -> Value:
-    """Return one chart for each name, for the CUSTOM SCALARS tab, with its train, eval and test curves together."""
-    charts = [
+def layout(names: Iterable[str], bands: bool = False) -> Value:
+    """Return charts for the CUSTOM SCALARS tab: for each name its train, eval and test curves together.
+
+    Args:
+      names: of metrics.
+      bands: add charts of the mean over members between the lowest and the highest of them.
+    """
+    names = list(names)
+    together = [
         layout_pb2.Chart(
             title=name,
             multiline=layout_pb2.MultilineChartContent(tag=[f"^(train|eval|test)/{re.escape(name)}$"]),
         )
         for name in names
     ]
-    content = layout_pb2.Layout(category=[layout_pb2.Category(title="train, eval, test", chart=charts)])
+    categories = [layout_pb2.Category(title="train, eval, test", chart=together)]
+    if bands:
+        margins = [_band(f"{split}/{name}") for name in names for split in ("train", "eval")]
+        categories.append(layout_pb2.Category(title="mean of the members, lowest to highest", chart=margins))
+    content = layout_pb2.Layout(category=categories)
     return _string("custom_scalars__config__", LAYOUT, content.SerializeToString())
 
 
-def session_start(hparams: Mapping[str, bool | int | float | str]) -> Value:
+def _band(tag: str) -> Value:
+    series = layout_pb2.MarginChartContent.Series(value=tag, lower=f"{tag}/lowest", upper=f"{tag}/highest")
+    return layout_pb2.Chart(title=tag, margin=layout_pb2.MarginChartContent(series=[series]))
+
+
+def session_start(hparams: Mapping[str, bool | float | str], group: str = "") -> Value:
     """Open the session of this run in the HPARAMS tab.
 
     No experiment is declared: TensorBoard would show the declared experiment of only one run. Without any it shows all
-    hyper-parameters of all runs, and the last value of every scalar as a metric.
+    hyper-parameters of all runs, those first that differ, and the last value of every scalar as a metric.
+
+    Args:
+      hparams: by name.
+      group: runs of the same group are one row, with the means of their metrics; "" for a row of its own.
     """
-    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=group)
     for name, value in hparams.items():
         if isinstance(value, bool):
             info.hparams[name].bool_value = value
-        elif isinstance(value, (int, float)) and math.isfinite(value):
+        elif isinstance(value, float) and math.isfinite(value):
             info.hparams[name].number_value = value
         else:  # the tab drops numbers that are not finite
             info.hparams[name].string_value = str(value)

@@ -18,7 +18,10 @@ OUTCOME = ("status", "exit_code", "reason", "step", "metrics", "members")
 OWN = {"config.yaml", "run.json", "run.log", "lock", "metrics.jsonl"}
 """Files of a run folder that are compared in another way, or hold times."""
 
-OWN_FOLDERS = {"checkpoints", "tb"}
+OWN_FOLDERS = {"checkpoints"}
+
+EVENTS = "events.out.tfevents."
+"""The beginning of the names of TensorBoard's files, which hold times."""
 
 
 class Row(NamedTuple):
@@ -51,7 +54,8 @@ def files(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and str(name) not in OWN and name.parts[0] not in OWN_FOLDERS:
+        is_own = str(name) in OWN or name.parts[0] in OWN_FOLDERS or name.name.startswith(EVENTS)
+        if path.is_file() and not is_own:
             found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

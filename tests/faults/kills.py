@@ -136,6 +136,6 @@ def _tear_tails(folder: Path, generator: random.Random) -> None:
         return
     with (folder / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 5, "train/loss": 0.1234567'[: generator.randrange(35)])
-    for path in sorted((folder / "tb").glob("events.*"))[-1:]:
+    for path in sorted(folder.glob("*/events.*"))[-1:]:
         with path.open("ab") as file:
             file.write(generator.randbytes(generator.randrange(40)))

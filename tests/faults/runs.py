@@ -153,7 +153,8 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
 
 def curves_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Read every point of every curve from the event files, by TensorBoard's own reader."""
-    accumulator = EventAccumulator(str(folder / "tb"), size_guidance={"tensors": 0}).Reload()
+    place = next(folder.glob("*/events.*")).parent
+    accumulator = EventAccumulator(str(place), size_guidance={"tensors": 0}).Reload()
     return {
         tag: [(e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in accumulator.Tensors(tag)]
         for tag in sorted(accumulator.Tags()["tensors"])

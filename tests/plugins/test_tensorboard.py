@@ -53,7 +53,7 @@ def write(directory, steps, start_step=0, status="done"):
 
 
 def read(directory):
-    return EventAccumulator(str(directory / "tb"), size_guidance={"tensors": 0}).Reload()
+    return EventAccumulator(str(directory / "mnist"), size_guidance={"tensors": 0}).Reload()
 
 
 def points(accumulator, tag):
@@ -101,12 +101,12 @@ def test_texts_and_layout(tmp_path):
 
 def test_hyperparameters():
     assert hyperparameters(CONFIG) == {
-        "seed": 3,
+        "seed": "3",
         "model.name": "mlp",
         "model.hidden": "[128, 64]",
         "optimizer.name": "adam",
         "optimizer.learning_rate": 0.001,
-        "data.batch_size": 128,
+        "data.batch_size": "128",
         "runner_up": True,
     }
 
@@ -149,7 +149,7 @@ def test_resume_after_a_kill_in_the_middle_of_a_write(tmp_path, cut):
     callback.on_start(run_of(tmp_path))
     for step in (10, 20, 30):
         callback.on_log(step, scalars_at(step))
-    (path,) = (tmp_path / "tb").iterdir()
+    (path,) = (tmp_path / "mnist").iterdir()
     size = path.stat().st_size
     callback.on_end(Summary(30, {}, "failed", 1.0))
     os.truncate(path, size - cut)
@@ -185,7 +185,7 @@ def test_points_that_an_earlier_process_wrote_are_not_written_again(tmp_path):
 @pytest.mark.parametrize("part", ["length", "content"])
 def test_a_damaged_record_is_left_out(tmp_path, part):
     write(tmp_path, [10, 20, 30])
-    (path,) = (tmp_path / "tb").iterdir()
+    (path,) = (tmp_path / "mnist").iterdir()
     content = bytearray(path.read_bytes())
     last = content.rindex(b"train/learning_rate")  # of step 30; the record is short enough for a length of one byte
     content[last + 2 if part == "content" else content.rindex(b"\0\0\0\0\0\0\0", 0, last) - 1] ^= 1
@@ -266,7 +266,7 @@ def test_the_real_program_shows_it_all(tmp_path):
     write(logdir / "resumed", [30, 40], start_step=20)
     with real_tensorboard(logdir) as (get, server):
         patiently(lambda: len(session_groups(get)) == 2 and len(get("plugin/scalars/tags")) == 2, server)
-        for run, steps in (("whole/tb", range(10, 70, 10)), ("resumed/tb", [10, 20, 30, 40])):
+        for run, steps in (("whole/mnist", range(10, 70, 10)), ("resumed/mnist", [10, 20, 30, 40])):
             expected = expected_curves(steps)
             assert set(get("plugin/scalars/tags")[run]) == set(expected)
             for tag, curve in expected.items():
@@ -282,12 +282,17 @@ def test_the_real_program_shows_it_all(tmp_path):
             }
             assert shown == {tag: curve[-1] for tag, curve in expected.items()}
 
-        assert sorted(get("plugin/text/tags")["whole/tb"]) == ["run/config", "run/facts", "run/parameters"]
-        table = get("plugin/text/text", run="whole/tb", tag="run/parameters")[-1]["text"]
+        assert sorted(get("plugin/text/tags")["whole/mnist"]) == [
+            "run/chosen",
+            "run/config",
+            "run/facts",
+            "run/parameters",
+        ]
+        table = get("plugin/text/text", run="whole/mnist", tag="run/parameters")[-1]["text"]
         assert "<td>784 × 128</td>" in table and "<strong>100,480</strong>" in table
-        facts = get("plugin/text/text", run="whole/tb", tag="run/facts")[-1]["text"]
+        facts = get("plugin/text/text", run="whole/mnist", tag="run/facts")[-1]["text"]
         assert "<td>1 × cpu | here</td>" in facts
         charts = get("plugin/custom_scalars/layout")["category"][0]["chart"]
         assert [chart["title"] for chart in charts] == ["loss", "accuracy"]
-        together = get("plugin/custom_scalars/scalars", run="whole/tb", tag=charts[0]["multiline"]["tag"][0])
+        together = get("plugin/custom_scalars/scalars", run="whole/mnist", tag=charts[0]["multiline"]["tag"][0])
         assert set(together["tag_to_events"]) == {"train/loss", "eval/loss"}

@@ -66,7 +66,7 @@ def points(folder, steps):
 def in_tensorboard(folder):
     """Steps by tag of all media in TensorBoard."""
     guide = {"tensors": 0}
-    accumulator = EventAccumulator(str(folder / "tb"), size_guidance=guide).Reload()
+    accumulator = EventAccumulator(str(next(folder.glob("*/events.*")).parent), size_guidance=guide).Reload()
     tags = [tag for tag in accumulator.Tags()["tensors"] if tag in ENDINGS]
     return {tag: [event.step for event in accumulator.Tensors(tag)] for tag in tags}
 
@@ -87,7 +87,7 @@ def test_files_and_sinks_have_each_point_once(tmp_path, gallery):
     assert sorted(told) == sorted([(0, "about"), *((step, tag) for step in (4, 8) for tag in media)])
     curves = in_tensorboard(run.directory)
     assert curves == {"about": [0], **{tag: [4, 8] for tag in media if tag != "last"}}
-    assert [path.name for path in sorted((run.directory / "tb" / "projector").iterdir())] == [
+    assert [path.name for path in sorted(run.directory.glob("*/projector/*"))] == [
         "last@8.1x10.png",
         "last@8.labels.tsv",
         "last@8.tsv",

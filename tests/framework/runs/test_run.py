@@ -104,14 +104,15 @@ def test_what_is_logged_does_not_depend_on_how_often(train, known, log_every):
 
 def test_the_run_folder_holds_what_is_promised(train):
     result = train("seed=3")
-    assert sorted(p.name for p in result.directory.iterdir()) == [
+    (curves,) = {path.parent for path in result.directory.glob("*/events.*")}
+    assert curves.name.startswith("default ") and curves.name.endswith(" steps=12 seed=3")
+    assert sorted(p.name for p in result.directory.iterdir() if p != curves) == [
         "checkpoints",
         "config.yaml",
         "lock",
         "metrics.jsonl",
         "run.json",
         "run.log",
-        "tb",
     ]
     record = run_record(result)
     assert (record["status"], record["exit_code"], record["seed"], record["total_steps"]) == ("done", 0, 3, 12)

@@ -90,7 +90,7 @@ def train(tmp_path, install):
 
 def points(folder):
     """Read (step, tag) of every scalar by TensorBoard, in order."""
-    events = [event for path in sorted((folder / "tb").iterdir()) for event in EventFileLoader(str(path)).Load()]
+    events = [event for path in sorted(folder.glob("*/events.*")) for event in EventFileLoader(str(path)).Load()]
     tagged = [(event.step, value.tag) for event in events for value in event.summary.value]
     return [point for point in tagged if point[1].startswith(("train/", "eval/"))]
 
