@@ -86,7 +86,9 @@ def contrastive(
             projection, nets = projected(nets, inputs, key)
             prediction, nets = nets.apply("predictor", projection, key=key)
             goal = projected(teacher, inputs, key)[0] if followed else projection
-            projections.append(projection), predictions.append(prediction), goals.append(jax.lax.stop_gradient(goal))
+            projections.append(projection)
+            predictions.append(prediction)
+            goals.append(jax.lax.stop_gradient(goal))
         cosines = cosine(predictions[0], goals[1]) + cosine(predictions[1], goals[0])
         return 1 - cosines / 2, nets, {"spread": unit(projections[0])}
 

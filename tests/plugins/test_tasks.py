@@ -33,7 +33,6 @@ TASKS = {
     "contrastive": [*IMAGES, *BOTH, "data.transform=[{gaussian_noise: {scale: 0.3}}]"],
     "diffusion": [*IMAGES, "task.steps=4", "model.width=8", "model.blocks=1"],
     "language_model": [*TEXT, "model.width=8", "model.heads=2", "task.sample=8", "task.prompt=4"],
-    "diffusion": [*IMAGES, "model.width=8", "model.blocks=1", "task.steps=4"],
     "distillation": [*FLAT, "model.hidden=[4]", "teacher.run=FOLDER/teacher"],
     "policy_gradient": PLAYERS,
     "ppo": [*PLAYERS, "task.epochs=2", "task.minibatches=2"],
