@@ -10,9 +10,13 @@ from framework.errors import ConfigError
 
 
 def early_stopping(
-    metric: str = "eval/loss", mode: Mode = "auto", patience: int = 5, min_delta: float = 0.0
+    metric: str = "eval/loss",
+    mode: Mode = "auto",
+    patience: int = 5,
+    min_delta: float = 0.0,
+    target: float | None = None,
 ) -> Callback:
-    """End a run in good order once a metric has not improved for `patience` evaluations.
+    """End a run in good order once a metric has not improved for `patience` evaluations, or has reached its target.
 
     A resumed run goes on counting: it takes the values before from the run's history.
 
@@ -21,6 +25,7 @@ def early_stopping(
       mode: "min" if low values are good, "max" if high ones are, "auto" for what the metric declares.
       patience: evaluations in a row without an improvement, after which the run ends.
       min_delta: the least improvement on the best value that counts. NaN is never better.
+      target: a value that is good enough; null for none.
 
     Raises: ConfigError if patience is less than 1, min_delta is negative, or the metric is of the test split, which is
       measured after training.
@@ -29,16 +34,17 @@ def early_stopping(
         raise ConfigError(f"patience: expected at least 1 evaluation, found {patience}.")
     if not min_delta >= 0:
         raise ConfigError(f"min_delta: expected 0 or more, found {min_delta}.")
-    return EarlyStopping(WatchedTag("metric", metric, mode), patience, min_delta)
+    return EarlyStopping(WatchedTag("metric", metric, mode), patience, min_delta, target)
 
 
 class EarlyStopping(Callback):
-    """Compare each value of a metric with the best so far."""
+    """Compare each value of a metric with the best so far, and with the target."""
 
-    def __init__(self, watched: WatchedTag, patience: int, min_delta: float) -> None:
+    def __init__(self, watched: WatchedTag, patience: int, min_delta: float, target: float | None) -> None:
         self._watched = watched
         self._patience = patience
         self._min_delta = min_delta
+        self._target = target
 
     def on_built(self, directions: Mapping[str, bool | None]) -> None:
         self._watched.check(directions)
@@ -53,7 +59,11 @@ class EarlyStopping(Callback):
         if (value := self._watched.value(scalars)) is None:
             return
         self._compare(step, value)
-        if self._waited >= self._patience and step < self._last_step:
+        if step >= self._last_step:
+            return
+        if self._target is not None and self._watched.sign * value <= self._watched.sign * self._target:
+            raise StopTraining(f"{self._watched.tag} is {value:.6g}, and its target is {self._target:.6g}")
+        if self._waited >= self._patience:
             best = f"{self._watched.sign * self._best:.6g}, of step {self._best_step}"
             raise StopTraining(f"{self._watched.tag} has not improved on {best}, in {self._waited} evaluations")
 

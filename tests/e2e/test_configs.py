@@ -26,6 +26,10 @@ TOGETHER = (("optimizer", "metrics", "callbacks"), ("strategy", "schedule"))
 
 REGRESSION = ["data=arrays", "data.train={folder}/regression.npz"]
 
+PLAYED = ["data=episodes", "task.steps=8", "policy.hidden=[8]", "value.hidden=[8]"]
+PAIRS = ["model@policy=serial", "model@value=serial", "policy.layers=[FanInConcat, {{Dense: 4}}]"]
+PAIRS += ["value.layers=[FanInConcat, {{Dense: 1}}]"]
+
 NEEDS = {
     # What a config cannot do without, or what makes it fit the digits.
     ("loss", "binary_cross_entropy"): [
@@ -48,6 +52,11 @@ NEEDS = {
         "model.classes=1",
         "loss=binary_cross_entropy",
     ],
+    **{("task", name): PLAYED for name in ("policy_gradient", "ppo")},
+    **{("environment", name): ["task=ppo", *PLAYED] for name in ("cartpole", "pendulum", "gymnax")},
+    ("environment", "grid_world"): ["task=ppo", "data=episodes", "task.steps=8", *PAIRS],
+    ("data", "episodes"): ["task=ppo", *PLAYED],
+    **{("model", name): ["model.classes=10"] for name in ("policy_mlp", "value_mlp")},
     ("data", "text"): ["model=transformer", "model.layers=1", "model.width=16"],
     ("model", "transformer"): ["data=text", "model.layers=1", "model.width=16"],
     ("data", "arrays"): ["data.train={folder}/binary.npz", "model.classes=2"],
@@ -82,8 +91,10 @@ def runs():
 def test_every_choice_of_every_group_runs_one_step(choices, folder, tmp_path):
     if {name for _, name in choices} & {"mnist", "fashion_mnist"}:
         pytest.skip("needs a download; the experiment's own test runs it where the data are")
+    if "gymnax" in {name for _, name in choices}:
+        pytest.importorskip("gymnax", reason="plays environments of gymnax, which need gymnax")
     extra = [word.format(folder=folder) for choice in choices for word in NEEDS.get(choice, [])]
-    chosen = any(word.startswith("model=") for word in extra) or choices[0][0] == "model"
+    chosen = any(word.startswith(("model=", "task=")) for word in extra) or choices[0][0] in ("model", "task")
     words = [*SMALL, *([] if chosen else ["model=mlp", "model.hidden=[8]"]), *extra]
     words += [f"{group}=[{name}]" if group in MAPPINGS else f"{group}={name}" for group, name in choices]
     result = framework.run([*words, f"run.root={tmp_path}"])

@@ -61,6 +61,10 @@ NAN = math.nan
         ({"patience": 2, "min_delta": 0.5}, [3, 2.6, 2.4, 2.3, 1.8, 1.7], None),
         ({"patience": 2}, [1, NAN, NAN], 3),
         ({"patience": 3}, [NAN, NAN, 1, 2, 2, 2], 6),
+        ({"target": 1.5}, [3, 2, NAN, 1.5, 1], 4),
+        ({"target": 2.5, "mode": "max"}, [1, 2, 2, 3, 1], 4),
+        ({"target": 0, "patience": 2}, [1, 1, 1, 0], 3),
+        ({"target": 1, "total_steps": 2}, [2, 1], None),
         ({"patience": 1, "total_steps": 2}, [1, 1], None),  # the last step ends the run anyway
     ],
 )
@@ -73,6 +77,11 @@ def test_it_says_why(tmp_path):
         callback = start(tmp_path, patience=2, mode=mode, metric="eval/acc")
         _, text = stopped_at(callback, [0.5, 0.75, 0.5, 0.5], "eval/acc")
         assert text == "eval/acc has not improved on 0.75, of step 2, in 2 evaluations"
+
+
+def test_it_says_that_a_target_is_reached(tmp_path):
+    callback = start(tmp_path, target=0.9, metric="eval/acc")
+    assert stopped_at(callback, [0.5, 0.925], "eval/acc") == (2, "eval/acc is 0.925, and its target is 0.9")
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
