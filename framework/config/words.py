@@ -118,8 +118,10 @@ def _check(override: Override) -> None:
         raise ConfigError(EXAMPLE, key=word)
     if (package and policy.names_hydra(package)) or ("/" in key and policy.names_hydra(key)):
         raise ConfigError("Hydra's own groups cannot be chosen.", key=word)
-    if package is not None:
-        raise ConfigError(f"a key has no '@'; a component is chosen as {key}=NAME.", key=word)
+    names_section = key in COMPONENTS and package is not None and package.isidentifier() and not override.is_delete()
+    if package is not None and not names_section:
+        text = f"a component is chosen as {key}=NAME, or as model@SECTION=NAME for a section of another name"
+        raise ConfigError(f"a key has no '@'; {text}.", key=word)
     content: Any = word if override.is_sweep_override() else override.value()
     if _holds_sweep(content):
         raise ConfigError("a list or a mapping cannot hold a sweep; list whole values, such as [1],[2].", key=word)
