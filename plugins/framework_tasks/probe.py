@@ -15,12 +15,18 @@ def probe(rows: np.ndarray, weights: np.ndarray) -> float:
     """
     rows = np.asarray(rows, np.float64)[np.asarray(weights) > 0]
     halves = rows[::2], rows[1::2]
-    right = [_right(*pair) for pair in (halves, halves[::-1])]
-    return float(np.concatenate(right).mean())
+    return float(np.concatenate([right(*pair) for pair in (halves, halves[::-1])]).mean())
 
 
-def _right(fitted: np.ndarray, tested: np.ndarray) -> np.ndarray:
-    """Fit a linear classifier to some rows, and say of others whether it is right: bool [M]."""
+def right(fitted: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """Fit a linear classifier to some rows, and say of others whether it is right.
+
+    Args:
+      fitted: features with labels behind them [N, F + 1].
+      tested: the same of other examples [M, F + 1].
+
+    Returns: bool [M].
+    """
     features, labels = fitted[:, :-1], fitted[:, -1].astype(int)
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
     inputs = (features - mean) / deviation
