@@ -55,9 +55,7 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
     writer = NamedCallback("metrics.jsonl", HistoryWriter(history))
     # What is shown of a step stands before its state is saved, so that no run goes on beyond what it has not shown.
     savers_last = sorted(experiment.callbacks, key=lambda each: isinstance(each.callback, Checkpoint))
-    experiment = experiment._replace(
-        callbacks=(writer, *exhibits_of(experiment), *probes_of(experiment), *savers_last)
-    )
+    experiment = experiment._replace(callbacks=(writer, *exhibits_of(experiment), *probes_of(experiment), *savers_last))
     barred = () if state is None else nonfinite.barred_steps(state)
     with (
         switches(settings.debug),
