@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from framework.api import Run, Summary, TrainState
+from framework.checkpoints.callback import Checkpoint
 from framework.contracts import updates
 from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
@@ -53,9 +54,8 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
     media = MediaFolder(record.directory, experiment.callbacks)
     writer = NamedCallback("metrics.jsonl", HistoryWriter(history))
     # What is shown of a step stands before its state is saved, so that no run goes on beyond what it has not shown.
-    experiment = experiment._replace(
-        callbacks=(writer, *exhibits_of(experiment), *probes_of(experiment), *experiment.callbacks)
-    )
+    savers_last = sorted(experiment.callbacks, key=lambda each: isinstance(each.callback, Checkpoint))
+    experiment = experiment._replace(callbacks=(writer, *exhibits_of(experiment), *probes_of(experiment), *savers_last))
     barred = () if state is None else nonfinite.barred_steps(state)
     with (
         switches(settings.debug),

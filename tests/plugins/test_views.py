@@ -1,0 +1,135 @@
+"""Views of a classifier: pictures of the right pixels, in files and in every tab of the real TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+import framework
+from framework import testing
+from framework.errors import ConfigError
+from framework_callbacks import pictures
+from framework_callbacks.views import views
+from tests.plugins.test_tensorboard import patiently, real_tensorboard
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_captions_are_green_where_right_and_red_where_wrong():
+    images = RANDOM.uniform(size=(2, 9, 9, 1))
+    found = pictures.captioned(images, np.array([7, 12]), np.array([7, 3]))
+    assert found.shape == (2, 16, 17, 3) and found.min() >= 0 and found.max() <= 1
+    colours = [
+        {tuple(pixel) for pixel in np.round(one[9:].reshape(-1, 3).astype(np.float64), 2).tolist()} for one in found
+    ]
+    assert colours == [{(1.0, 1.0, 1.0), (0.1, 0.6, 0.2)}, {(1.0, 1.0, 1.0), (0.85, 0.1, 0.1)}]
+    drawn = found[0, 10:15, 1:4, 2] < 1
+    assert ["".join(".#"[bit] for bit in row) for row in drawn.astype(int)] == ["###", "..#", ".#.", ".#.", ".#."]
+    low, high = images.min(), images.max()
+    np.testing.assert_allclose(found[1, :9, 4:13, 0], (images[1, ..., 0] - low) / (high - low), rtol=1e-6)
+
+
+def test_a_heat_map_is_darker_where_more_examples_are():
+    cells = pictures.heat_map(np.array([[3, 1], [0, 8]]))
+    assert cells.shape == (32, 32, 3)
+    shades = [cells[row * 16 + 8, column * 16 + 8].sum() for row, column in ((1, 1), (0, 0), (0, 1), (1, 0))]
+    assert shades == sorted(shades)
+
+
+@pytest.mark.parametrize("constant", [0.0, np.nan])
+def test_pixels_of_one_value_or_of_none_are_black(constant):
+    assert pictures.spread(np.full((1, 2, 2, 1), constant)).tolist() == [[[[0.0], [0.0]], [[0.0], [0.0]]]]
+
+
+FILTERS = [((3, 3, 1, 5), (8, 8, 1), (5, 26, 26, 1)), ((64, 70), (8, 8, 1), (64, 26, 26, 1)), ((5, 4), (5,), None)]
+FILTERS += [((7, 4), (8, 8, 1), None), ((3, 3, 2, 4), (8, 8, 2), None)]
+
+
+@pytest.mark.parametrize(("weights", "inputs", "shape"), FILTERS)
+def test_filters_of_images_are_pictures(weights, inputs, shape):
+    found = pictures.filters(RANDOM.normal(size=weights), inputs)
+    assert (None if found is None else found.shape) == shape
+
+
+@pytest.mark.parametrize("option", [{"every": -1}, {"examples": 0}])
+def test_options_out_of_range_are_refused(option):
+    with pytest.raises(ConfigError, match=f"{next(iter(option))}: expected"):
+        views(**option)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The experiment mnist on shipped digits, for a few steps."""
+    words = ["+experiment=mnist", "data=digits", "data.batch_size=32", "train.steps=4", "train.eval_every=2"]
+    return framework.run([*words, f"run.root={tmp_path_factory.mktemp('runs')}", "train.log_every=1"])
+
+
+def test_files_say_what_the_model_says(run):
+    media = run.directory / "media"
+    targets = [int(line) for line in (media / "outputs/00000004.labels.tsv").read_text().splitlines()]
+    outputs = np.loadtxt(media / "outputs/00000004.tsv", delimiter="\t")
+    predicted = outputs.argmax(1)
+    wrong = np.flatnonzero(predicted != targets)
+    with (media / "examples/mistakes_table/00000004.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert 0 < len(rows) == min(25, len(wrong)) and {int(row["example"]) for row in rows} <= set(wrong.tolist())
+    for row in rows:
+        example = int(row["example"])
+        assert (int(row["class"]), int(row["taken for"])) == (targets[example], predicted[example])
+    certainties = [float(row["certainty"]) for row in rows]
+    assert certainties == sorted(certainties, reverse=True) and 0.1 <= certainties[-1] <= certainties[0] <= 1
+    pixels = matplotlib.image.imread(media / "confusion/matrix/00000004.png")
+    assert pixels.shape[:2] == (160, 160)
+    parameters = {
+        path.parent.relative_to(media / "parameters").as_posix() for path in media.rglob("parameters/**/*4.json")
+    }
+    layers = ("0_Conv", "3_Conv", "7_Dense", "10_Dense")
+    assert parameters == {f"{layer}/{name}" for layer in layers for name in "Wb"}
+    counts = json.loads((media / "parameters/10_Dense/b/00000004.json").read_text())["counts"]
+    assert sum(counts) == 10
+
+
+TABS = {
+    "images": {"confusion/matrix", "examples/mistakes", "examples/predicted", "filters/first"},
+    "histograms": {"parameters/0_Conv/W", "outputs/scores", "outputs/certainty"},
+    "distributions": {"parameters/0_Conv/W", "outputs/scores", "outputs/certainty"},
+    "pr_curves": {f"classes/{number}" for number in range(10)},
+    "text": {"run/chosen", "run/config", "run/facts", "run/parameters", "examples/mistakes_table"},
+    "scalars": {"train/loss", "train/accuracy", "eval/loss", "eval/accuracy", "train/learning_rate"},
+}
+
+
+def test_every_tab_of_the_real_program_is_filled(run):
+    with real_tensorboard(run.directory.parent.parent) as (get, server):
+        patiently(lambda: "text" in get("plugins_listing") and get("plugin/text/tags"), server)
+        (name,) = get("plugin/scalars/tags")
+        assert name.split("/")[-1].startswith("mnist data=digits")
+        for plugin, expected in TABS.items():
+            tags = get(f"plugin/{plugin}/tags")[name]
+            assert expected <= set(tags), plugin
+        images = get("plugin/images/images", run=name, tag="confusion/matrix", sample=0)
+        assert [each["step"] for each in images] == [2, 4]
+        bins = get("plugin/histograms/histograms", run=name, tag="parameters/0_Conv/W")
+        assert [step for _, step, _ in bins] == [2, 4]
+        curves = get("plugin/pr_curves/pr_curves", run=name, tag="classes/0")[name]
+        assert [curve["step"] for curve in curves] == [2, 4] and len(curves[0]["precision"]) > 1
+        table = get("plugin/text/text", run=name, tag="examples/mistakes_table")
+        assert [each["step"] for each in table] == [2, 4] and "<th>certainty</th>" in table[-1]["text"]
+        (shown,) = patiently(lambda: get("plugin/projector/runs"), server)
+        embedding = get("plugin/projector/info", run=shown)["embeddings"][0]
+        assert embedding["tensorName"] == "outputs, step 4" and embedding["sprite"]["singleImageDim"] == [28, 28]
+        assert embedding["tensorShape"][1] == 10
+
+
+def test_models_that_are_no_classifiers_show_what_fits(tmp_path):
+    words = ["data.task=regression", "loss=squared_error", "metrics=[]", "callbacks=[views]"]
+    run = testing.train(tmp_path, *words, "train.steps=4", "callbacks.views.every=2")
+    shown = {path.relative_to(run.directory / "media").parts[0] for path in (run.directory / "media").rglob("*.*")}
+    assert shown == {"parameters"}
+    only = testing.train(tmp_path, "train.steps=4", "callbacks=[views]", "callbacks.views.show=[confusion]")
+    shown = {path.parent.name for path in (only.directory / "media").rglob("*.*")}
+    assert shown == {"matrix"}
