@@ -12,6 +12,23 @@ Mode = Literal["auto", "min", "max"]
 """Which way is better: low values, high ones, or what the metric itself declares."""
 
 
+SHARE = "perf/share/"
+"""Beginning of the tags that say how large a part of the time since the last log was spent on what."""
+
+PARTS = ("data", "compiling", "dispatch", "device", "logging", "evaluation", "checkpoints", "other")
+"""Parts of the time that the loop's thread spends.
+
+data: waiting for a batch, or making it where no thread does.
+compiling: the first call of each program, which traces and compiles it.
+dispatch: handing further calls to the devices; where they compute in this thread, as CPUs may, their work too.
+device: waiting for results.
+logging: callbacks and files that take metrics.
+evaluation: evaluations, with their first call.
+checkpoints: callbacks that take states.
+other: the rest of the loop.
+"""
+
+
 class WatchedTag:
     """The values of one tag, such as `eval/loss`, that a callback compares.
 

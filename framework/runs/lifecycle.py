@@ -126,6 +126,8 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
             reason = cut  # the record keeps the ending, so that only what was cut is made up
         else:
             record.ending = None
+        loop.times.switch("other")
+        record.times = {part: round(seconds, 3) for part, seconds in loop.times.seconds.items()}
         status = "stopped" if reason else "done"
     return state, progress.scalars, reason
 

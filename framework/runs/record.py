@@ -35,6 +35,7 @@ from framework.registry.sections import DEFAULT
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 from framework.training.inspection import first_examples, prediction
+from framework.training.times import sentence
 
 PACKAGES = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
 """Packages whose versions change numbers or files of a run."""
@@ -68,6 +69,7 @@ class RunRecord:
       warnings: of the closing summary.
       ending: reason and step of a training that a callback ended, until all that follows is done.
       seconds: of the last process.
+      times: seconds of its loop, by what they were spent on.
     """
 
     config: dict[str, Any]
@@ -100,6 +102,7 @@ class RunRecord:
     warnings: list[Any] | None = None
     ending: dict[str, Any] | None = None
     seconds: float | None = None
+    times: dict[str, Any] | None = None
 
     def write(self) -> None:
         """Replace `run.json`.
@@ -280,7 +283,8 @@ def summarise(record: RunRecord) -> None:
     ended = f"stopped early: {record.reason}" if record.reason else "done"
     has_curves = next(directory.rglob("events.out.tfevents*"), None) is not None
     curves = [f"curves:     tensorboard --logdir {directory}"] if has_curves else []
-    LOGGER.info("\n".join([ended, *lines, f"run folder: {directory}", *curves]))
+    spent = [line] if (line := sentence(record.times or {})) else []
+    LOGGER.info("\n".join([ended, *lines, *spent, f"run folder: {directory}", *curves]))
     for warning in record.warnings or []:
         LOGGER.warning(warning)
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from signal import Signals
 from typing import Any, NamedTuple, NoReturn
 
+import jax
 import numpy as np
 
 from framework.api import Batch, StopTraining, TrainState
@@ -33,6 +34,7 @@ from framework.training.evaluation import (
 from framework.training.prefetch import ahead
 from framework.training.recorder import Fault, Recorder
 from framework.training.stepper import Parts, StopRequests, compiled, count_finished, count_steps, stepper
+from framework.training.times import Times
 from framework.trees import leaves_by_path
 
 LOGGER = logging.getLogger("framework")
@@ -90,6 +92,7 @@ class Loop:
         self.recorder: Recorder | None = None
         self.has_kept = False  # a fault was looked for: the first one is kept
         self.advice: str | None = None  # on how to look at it
+        self.times = Times()
 
     def fit(self, state: TrainState, begin: Callable[[], TrainState] | None = None) -> tuple[TrainState, str]:
         """Train from the state's step to the last.
@@ -106,6 +109,7 @@ class Loop:
         Raises: NumericalError or nonfinite.Rollback if an update is not finite, by the policy; PluginError if a
           callback fails.
         """
+        self.times = Times()
         self.finite_at_first = finite_leaves(state)
         clock = Clock(self.experiment.batch_size)
         unread: Window | None = None
@@ -115,7 +119,7 @@ class Loop:
         longest = per_call * max(1, AUTO_CHUNK // per_call)
         program = compiled(self.experiment, per_call)
         self.recorder = None if begin is None else Recorder(self.experiment, program, state, begin)
-        with stepper(self.experiment, program, self._events(step, longest), step, self.requests) as advance:
+        with stepper(self.experiment, program, self._events(step, longest), step, self.requests, self.times) as advance:
             try:
                 if self.progress.pending_eval:
                     self._evaluate(state, "eval", step)
@@ -164,7 +168,8 @@ class Loop:
                 self._evaluate(state, "test", updates(state))
             except StopTraining as stop:
                 cut = str(stop)
-        notify(self.callbacks, "settle", True)
+        with self.times.part("checkpoints"):
+            notify(self.callbacks, "settle", True)
         return cut
 
     def _events(self, start: int, longest: int) -> Iterator[int]:
@@ -184,12 +189,14 @@ class Loop:
         Args:
           finished: the steps that are done when the metrics are here, which may be some of the next window's too.
         """
+        with self.times.part("device"):
+            jax.block_until_ready([packed.values for packed, _ in window.parts])
         if self.progress.first_loss is None:
             self.progress.first_loss = window.start + 1, first_loss(self.experiment.task, window.parts)
         self._check(window)
         if self._evaluates(window.stop) or _is_due(self.settings.log_every, window.stop):
             scalars = results(self.experiment.task, last_of(window.parts), "train")
-            self.log(window.stop, scalars | clock.lap(finished))
+            self.log(window.stop, scalars | clock.lap(finished) | self.times.shares())
 
     def _check(self, window: Window) -> None:
         """Check every step of a window by the policy, and keep the first one that is not finite.
@@ -250,7 +257,10 @@ class Loop:
         batches = (batch for batch in data.eval(data.splits[0] if tag == "eval" else tag))
         # A thread makes the batches, so that a wait for one can be cancelled; those in memory are there at once.
         in_memory, cancelled = data.in_memory() is not None, self.requests.cancelled
-        with nullcontext(batches) if in_memory else ahead(batches, cancelled=cancelled) as each:
+        with (
+            self.times.part("evaluation"),
+            nullcontext(batches) if in_memory else ahead(batches, cancelled=cancelled) as each,
+        ):
             feed = self.experiment.strategy.feed
             means = measure(self._eval_step, feed, state, self._checked(each), lambda: self.requests.after(step))
         if isinstance(means, Signals):
@@ -293,7 +303,8 @@ class Loop:
         due = [each for each, every in periods if is_last or _is_due(every, step) or (is_asked and each.callback.saves)]
         spoilt = self._spoilt(state, step) if due else None
         if spoilt is None:
-            notify(due, "on_state", step, state)
+            with self.times.part("checkpoints"):
+                notify(due, "on_state", step, state)
         elif self.experiment.settings.nan_policy == "ignore":
             LOGGER.warning(f"{spoilt.partition(',')[0]}: this state is not saved")
         else:
@@ -313,7 +324,8 @@ class Loop:
             LOGGER.warning(f"step {step}{where}: {text}.")
         self.progress.step = step
         self.progress.scalars |= scalars
-        notify(self.callbacks, "on_log", step, dict(scalars))
+        with self.times.part("logging"):
+            notify(self.callbacks, "on_log", step, dict(scalars))
 
     def _evaluates(self, step: int) -> bool:
         return step == self.experiment.total_steps or _is_due(self.settings.eval_every, step)

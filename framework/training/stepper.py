@@ -18,6 +18,7 @@ from framework.steps.metrics import Packed, pack_outputs, unwrap_keys, wrap_keys
 from framework.training.callbacks import raise_pending
 from framework.training.chunks import Step, chunked, is_resident
 from framework.training.prefetch import ahead, never
+from framework.training.times import Times
 
 IN_FLIGHT = 16
 """Steps dispatched and not yet finished. Without a limit, jax 0.10 deadlocks with several CPU devices, and batches
@@ -88,6 +89,7 @@ def stepper(
     stops: Iterable[int],
     start: int = 0,
     requests: StopRequests = NO_REQUESTS,
+    times: Times | None = None,
 ) -> Iterator[Advance]:
     """Feed a compiled train step, inside the context.
 
@@ -99,7 +101,9 @@ def stepper(
       stops: the steps at which `advance` will be told to stop, in order; feeds are made for them ahead of time.
       start: updates made so far.
       requests: asked after each call; a signal ends `advance`.
+      times: told what the time is spent on.
     """
+    times = Times() if times is None else times
     memory, per_call = experiment.batches.in_memory(), program.per_call
     calls = (span for window in _windows(start, stops) for span in _calls(*window, per_call))
     if per_call == 1:
@@ -113,22 +117,32 @@ def stepper(
 
     on_devices = (placed(each) for each in feeds)
     with nullcontext(feeds) if is_quick else ahead(on_devices, cancelled=requests.cancelled) as ready:
+        calling = "compiling"  # the first call does
 
         def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
+            nonlocal calling
             done: Parts = []
+            before = times.switch("dispatch")
             state = unwrap_keys(state)
             for first, end in _calls(start, stop, per_call):
+                times.switch("data")
                 if (feed := next(ready, NONE_LEFT)) is NONE_LEFT:
                     break  # the wait for data was cancelled
+                times.switch("checkpoints")
                 raise_pending(experiment.callbacks)
+                times.switch(calling)
                 try:
                     state, metrics = program.call(state, feed)
                 except FloatingPointError as error:  # of debug=nans and debug=infs
                     raise FloatingPointError(str(error).splitlines()[0], end) from error
                 done.append((metrics, 0 if per_call == 1 else end - first))
+                calling = "dispatch"
+                times.switch("device")
                 _throttle(done)
+                times.switch("dispatch")
                 if requests.after(end) is not None:
                     break
+            times.switch(before)
             return wrap_keys(state), done
 
         yield advance

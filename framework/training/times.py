@@ -1,0 +1,57 @@
+"""Wall time of a loop, divided into what it is spent on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from framework.tags import PARTS, SHARE
+
+
+class Times:
+    """A watch that is always on one part, so that the parts add up to the whole.
+
+    Attributes:
+      seconds: by part, up to the last change.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        self._logged = dict(self.seconds)
+        self._part, self._since = "other", time.perf_counter()
+
+    def switch(self, part: str) -> str:
+        """Put the time from here on to a part, and return the part before."""
+        now, before = time.perf_counter(), self._part
+        self.seconds[before] += now - self._since
+        self._part, self._since = part, now
+        return before
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Put the time inside the context to a part, but for the parts within it."""
+        before = self.switch(name)
+        try:
+            yield
+        finally:
+            self.switch(before)
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of each part since the last call, by tag: "perf/share/data"."""
+        self.switch(self._part)
+        spent = {part: seconds - self._logged[part] for part, seconds in self.seconds.items()}
+        self._logged, whole = dict(self.seconds), sum(spent.values())
+        return {f"{SHARE}{part}": seconds / whole for part, seconds in spent.items()} if whole else {}
+
+
+def sentence(seconds: Mapping[str, float]) -> str:
+    """Say where the time went, the largest part first: "time: 12 s, 71 % device, 20 % compiling, 9 % others"."""
+    whole = sum(seconds.values())
+    if whole <= 0:
+        return ""
+    ranked = sorted(((value / whole, part) for part, value in seconds.items() if part != "other"), reverse=True)
+    large = [(share, part) for share, part in ranked if share >= 0.02]
+    rest = 1 - sum(share for share, _ in large)
+    told = [f"{share:.0%} {part}" for share, part in large] + ([f"{rest:.0%} others"] if rest >= 0.005 else [])
+    return f"time: {whole:.3g} s, {', '.join(told)}"

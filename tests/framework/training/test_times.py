@@ -1,0 +1,65 @@
+"""Where the time went: parts that add up to the whole, in the log, the record and one sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from framework import testing
+from framework.tags import PARTS
+from framework.training.times import Times, sentence
+
+
+def test_parts_add_up_and_inner_ones_are_no_part_of_outer_ones(monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr("framework.training.times.time.perf_counter", lambda: float(next(ticks)))
+    times = Times()  # at 0
+    with times.part("evaluation"):  # from 1
+        with times.part("logging"):  # from 2 to 3
+            pass
+        with times.part("data"):  # from 4 to 5
+            pass
+    # the evaluation ends at 6
+    assert times.shares() == {f"perf/share/{part}": 0 for part in PARTS} | {  # at 7
+        "perf/share/evaluation": 3 / 7,
+        "perf/share/logging": 1 / 7,
+        "perf/share/data": 1 / 7,
+        "perf/share/other": 2 / 7,
+    }
+    assert times.switch("device") == "other"  # at 8
+    times.switch("other")  # at 9
+    assert times.shares()["perf/share/device"] == pytest.approx(1 / 3)
+    assert sum(times.seconds.values()) == 10
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (
+            {"device": 7.1, "compiling": 2.0, "data": 0.1, "other": 0.8},
+            "time: 10 s, 71% device, 20% compiling, 9% others",
+        ),
+        ({"data": 3.0}, "time: 3 s, 100% data"),
+        ({"data": 0.0}, ""),
+    ],
+)
+def test_a_sentence_names_the_largest_parts_first(seconds, text):
+    assert sentence(seconds) == text
+
+
+@pytest.mark.parametrize("more", [[], ["train.steps_per_call=1"], ["train.resident_mib=0"]], ids=" ".join)
+def test_a_run_divides_each_interval_and_its_whole_time(tmp_path, more):
+    run = testing.train(
+        tmp_path, "train.steps=6", "train.log_every=2", "train.eval_every=3", "callbacks=[checkpoint]", *more
+    )
+    lines = [line for line in testing.records(run, timed=True) if "train/loss" in line]
+    for line in lines:
+        shares = [line[f"perf/share/{part}"] for part in PARTS]
+        assert sum(shares) == pytest.approx(1)
+        assert min(shares) >= 0
+    assert lines[0]["perf/share/compiling"] > 0
+    assert all(line["perf/share/compiling"] == 0 for line in lines[1:])
+    times = testing.run_record(run)["times"]
+    assert set(times) == set(PARTS)
+    assert times["evaluation"] > 0
+    assert times["checkpoints"] > 0
+    assert "\ntime: " in (run.directory / "run.log").read_text()
