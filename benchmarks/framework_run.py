@@ -28,6 +28,15 @@ def run(workload: Workload, plan: Plan, mode: Sequence[str]) -> Marks:
 
     Nothing is evaluated in between, as nothing is in the loops by hand.
     """
+    overrides = [*overrides_of(workload, plan), *mode, "callbacks+=stopwatch"]
+    with tempfile.TemporaryDirectory() as folder:
+        framework.run([*overrides, f"run.dir={folder}/run"])
+        marks = json.loads(Path(folder, "run", "stopwatch.json").read_text())
+    return [(step, when) for step, when in marks]
+
+
+def overrides_of(workload: Workload, plan: Plan) -> list[str]:
+    """Return the words that choose a workload and the length of its run."""
     data = (
         _text()
         if workload.is_text
@@ -35,7 +44,7 @@ def run(workload: Workload, plan: Plan, mode: Sequence[str]) -> Marks:
         if plan.synthetic
         else ["data=mnist", "data.offline=error"]
     )
-    overrides = [
+    return [
         *workload.model,
         *data,
         f"data.batch_size={plan.batch_size}",
@@ -43,13 +52,7 @@ def run(workload: Workload, plan: Plan, mode: Sequence[str]) -> Marks:
         f"train.steps={plan.warmup + plan.steps + plan.window}",
         f"train.log_every={plan.window}",
         "train.eval_every=0",
-        *mode,
-        "callbacks+=stopwatch",
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        framework.run([*overrides, f"run.dir={folder}/run"])
-        marks = json.loads(Path(folder, "run", "stopwatch.json").read_text())
-    return [(step, when) for step, when in marks]
 
 
 def _text() -> list[str]:

@@ -113,6 +113,11 @@ def write(experiment: Experiment, record: RunRecord, fault: Fault, metrics: Mapp
     return target
 
 
+def has_one(path: Path) -> bool:
+    """Tell whether a folder is a capsule, or a run that has one."""
+    return (path / "capsule.json").is_file() or any((path / FOLDER).glob("step-*"))
+
+
 def find(path: Path) -> Path:
     """Return a capsule: the folder itself, or that of the first step in a run folder.
 

@@ -7,13 +7,14 @@ keep the state from before each update would cost as much as an optimizer, in ti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, PyTree, TrainState
+from framework.api import Array, Batch, DataPipeline, PyTree, TrainState
 from framework.contracts import updates
 from framework.experiment import Experiment
 from framework.steps.metrics import unwrap_keys, wrap_keys
@@ -88,6 +89,10 @@ class Recorder:
     def passed(self, step: int, finite_at_first: np.ndarray) -> str | None:
         """Take note that the losses of all steps up to this one are finite.
 
+        Args:
+          step: the last one.
+          finite_at_first: for each leaf, whether it was finite before the first step.
+
         Returns: the path of a leaf that the copied state has lost a finite number in; None if there is none.
         """
         if self._next is None or self._next.step > step:
@@ -130,14 +135,18 @@ class Recorder:
     def _fault(
         self, step: int, what: str, state: TrainState, trail: list[dict[str, float]], member: int | None = None
     ) -> Fault:
-        data, seed = self.experiment.data, self.experiment.settings.seed
-        if member is not None and (members := self.experiment.members) is not None and members.order == "own":
+        seed, members = self.experiment.settings.seed, self.experiment.members
+        if member is not None and members is not None and members.order == "own":
             seed = int(members.values["seed"][member])
-        memory = data.in_memory()
-        rows = None if memory is None else np.asarray(memory.rows(seed, step - 1))
-        batches = data.train(seed, step - 1) if memory is None else map(memory.prepare, memory.gathered(seed, step - 1))
-        batch = jax.tree.map(np.asarray, next(batches))
-        return Fault(step, what, state, batch, rows, member, trail)
+        return Fault(step, what, state, *batch_of(self.experiment.data, seed, step), member, trail)
+
+
+def batch_of(data: DataPipeline, seed: int, step: int) -> tuple[Batch, np.ndarray | None]:
+    """Return the batch of a step, counted from 1, and the indices of its examples, where they lie in memory."""
+    memory = data.in_memory()
+    rows = None if memory is None else np.asarray(memory.rows(seed, step - 1))
+    batches = data.train(seed, step - 1) if memory is None else map(memory.prepare, memory.gathered(seed, step - 1))
+    return jax.tree.map(np.asarray, next(batches)), rows
 
 
 def _loss(parts: Parts) -> float:
@@ -158,19 +167,28 @@ def _unsound(parts: Parts, state: TrainState, spoilt: np.ndarray) -> str | None:
 
 def _copied(state: TrainState, step: int) -> Kept:
     """Copy a state, on a CPU beside it, else into the host's memory, so that no device holds it twice."""
-    numbers = unwrap_keys(state)
-    where = jax.tree.map(lambda leaf: leaf.sharding, numbers)
-    copies, is_sound = jax.jit(_copy_and_check, out_shardings=(where, None))(numbers)
+    leaves, structure = jax.tree.flatten(unwrap_keys(state))
+    where = tuple(leaf.sharding for leaf in leaves)
+    copies, is_sound = _copier(where)(leaves)
     if jax.default_backend() != "cpu":
-        copies = jax.device_put(copies, jax.tree.map(lambda each: each.with_memory_kind("pinned_host"), where))
-    # The state that is handed out may be overwritten by a step, and so is another copy.
-    return Kept(step, lambda: wrap_keys(jax.device_put(copies, where, may_alias=False)), is_sound)
+        copies = jax.device_put(copies, [each.with_memory_kind("pinned_host") for each in where])
+
+    def again() -> TrainState:  # another copy, which a step may overwrite
+        return wrap_keys(jax.tree.unflatten(structure, jax.device_put(copies, list(where), may_alias=False)))
+
+    return Kept(step, again, is_sound)
 
 
-def _copy_and_check(numbers: PyTree) -> tuple[PyTree, Array]:
-    sums = [leaf.sum() for leaf in jax.tree.leaves(numbers) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    finite = jnp.isfinite(jnp.stack([each.astype(jnp.float32) for each in sums])).all() if sums else jnp.array(True)
-    return jax.tree.map(jnp.copy, numbers), finite
+@lru_cache(maxsize=4)
+def _copier(where: tuple[Any, ...]) -> Callable[[list[Array]], tuple[list[Array], Array]]:
+    """Compile the copy of leaves with these shardings, and the check whether each of them has a finite sum."""
+
+    def copy(leaves: list[Array]) -> tuple[list[Array], Array]:
+        sums = [leaf.sum() for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        finite = jnp.stack([jnp.isfinite(each) for each in sums]).all() if sums else jnp.array(True)
+        return [jnp.copy(leaf) for leaf in leaves], finite
+
+    return jax.jit(copy, out_shardings=(list(where), None))
 
 
 @jax.jit

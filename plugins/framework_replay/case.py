@@ -11,11 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Batch, TrainState
+from framework.checkpoints.folder import steps
 from framework.config.compose import recorded
 from framework.ensembles.members import rows as member_rows
+from framework.errors import ConfigError
 from framework.experiment import Experiment, build
 from framework.registry.entry_points import discover
 from framework.runs import capsule
+from framework.runs.record import read_record
+from framework.training.recorder import batch_of
 
 AXIS = "batch"
 
@@ -57,26 +61,43 @@ class Case(NamedTuple):
 
 
 def opened(path: Path, words: Sequence[str] = ()) -> Case:
-    """Open a capsule, or the first one of a run.
+    """Open a capsule, or the first one of a run; of a run without one, the step after its newest checkpoint.
 
     Args:
       path: of the capsule or the run.
       words: overrides of the recorded config, such as `precision=float32`.
 
-    Raises: FrameworkError, as building the experiment does; StorageError if there is no capsule, or it is damaged.
+    Raises: FrameworkError, as building the experiment does; StorageError if there is neither, or it is damaged.
     """
-    folder = capsule.find(path)
-    facts = capsule.read_facts(folder)
+    if is_sound := not capsule.has_one(path) and bool(steps(path / "checkpoints")):
+        folder, facts = path, _facts_of_run(path)
+    else:
+        folder = capsule.find(path)
+        facts = capsule.read_facts(folder)
     chosen = [] if any(word.startswith("strategy=") for word in words) else ["strategy=jit"]
     config = recorded(folder, [*chosen, *words])
     if facts.member is not None:
         config = config.with_values(_member(folder, facts.member))
     experiment = build(config, discover())
     state = capsule.read_state(folder, facts, experiment.shapes)
-    batch, rows = capsule.read_batch(folder, experiment.data.spec)
-    devices = facts.devices if facts.strategy == "pmap" else 1
+    if is_sound:
+        batch, rows = batch_of(experiment.data, experiment.settings.seed, facts.step)
+    else:
+        batch, rows = capsule.read_batch(folder, experiment.data.spec)
+    mapped = experiment.strategy.devices if config.values["strategy"]["name"] == "pmap" else 1
+    devices = facts.devices if facts.strategy == "pmap" and chosen else mapped
     batch = jax.tree.map(jnp.asarray, batch)
     return Case(folder, facts, experiment, stepped(experiment, devices), state, batch, rows, devices)
+
+
+def _facts_of_run(path: Path) -> capsule.Facts:
+    """Make up the facts of the step after the newest checkpoint of a run that met no fault."""
+    record = read_record(path)
+    if record.members:
+        raise ConfigError(f"{path} trained {len(record.members)} members, none of which failed; replay a single run.")
+    step = steps(path / "checkpoints")[-1] + 1
+    strategy = str(record.config["strategy"]["name"])
+    return capsule.Facts(step, "no fault", record.id, None, 1, strategy, record.versions, record.numerics, {}, [])
 
 
 def stepped(experiment: Experiment, devices: int) -> Step:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from framework.command import Command
 from framework.commands.arguments import Arguments
-from framework.errors import ConfigError
+from framework.errors import ConfigError, writing
 from framework.startup import import_jax
 
 
@@ -32,10 +32,15 @@ def run(words: list[str]) -> None:
     arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run, or RUN/nan/step-7")
     arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="override of the recorded config")
     arguments.add_argument("--pdb", action="store_true", help="open the debugger in the operation")
+    about = "compare it layer by layer with another run or capsule, or with itself by overrides in quotes"
+    arguments.add_argument("--against", metavar="RUN|'KEY=VALUE …'", help=about)
+    arguments.add_argument("--html", metavar="FILE", help="write that comparison as a page, too")
     given = arguments.read(words)
     if given.run is None:
         raise ConfigError("replay: expected a run folder, such as `replay runs/mnist/20260101-120000-1a2b`.")
     import_jax()
+    if given.against is not None:
+        return _compare(Path(given.run), given.words, given.against, given.html)
     from framework_replay.replay import replayed
     from framework_replay.report import text
 
@@ -44,3 +49,16 @@ def run(words: list[str]) -> None:
     sys.stdout.flush()
     if given.pdb and report.found.operation is not None:
         pdb.post_mortem(report.found.operation.error.__traceback__)
+
+
+def _compare(path: Path, words: list[str], other: str, file: str | None) -> None:
+    from framework_replay.case import opened
+    from framework_replay.comparing import against, page, text
+
+    case = opened(path, words)
+    rows = against(case, path, other)
+    sys.stdout.write(text(rows) + "\n")
+    sys.stdout.flush()
+    if file is not None:
+        with writing(Path(file)):
+            Path(file).write_text(page(rows, f"step {case.facts.step} of {path} against {other}"))

@@ -171,3 +171,45 @@ def test_bisection_finds_each_guilty_item(bad, found):
 
 def test_bisection_finds_items_that_fail_together():
     assert groups(lambda items: {2, 3} <= {*items}, 8) == [[2, 3]]
+
+
+SOUND = ["data=synthetic", "data.shape=[6]", "data.examples=64", "data.batch_size=16", "model=mlp", "model.hidden=[8]"]
+SOUND += ["optimizer=sgd", "train.steps=3", "train.checkpoint_every=3", "train.eval_every=0", "model.dropout=0"]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """Folders of a run, and of one with another learning rate."""
+    folder = tmp_path_factory.mktemp("sound")
+    for name, rate in (("one", 0.1), ("other", 0.2)):
+        framework.run([*SOUND, f"optimizer.learning_rate={rate}", f"run.dir={folder}/{name}"])
+    return folder
+
+
+def parted(out):
+    return [line.split(" (")[0] for line in out.splitlines() if line.startswith(("first with", "all values"))]
+
+
+def test_a_step_is_the_same_as_itself(sound):
+    done = command("replay", str(sound / "one"), "--against", str(sound / "one"))
+    assert parted(done.out) == ["all values are the same, bit by bit"], done.err
+
+
+def test_two_runs_part_at_their_parameters(sound):
+    done = command("replay", str(sound / "one"), "--against", str(sound / "other"))
+    assert parted(done.out) == [
+        "first with other bits: forward model params",
+        "first with beyond rounding: forward model params",
+    ]
+
+
+@pytest.mark.parametrize(("other", "is_close"), [("strategy=pmap", True), ("precision=bfloat16", False)])
+def test_modes_of_one_run_are_compared_on_a_page(sound, tmp_path, other, is_close):
+    page = tmp_path / "page.html"
+    done = command("replay", str(sound / "one"), "--against", other, "--html", str(page))
+    assert done.code == 0, done.err
+    found = parted(done.out)
+    assert any("beyond rounding" in line for line in found) is not is_close, done.out
+    text = page.read_text()
+    assert text.startswith("<!doctype html>") and "model/1_Dense" in text and "backward" in text
+    assert "src=" not in text and "href=" not in text

@@ -1,0 +1,150 @@
+"""Two replays side by side, layer by layer, forward and backward: where they part first."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from framework.errors import ConfigError
+from framework.observing import Seen, observing
+from framework.tables import text_table
+from framework_replay.case import Case, opened
+
+CLOSE = 1e-3
+"""Largest relative difference of two values that are told to be close, which rounding may make."""
+
+HEADS = ("direction", "layer", "value", "hash", "hash", "norm", "norm", "range", "range", "difference", "")
+
+Key = tuple[str, str, str]  # direction, path, part
+
+
+class Row(NamedTuple):
+    """One value in both replays.
+
+    Attributes:
+      key: its direction, path and part.
+      left, right: the value in each.
+      difference: the norm of what differs, relative to the norm of the left one; NaN where one is not finite.
+    """
+
+    key: Key
+    left: np.ndarray
+    right: np.ndarray
+    difference: float
+
+    @property
+    def verdict(self) -> str:
+        """Return "same" for equal bits, "close" for a difference of rounding, else "differs"."""
+        if self.left.dtype == self.right.dtype and self.left.tobytes() == self.right.tobytes():
+            return "same"
+        return "close" if self.difference <= CLOSE else "differs"
+
+
+def against(case: Case, path: Path, other: str) -> list[Row]:
+    """Compare a case with another one.
+
+    Args:
+      case: of `path`.
+      path: of the run or capsule.
+      other: the folder of another run or capsule; or overrides of this one, such as "precision=bfloat16" or
+        "strategy=pmap", separated by spaces.
+
+    Raises: FrameworkError, as `opened`; ConfigError if the two have no value in common.
+    """
+    second = opened(Path(other)) if Path(other).is_dir() else opened(path, other.split())
+    left, right = values(case), values(second)
+    rows = [Row(key, left[key], right[key], _difference(left[key], right[key])) for key in left if key in right]
+    if not rows:
+        raise ConfigError("--against: the two have no layer in common; take runs of one model.")
+    return rows
+
+
+def values(case: Case) -> dict[Key, np.ndarray]:
+    """Run a step op by op, and keep each value, flat; the parts of several devices are put together."""
+    found: dict[Key, list[tuple[int | None, list[np.ndarray]]]] = {}
+
+    def keep(seen: Seen) -> None:
+        arrays = [np.array(leaf) for leaf in seen.leaves]
+        found.setdefault((seen.direction, seen.path, seen.part), []).append((seen.device, arrays))
+
+    with observing(keep):
+        case.step(case.state, case.batch)
+        jax.effects_barrier()
+    return {key: _joined(case, key, each) for key, each in found.items()}
+
+
+def _joined(case: Case, key: Key, each: list[tuple[int | None, list[np.ndarray]]]) -> np.ndarray:
+    """Join the parts of devices: examples side by side, the gradients of parameters summed, parameters once."""
+    direction, _, part = key
+    parts = [arrays for device, arrays in each if device is not None]
+    if not parts:
+        parts, here = [each[0][1]], case.size // case.devices
+        if case.devices == 1 or part == "params" or any(leaf.shape[:1] != (here,) for leaf in parts[0]):
+            return _flat(parts[0])
+        parts *= case.devices  # which all devices hold alike
+    leaves = zip(*parts, strict=True)
+    if part != "params":
+        return _flat([np.concatenate(leaf) for leaf in leaves])
+    return _flat([np.sum(leaf, axis=0) if direction == "backward" else leaf[0] for leaf in leaves])
+
+
+def _flat(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+def _difference(left: np.ndarray, right: np.ndarray) -> float:
+    if left.shape != right.shape:
+        return float("nan")
+    one, other = left.astype(np.float64), right.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.linalg.norm(one - other) / max(float(np.linalg.norm(one)), 1e-300))
+
+
+def first_of(rows: Sequence[Row]) -> Mapping[str, Row]:
+    """Return the first value with other bits, and the first that differs by more than rounding, where there are any."""
+    found = {}
+    for row in rows:
+        if row.verdict != "same":
+            found.setdefault("other bits", row)
+        if row.verdict == "differs":
+            found.setdefault("beyond rounding", row)
+    return found
+
+
+def text(rows: Sequence[Row]) -> str:
+    """Return where the two part, and the table."""
+    told = [f"first with {what}: {' '.join(row.key)} ({row.difference:.2g})" for what, row in first_of(rows).items()]
+    return "\n".join([*(told or ["all values are the same, bit by bit"]), "", text_table([HEADS, *map(_cells, rows)])])
+
+
+def page(rows: Sequence[Row], title: str) -> str:
+    """Return the same as one HTML page that needs no other file."""
+    colours = {"same": "#dfd", "close": "#ffd", "differs": "#fdd"}
+    head = "".join(f"<th>{html.escape(each)}</th>" for each in HEADS)
+    body = "\n".join(
+        f'<tr style="background:{colours[row.verdict]}">'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row))
+        + "</tr>"
+        for row in rows
+    )
+    told = html.escape(text(rows).partition("\n\n")[0])
+    style = "body{font-family:sans-serif}td,th{padding:2px 8px;text-align:left;font-variant-numeric:tabular-nums}"
+    return (
+        f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>\n'
+        f"<h1>{html.escape(title)}</h1><pre>{told}</pre>\n<table><tr>{head}</tr>\n{body}\n</table>\n"
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    hashes = [hashlib.sha256(each.tobytes()).hexdigest()[:8] for each in (row.left, row.right)]
+    wide = [each.astype(np.float64) for each in (row.left, row.right)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = [f"{np.linalg.norm(each):.6g}" for each in wide]
+    ranges = [f"{each.min():.4g} … {each.max():.4g}" if each.size else "" for each in wide]
+    return (*row.key, *hashes, *norms, *ranges, f"{row.difference:.2g}", row.verdict)
