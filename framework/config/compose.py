@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from framework.config import policy, search_path, secrets
 from framework.config import words as typed
-from framework.config.origins import Origins
+from framework.config.origins import COMMAND_LINE, Origins
 from framework.config.overrides import quoted, rewrite
 from framework.config.resolve import Settings, changed, extended, naming_holders, resolved, settings_of
 from framework.config.safe_load import load_yaml
@@ -76,9 +76,10 @@ def compose(words: Sequence[str] = (), config_dir: str | Path | None = None) -> 
     origins = Origins({}, tuple(overrides))
     with origins.locating():
         config, experiment = _composed(overrides, config_dir, origins.files)
-        return _config(
-            _without_defaults(extended(config), overrides), re.sub(r"[^\w.-]", "_", experiment).lstrip("."), origins
-        )
+        source, name = _without_defaults(extended(config), overrides), re.sub(r"[^\w.-]", "_", experiment).lstrip(".")
+        found = _config(source, name, origins)
+        _check_rate(found)
+        return found
 
 
 def recorded(run_folder: str | Path, words: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
@@ -115,6 +116,7 @@ def recorded(run_folder: str | Path, words: Sequence[str] = (), config_dir: str 
                 _apply(config, override)
         found = _config(extended(config), path.resolve().parent.parent.name, origins)
         secrets.check_unmasked(found.values)
+        _check_rate(found)
         return found
 
 
@@ -206,6 +208,31 @@ def _check_followed(config: DictConfig, overrides: list[Override]) -> None:
             if isinstance(value, int | float) and value == former and option not in given:
                 text = f"{option} was recorded as {value}, and does not follow; set {option}=… too"
                 raise ConfigError(f"{text}, or {option}={value} to keep it.", key=key)
+
+
+def _check_rate(config: Config) -> None:
+    """Check that a learning rate of the command line reaches the schedule, which takes its place in the optimizer.
+
+    A rate in a file may be left unused, since a word or another file that sets the schedule is meant to replace it.
+
+    Raises: ConfigError naming the schedule and its option that sets the rate in its place.
+    """
+    key = "optimizer.learning_rate"
+    rate, leaves = flat(config.values).get(key), flat(config.source)
+    swept = {name.removeprefix("strategy.members.") for name in leaves if name.startswith("strategy.members.")}
+    used = [str(value) for name, value in leaves.items() if name not in swept]
+    if any(re.search(r"(?<!\w)optimizer\.learning_rate\b", value) for value in used):
+        return
+    if not config.values.get("schedule") or config.origins.of(key) != COMMAND_LINE:
+        return
+    options = flat(config.values["schedule"], "schedule", lists=True)
+    options = {name: value for name, value in options.items() if name not in {*swept, "schedule.name"}}
+    if rate is None or rate in options.values():
+        return
+    words = [f" by {name}={value}" for name, value in options.items() if config.origins.of(name) == COMMAND_LINE]
+    name = config.values["schedule"].get("name")
+    text = f"the schedule '{name}' sets the rate itself{''.join(words[:1])}, so that {rate} has no effect"
+    raise ConfigError(f"{text}; leave one out.", key=key)
 
 
 def _config(source: dict[str, Any], name: str, origins: Origins) -> Config:

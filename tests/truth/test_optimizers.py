@@ -104,7 +104,7 @@ def test_updates_are_those_of_optax(tmp_path, data, name, options, optimizer):
     ids=lambda value: value if isinstance(value, str) else None,
 )  # fmt: skip
 def test_schedules_are_those_of_optax(tmp_path, data, name, options, schedule):
-    chosen = [*SGD, f"schedule={name}", *(f"schedule.{each}" for each in options)]
+    chosen = [*(SGD[:1] if options else SGD), f"schedule={name}", *(f"schedule.{each}" for each in options)]
     assert_as_optax(tmp_path, [*data, *chosen], optax.sgd(schedule))
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     rates = [json.loads(line)["train/learning_rate"] for line in lines if "train/learning_rate" in line]

@@ -1,4 +1,4 @@
-"""The length of a run, in steps or epochs, by where it is set."""
+"""The length of a run, in steps or epochs, and its learning rate, by where they are set."""
 
 from __future__ import annotations
 
@@ -36,3 +36,37 @@ def test_a_run_without_a_length_is_refused(words):
         compose(words)
     text = "train.epochs: it is null, and so is train.steps; set one of the two. (set on the command line)"
     assert message(raised) == text
+
+
+RATED = "# @package _global_\noptimizer: {learning_rate: 0.2}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "by"),
+    [
+        (["schedule.value=0.1"], "constant", "schedule.value=0.1"),
+        (["schedule=cosine", "schedule.init_value=0.1"], "cosine_decay", "schedule.init_value=0.1"),
+        (["schedule=one_cycle", "schedule.peak_value=0.1"], "cosine_onecycle", "schedule.peak_value=0.1"),
+        (["strategy=vmapped", "strategy.members={schedule.value: [0.1, 0.2]}"], "constant", ""),
+    ],
+)
+def test_a_rate_that_the_schedule_does_not_take_is_refused(words, name, by):
+    with pytest.raises(ConfigError) as raised:
+        compose(["optimizer.learning_rate=0.5", *words])
+    text = f"the schedule '{name}' sets the rate itself{by and f' by {by}'}, so that 0.5 has no effect; leave one out."
+    assert message(raised) == f"optimizer.learning_rate: {text} (set on the command line)"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["schedule.value=0.1"],  # in the place of the file's rate
+        ["schedule.value=0.1", "optimizer.learning_rate=0.1"],
+        ["schedule.value=0.1", "optimizer.learning_rate=0.5", "optimizer.b1=${optimizer.learning_rate}"],
+        ["schedule=cosine", "schedule.alpha=0.1", "optimizer.learning_rate=0.5"],
+    ],
+)
+def test_a_rate_that_something_takes_or_a_word_replaces_is_accepted(tmp_path, words):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "rated.yaml").write_text(RATED)
+    assert compose(["+experiment=rated", *words], tmp_path).values["schedule"]
