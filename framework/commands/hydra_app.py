@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from framework.config import search_path
 from framework.config import words as typed
 from framework.config.origins import Origins
-from framework.config.overrides import as_typed, rewrite
+from framework.config.overrides import rewrite
 from framework.errors import ConfigError, InterruptError, exit_code_of, line_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def sweep(words: list[str], config_dir: str | None, train: Callable[[list[str], 
         try:
             return train(overrides, config_dir).metrics.get("eval/loss")
         except Exception as error:
-            sys.stderr.write(f"{line_of(error)} (job {' '.join(map(as_typed, overrides))})\n")
+            typed = " ".join(word.removeprefix("++") for word in overrides)
+            sys.stderr.write(f"{line_of(error)} (job {typed})\n")
             if isinstance(error, InterruptError):
                 sys.exit(error.exit_code)  # who stops one job means the jobs that follow too
             failures.append(error)

@@ -75,7 +75,7 @@ def quoted(text: str) -> str:
 def as_typed(word: str) -> str:
     """Return a word of `rewrite` as it was typed, without the pluses that it may have got."""
     extend = re.fullmatch(r"\+\+extend\.(?P<key>[\w.-]+)=\[(?P<value>.*)\]", word, re.DOTALL)
-    return f"{extend['key']}+={extend['value']}" if extend else word.removeprefix("++") or word
+    return f"{extend['key']}+={extend['value']}" if extend else word.lstrip("+") or word
 
 
 def chosen(words: Sequence[str]) -> dict[str, str]:
