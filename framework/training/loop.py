@@ -267,7 +267,8 @@ class Loop:
             raise StopTraining(means.name)
         scalars = results(self.experiment.task, means, tag)
         self.log(step, scalars, f" of the split '{data.splits[0] if tag == 'eval' else tag}'")
-        if (unsound := unsound_loss(scalars, tag)) is not None:
+        # An evaluation need not have a loss: a teacher may be judged by its metrics alone.
+        if "loss" in means and (unsound := unsound_loss(scalars, tag)) is not None:
             split, policy = data.splits[0] if tag == "eval" else tag, self.experiment.settings.nan_policy
             text = f"{unsound} after step {step}, of the split '{split}'; look at its examples and at the model's state"
             if policy == "stop":

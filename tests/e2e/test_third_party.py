@@ -74,10 +74,10 @@ def test_its_layer_stands_in_a_list_of_layers(installed, tmp_path):
 
 
 def test_its_task_trains_and_is_loaded_with_its_own_state(installed, tmp_path):
-    folder = train(installed, tmp_path, "task=mean_teacher", "task.decay=0.9", "train.steps=200")
+    folder = train(installed, tmp_path, "task=mean_teacher", "task.decay=0.9", "train.steps=300")
     assert (owners(folder)["task"], owners(folder)["loss"]) == (OWNER, OWNER)
     ended = record(folder)["metrics"]
-    assert ended["eval/beyond_margin"] > 0.8
+    assert ended["eval/beyond_margin"] > 0.75
     assert {"train/loss", "train/distance", "train/beyond_margin"} <= ended.keys()
     program = (
         "import sys, jax, framework; trained = framework.load(sys.argv[1]); shapes = jax.tree.map(jax.numpy.shape, "

@@ -35,14 +35,12 @@ def mean_teacher(
 
     def fit(nets: Networks, batch: Batch, keys: Keys) -> tuple[Any, Networks, dict[str, Any]]:
         inputs = batch["inputs"]
-        one, two = (jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys.examples) for i in range(2))
-        shaken = [
-            inputs + noise * jax.vmap(lambda key: jax.random.normal(key, inputs.shape[1:]))(each) for each in (one, two)
-        ]
-        taught, _ = nets.with_params(model=nets.own).apply("model", shaken[0])
-        outputs, nets = nets.apply("model", shaken[1], key=keys.device)
+        noises = jax.vmap(lambda key: noise * jax.random.normal(key, (2, *inputs.shape[1:])))(keys.examples)
+        taught, _ = nets.with_params(model=nets.own).apply("model", inputs + noises[:, 0])
+        outputs, nets = nets.apply("model", inputs + noises[:, 1], key=keys.device)
         distance = jnp.square(outputs - jax.lax.stop_gradient(taught)).mean(axis=-1)
-        return loss(outputs, batch) + distance, nets, {"distance": distance, **measured(metrics, outputs, batch, True)}
+        more = {"distance": distance, **measured(metrics, outputs, batch, nets.train)}
+        return loss(outputs, batch) + distance, nets, more
 
     return Learner(
         networks={"model": Network(model)},
