@@ -24,7 +24,7 @@ from framework.training.evaluation import per_step
 from framework.training.stepper import Parts, Program, stepper
 from framework.trees import leaves_by_path
 
-PERIOD = 2 * AUTO_CHUNK
+PERIOD = 4 * AUTO_CHUNK
 """Steps between two copies, at least. A copy costs about an optimizer's step, and at most so many steps are repeated
 twice over: those since the last copy, and those of windows that were not read yet."""
 
