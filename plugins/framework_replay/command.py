@@ -14,7 +14,7 @@ from framework.startup import import_jax
 
 def replay() -> Command:
     """Make a step that is not finite once more, and find out why."""
-    return Command("replay", "find the layer, operation and examples of a number that is not finite", run, "measure")
+    return Command("replay", "find what made a number that is not finite: layer, examples", run, "measure")
 
 
 def run(words: list[str]) -> None:

@@ -18,7 +18,7 @@ OUTCOME = ("status", "exit_code", "reason", "step", "metrics", "members")
 OWN = {"config.yaml", "run.json", "run.log", "lock", "metrics.jsonl"}
 """Files of a run folder that are compared in another way, or hold times."""
 
-OWN_FOLDERS = {"checkpoints"}
+OWN_FOLDERS = {"checkpoints", "nan"}
 
 EVENTS = "events.out.tfevents."
 """The beginning of the names of TensorBoard's files, which hold times."""

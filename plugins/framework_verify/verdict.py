@@ -46,10 +46,20 @@ def owner(path: str, plugins: Plugins, is_averaged: bool) -> str:
     if section in ("params", "model_state"):
         layers = {plugin.name: plugin.label for key, plugin in plugins.items() if key.startswith("model.")}
         named = [match[1] for part in parts if (match := re.fullmatch(r"\d+_(\w+)", part))]
-        return next((layers[name] for name in reversed(named) if name in layers), plugins["model"].label)
+        return next((layers[name] for name in reversed(named) if name in layers), _label(plugins, parts[0], "model"))
     if section == "opt_state":
-        return "the core's average (ema)" if is_averaged and parts[0] == "average" else plugins["optimizer"].label
-    return "the core"
+        is_average = is_averaged and parts[0] == "average"
+        return "the core's average (ema)" if is_average else _label(plugins, f"{parts[0]}_optimizer", "optimizer")
+    return _label(plugins) if section == "task_state" else "the core"
+
+
+def _label(plugins: Plugins, *keys: str) -> str:
+    """Name the plugin of the first key that the run has, or its task: of several models, each has a key of its own."""
+    return next((plugins[key].label for key in keys if key in plugins), _task(plugins))
+
+
+def _task(plugins: Plugins) -> str:
+    return plugins["task"].label if "task" in plugins else "the core"
 
 
 def judge(found: Parting, plugins: Plugins) -> Verdict:

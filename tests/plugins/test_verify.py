@@ -315,6 +315,29 @@ def test_a_leaf_is_kept_by_the_component_that_made_it(path, is_averaged, keeper)
     assert verdict.owner(path, verdict.plugins_of(RECORD), is_averaged).startswith(keeper)
 
 
+OPPONENTS = {
+    "plugins": {
+        "task": recorded("tasks", "duel"),
+        "maker": recorded("models", "painter"),
+        "maker_optimizer": recorded("optimizers", "warming"),
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "keeper"),
+    [
+        ("params/maker/0_Dense/W", "model 'painter'"),
+        ("params/other/0_Dense/W", "task 'duel'"),
+        ("opt_state/maker/0/mu/W", "optimizer 'warming'"),
+        ("opt_state/other/0/mu/W", "task 'duel'"),
+        ("task_state/buffer", "task 'duel'"),
+    ],
+)
+def test_a_leaf_of_a_task_of_several_models_is_kept_by_its_own(path, keeper):
+    assert verdict.owner(path, verdict.plugins_of(OPPONENTS), False).startswith(keeper)
+
+
 def attempt(start, batches, kill=None):
     """The lines of one process that was fed batches, each named by a letter, from the step after `start` on."""
     fed = [{"batch": step, "digest": name} for step, name in enumerate(batches, start + 1)]
