@@ -24,6 +24,7 @@ from framework.contracts import Media as Media
 from framework.contracts import MediumName as MediumName
 from framework.contracts import Metric as Metric
 from framework.contracts import Model as Model
+from framework.contracts import Node as Node
 from framework.contracts import Parameter as Parameter
 from framework.contracts import Probe as Probe
 from framework.contracts import Problem as Problem

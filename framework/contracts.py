@@ -282,6 +282,24 @@ class Parameter(NamedTuple):
     size: int
 
 
+class Node(NamedTuple):
+    """One operation of a model's graph.
+
+    Attributes:
+      name: its layers and its operation, such as "0_Conv/add"; "0_Conv/W" of a parameter.
+      op: the primitive of JAX, or "Input" or "Output".
+      inputs: names of the nodes whose results it takes.
+      shape: of its first result.
+      dtype: of that.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class History:
     """Metrics that a run has logged, oldest first. This one is empty; the core hands callbacks that of `metrics.jsonl`.
 
@@ -354,6 +372,8 @@ class Run(NamedTuple):
     """`predict(state, inputs) -> outputs`: the model as it is evaluated, for inputs [B, ...] of any size, from a state
     as `on_state` has it under any strategy; of several members, the first. Not for a callback that says `everywhere`,
     where processes cut a state among them."""
+    graph: Callable[[], tuple[Node, ...]] = tuple
+    """`graph()` traces what the trained model computes, of several members the first; () where there is no such."""
     examples: Callable[[str, int], Batch] = _not_running
     """`examples(split, n) -> batch` of the first n examples [n, ...], NumPy arrays, or of all if there are fewer. A
     split is "train", before any augmentation, "eval", which is measured in training, or one that the data name."""

@@ -34,6 +34,7 @@ from framework.numerics import numeric_settings
 from framework.registry.sections import DEFAULT
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
+from framework.training.graph import graph
 from framework.training.inspection import first_examples, prediction
 from framework.training.times import sentence
 
@@ -247,6 +248,7 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
         history=history,
         directions=experiment.directions,
         predict=prediction(experiment),
+        graph=graph(experiment),
         examples=first_examples(experiment),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from framework.api import Callback, Embedding, Medium, Parameter, Run, Summary, Table
+from framework.api import Callback, Embedding, Medium, Node, Parameter, Run, Summary, Table
 from framework.errors import StorageError
 from framework_tensorboard import events
 from framework_tensorboard.constant import Varying
@@ -67,6 +67,10 @@ class Curves:
             os.truncate(path, 0)
         cut_embeddings(self.folder, step)
 
+    def draw(self, nodes: Iterable[Node]) -> None:
+        """Write the graph of the model."""
+        self._file.add_record(events.graph_record(nodes))
+
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write scalars, but those of constant curves."""
         for at, values in self._varying.points(step, scalars).items():
@@ -105,6 +109,8 @@ class TensorBoard(Callback):
         self._whole, *self._members = opened
         shown = hyperparameters(run.config, following(run.directory / "config.yaml"))
         metrics = ["loss", *run.config.get("metrics", {})]
+        if nodes := run.graph():
+            opened[0].draw(nodes)
         start = [] if names else [events.session_start(shown, point_of(run, {}))]
         opened[0].begin(run.start_step, [*start, *_texts(run), events.layout(metrics, bands=bool(names))])
         for curves, values in zip(self._members, run.members, strict=True):

@@ -16,9 +16,10 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, DATA_CLASS_TENSOR, Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
@@ -27,6 +28,9 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from framework.errors import writing
 from framework_tensorboard.records import framed, sound_records
+
+if TYPE_CHECKING:
+    from framework.api import Node
 
 Value = Any
 """A `Summary.Value`; protocol buffers make their classes at run time, so that there is no type to name."""
@@ -77,6 +81,18 @@ class EventFile:
         """Flush and close; nothing can be written afterwards."""
         with writing(self._path):
             self._file.close()
+
+
+def graph_record(nodes: Iterable[Node]) -> bytes:
+    """Return the event of a graph for the GRAPHS tab, serialized; operations of one layer are one box there."""
+    definition = GraphDef()
+    for node in nodes:
+        shown = definition.node.add(name=node.name, op=node.op, input=node.inputs)
+        shape = shown.attr["_output_shapes"].list.shape.add()
+        for size in node.shape:
+            shape.dim.add(size=size)
+        shown.attr["dtype"].s = node.dtype.encode()
+    return Event(wall_time=time.time(), graph_def=definition.SerializeToString()).SerializeToString()
 
 
 def scalar(tag: str, number: float) -> Value:
