@@ -57,6 +57,11 @@ NEEDS = {
     ("environment", "grid_world"): ["task=ppo", "data=episodes", "task.steps=8", *PAIRS],
     ("data", "episodes"): ["task=ppo", *PLAYED],
     **{("model", name): ["model.classes=10"] for name in ("policy_mlp", "value_mlp")},
+    ("model", "denoiser"): ["task=diffusion", "data.normalize=false"],
+    **{("task", name): ["data.normalize=false"] for name in ("vae", "gan", "diffusion")},
+    ("task", "contrastive"): ["data.transform=[{{gaussian_noise: {{scale: 0.1}}}}]"],
+    ("task", "distillation"): ["model=mlp", "model.hidden=[8]", "teacher.run={folder}/teacher"],
+    ("task", "language_model"): ["data=text", "model.layers=1", "model.width=16", "task.sample=4"],
     ("data", "text"): ["model=transformer", "model.layers=1", "model.width=16"],
     ("model", "transformer"): ["data=text", "model.layers=1", "model.width=16"],
     ("data", "arrays"): ["data.train={folder}/binary.npz", "model.classes=2"],
@@ -65,13 +70,14 @@ NEEDS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three small data sets of a user's own."""
+    """Three small data sets of a user's own, and a trained model."""
     random = np.random.default_rng(0)
     inputs = random.normal(size=(64, 6)).astype(np.float32)
     path = tmp_path_factory.mktemp("data")
     np.savez(path / "binary.npz", inputs=inputs, targets=(inputs[:, 0] > 0).astype(np.int32))
     np.savez(path / "labels.npz", inputs=inputs, targets=(inputs[:, :3] > 0).astype(np.int32))
     np.savez(path / "regression.npz", inputs=inputs, targets=random.normal(size=(64, 10)).astype(np.float32))
+    framework.run([*SMALL, "model=mlp", "model.hidden=[8]", "callbacks=[checkpoint]", f"run.dir={path}/teacher"])
     return path
 
 
