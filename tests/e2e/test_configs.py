@@ -129,9 +129,11 @@ def test_every_debug_switch_composes(name):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml")))
 def test_every_experiment_runs_one_step(name, tmp_path, monkeypatch):
+    digits = ["+experiment=mnist", "data=digits", "train.steps=1", f"run.dir={tmp_path}/teacher"]
+    more = [f"teacher.run={framework.run(digits).directory}"] if name == "distillation" else []
     # Nowhere to find MNIST and nowhere to download it from: the digits that ship with us stand in.
     monkeypatch.setattr(framework_data.mnist, "MNIST", framework_data.mnist.MNIST._replace(mirrors=()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FRAMEWORK_DATA", raising=False)
-    result = framework.run([f"+experiment={name}", "train.steps=1", f"run.root={tmp_path}"])
+    result = framework.run([f"+experiment={name}", *more, "train.steps=1", f"run.root={tmp_path}"])
     assert int(result.state.step.max()) == 1
