@@ -57,6 +57,11 @@ NEEDS = {
     ("environment", "grid_world"): ["task=ppo", "data=episodes", "task.steps=8", *PAIRS],
     ("data", "episodes"): ["task=ppo", *PLAYED],
     **{("model", name): ["model.classes=10"] for name in ("policy_mlp", "value_mlp")},
+    ("model", "denoiser"): ["task=diffusion", "data.normalize=false"],
+    **{("task", name): ["data.normalize=false"] for name in ("vae", "gan", "diffusion")},
+    ("task", "contrastive"): ["data.transform=[{{gaussian_noise: {{scale: 0.1}}}}]"],
+    ("task", "distillation"): ["model=mlp", "model.hidden=[8]", "teacher.run={folder}/teacher"],
+    ("task", "language_model"): ["data=text", "model.layers=1", "model.width=16", "task.sample=4"],
     ("data", "text"): ["model=transformer", "model.layers=1", "model.width=16"],
     ("model", "transformer"): ["data=text", "model.layers=1", "model.width=16"],
     ("data", "arrays"): ["data.train={folder}/binary.npz", "model.classes=2"],
@@ -65,13 +70,14 @@ NEEDS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three small data sets of a user's own."""
+    """Three small data sets of a user's own, and a trained model."""
     random = np.random.default_rng(0)
     inputs = random.normal(size=(64, 6)).astype(np.float32)
     path = tmp_path_factory.mktemp("data")
     np.savez(path / "binary.npz", inputs=inputs, targets=(inputs[:, 0] > 0).astype(np.int32))
     np.savez(path / "labels.npz", inputs=inputs, targets=(inputs[:, :3] > 0).astype(np.int32))
     np.savez(path / "regression.npz", inputs=inputs, targets=random.normal(size=(64, 10)).astype(np.float32))
+    framework.run([*SMALL, "model=mlp", "model.hidden=[8]", "callbacks=[checkpoint]", f"run.dir={path}/teacher"])
     return path
 
 
@@ -123,9 +129,11 @@ def test_every_debug_switch_composes(name):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml")))
 def test_every_experiment_runs_one_step(name, tmp_path, monkeypatch):
+    digits = ["+experiment=mnist", "data=digits", "train.steps=1", f"run.dir={tmp_path}/teacher"]
+    more = [f"teacher.run={framework.run(digits).directory}"] if name == "distillation" else []
     # Nowhere to find MNIST and nowhere to download it from: the digits that ship with us stand in.
     monkeypatch.setattr(framework_data.mnist, "MNIST", framework_data.mnist.MNIST._replace(mirrors=()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FRAMEWORK_DATA", raising=False)
-    result = framework.run([f"+experiment={name}", "train.steps=1", f"run.root={tmp_path}"])
+    result = framework.run([f"+experiment={name}", *more, "train.steps=1", f"run.root={tmp_path}"])
     assert int(result.state.step.max()) == 1
