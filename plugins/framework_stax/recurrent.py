@@ -109,7 +109,8 @@ def Embedding(vocab: Size, dim: Size, stddev: float = 0.02) -> Model:
     """Map integers in [0, vocab) to learned vectors: [...] to [..., dim].
 
     An integer outside of it, a negative one too, gives NaN, so that it is found and not hidden. Where the inputs are
-    the model's own, such examples are refused before training.
+    the model's own, such examples are refused before training. Of integers that the model makes, `framework replay`
+    names the one that has no row.
 
     Args:
       vocab: number of rows.
