@@ -71,7 +71,7 @@ def watch(case: Case) -> Watched:
         jax.effects_barrier()
     # The parts of a batch on several devices are traced; their integers are not known here.
     known = [(inputs, size) for inputs, size in noted if not isinstance(inputs, Tracer)]
-    faults = (beyond(inputs, None, [size]) for inputs, size in known)
+    faults = (beyond(np.atleast_1d(inputs), None, [size]) for inputs, size in known)
     return Watched(seen, after, next((text for _, text in filter(None, faults)), None))
 
 
