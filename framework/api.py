@@ -66,6 +66,7 @@ from framework.media import Text as Text
 from framework.observing import observed as observed
 from framework.observing import scope as scope
 from framework.options import Fraction as Fraction
+from framework.options import Portion as Portion
 from framework.options import Size as Size
 from framework.options import Within as Within
 from framework.ranges import declare_below as declare_below

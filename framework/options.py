@@ -17,8 +17,29 @@ class Within(NamedTuple):
     low: float
     below: float = math.inf
 
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value < self.below
+
     def __str__(self) -> str:
         return f"from {self.low:g}" + (f" to below {self.below:g}" if self.below < math.inf else "")
+
+
+class Above(NamedTuple):
+    """Range of a number that must not be its lower end, such as a divisor.
+
+    Attributes:
+      above: the largest number that is too small.
+      to: the largest number.
+    """
+
+    above: float
+    to: float
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.above < value <= self.to
+
+    def __str__(self) -> str:
+        return f"above {self.above:g} to {self.to:g}"
 
 
 Size = Annotated[int, Within(1)]
@@ -26,3 +47,6 @@ Size = Annotated[int, Within(1)]
 
 Fraction = Annotated[float, Within(0, 1)]
 """A share that leaves something over, such as the rate of dropout, a momentum or a smoothing."""
+
+Portion = Annotated[float, Above(0, 1)]
+"""A share that is not empty, such as that of the units which stax's own dropout keeps and divides by."""

@@ -31,13 +31,16 @@ def declare_below(inputs: Any, size: int) -> None:
 
 @contextmanager
 def declared() -> Iterator[list[tuple[Any, int]]]:
-    """Note what layers declare inside the context."""
+    """Note what layers declare inside the context; a context around it notes the same."""
     noted: list[tuple[Any, int]] = []
+    outer = _declared.get()
     token = _declared.set(noted)
     try:
         yield noted
     finally:
         _declared.reset(token)
+        if outer is not None:
+            outer += noted
 
 
 def bounds_of(inputs: PyTree, noted: list[tuple[Any, int]]) -> list[int | None]:

@@ -33,7 +33,7 @@ def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FI
     no code to be read. The folder appears by one rename, after its files were flushed to the disk.
 
     Args:
-      folder: of all checkpoints.
+      folder: of all checkpoints; it exists.
       step: names this one; a checkpoint of that name is replaced.
       leaves: arrays of JAX or NumPy by path, which nothing may change meanwhile.
       store: writes the arrays.
@@ -86,10 +86,13 @@ def commit_together(
 
 
 def begin(folder: Path, step: int) -> None:
-    """Make the hidden folder that a checkpoint is written into. Raises: StorageError."""
+    """Make the hidden folder that a checkpoint is written into.
+
+    Raises: StorageError, also if the folder of all checkpoints, which is not made anew, was moved or deleted.
+    """
     with _written(folder, step) as partial:
         clear(partial)
-        partial.mkdir(parents=True)
+        partial.mkdir()
 
 
 def write(folder: Path, step: int, leaves: Mapping[str, Any], store: Store) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Builder:
     def _build(self, plugin: Plugin, options: Any, key: str, wanted: str) -> Any:
         """Build a plugin as the kind that is wanted: its own, or a metric of a loss."""
         self.used[key] = plugin
-        factory = plugin.load()
+        factory = plugin.load(key)
         schema, place = schema_of(factory), EVERYTHING
         if plugin.kind in ("losses", "metrics") and isinstance(options, Mapping):
             place, options = taken(options, key)

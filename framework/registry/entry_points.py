@@ -56,21 +56,26 @@ class Plugin(NamedTuple):
         wanted, _, short = name.rpartition(":")
         return self.name == short and (not wanted or normalised(self.distribution) == normalised(wanted))
 
-    def load(self) -> Callable[..., Any]:
+    def load(self, key: str = "") -> Callable[..., Any]:
         """Import the factory.
+
+        Args:
+          key: of the config that names the component, for errors.
 
         Raises: PluginError if the import fails, whatever it raises, or the target is not callable.
         """
         if not EntryPoint.pattern.match(self.target):
-            raise PluginError(f"{self.label} cannot be imported: expected a target such as package.module:factory.")
+            text = f"{self.label} cannot be imported: expected a target such as package.module:factory."
+            raise PluginError(text, key=key)
         before = _numerics()
-        with blaming(f"{self.label} cannot be imported"):
+        with blaming(f"{self.label} cannot be imported", key):
             factory = self.fetch()
         for name, value in _numerics().items():
             if before.get(name, value) != value:
                 LOGGER.warning(f"the import of {self.label} set {name} to {value}, for all runs of this process")
         if not callable(factory):
-            raise PluginError(f"{self.label} is not a factory: expected a callable, found {type(factory).__name__}.")
+            text = f"{self.label} is not a factory: expected a callable, found {type(factory).__name__}."
+            raise PluginError(text, key=key)
         return factory
 
 

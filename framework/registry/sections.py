@@ -60,7 +60,7 @@ def taken_by(config: Mapping[str, Any]) -> Sections:
     name = task.get("name", DEFAULT) if isinstance(task, Mapping) else DEFAULT
     if name == DEFAULT or not isinstance(name, str):
         return SUPERVISED
-    return sections_of(discover().find("tasks", name, "task.name").load())
+    return sections_of(discover().find("tasks", name, "task.name").load("task.name"))
 
 
 def names_of(sections: Sections) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
 from framework.errors import ConfigError, PluginError, nearest
-from framework.options import Within
+from framework.options import Above, Within
 
 REQUIRED = inspect.Parameter.empty
 
@@ -169,9 +169,7 @@ def _convert(value: Any, annotation: Any, key: str, builds: Mapping[Any, Build])
 
 def _is_within(value: Any, limits: Any) -> bool:
     """Compare a number with a range; a traced one, and other values and metadata, pass."""
-    if not isinstance(limits, Within) or not isinstance(value, int | float):
-        return True
-    return limits.low <= value < limits.below
+    return value in limits if isinstance(limits, Within | Above) and isinstance(value, int | float) else True
 
 
 def _fitting(value: Any, fits: bool) -> Any:
@@ -230,7 +228,7 @@ def _describe(annotation: Any) -> str:
         return "any"
     if typing.get_origin(annotation) is typing.Annotated:
         kind, *metadata = typing.get_args(annotation)
-        return " ".join([_describe(kind), *(str(each) for each in metadata if isinstance(each, Within))])
+        return " ".join([_describe(kind), *(str(each) for each in metadata if isinstance(each, Within | Above))])
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
     if typing.get_origin(annotation) in (Union, types.UnionType):

@@ -15,6 +15,9 @@ from framework.output import failures, surviving
 
 LOGGER = logging.getLogger("framework")
 
+_QUIET = "quiet"
+"""Attribute of a record that the console does not show."""
+
 
 @contextmanager
 def console() -> Iterator[None]:
@@ -46,6 +49,11 @@ def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
         yield
 
 
+def note(text: str) -> None:
+    """Write a line into `run.log` alone, for who reads it later."""
+    LOGGER.info(text, extra={_QUIET: True})
+
+
 class _Masking(logging.Formatter):
     def __init__(self, line: str, hidden: Collection[str]) -> None:
         super().__init__(line)
@@ -67,7 +75,8 @@ class _Console(logging.Handler):
     """A handler that looks up stderr for each line: a live progress bar redirects it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(printable(self.format(record)) + "\n")
+        if not getattr(record, _QUIET, False):
+            sys.stderr.write(printable(self.format(record)) + "\n")
 
 
 @contextmanager

@@ -151,6 +151,7 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
 def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None) -> Result:
     """Train from a state, or from the start, and write the end into run.json, also that of a run that failed."""
     began = time.perf_counter()
+    logs.note(f"run {record.id} at step {0 if state is None else updates(state)} of {experiment.total_steps}")
     record.write()
     try:
         with persistent_cache(experiment.settings.run):

@@ -62,7 +62,7 @@ def models_of(parts: PyTree, models: Mapping[str, Model]) -> Mapping[str, PyTree
 
 
 def _factory(builder: Builder, config: Mapping[str, Any]) -> Callable[..., Any]:
-    return builder.registry.find("tasks", _name(config), "task.name").load()
+    return builder.registry.find("tasks", _name(config), "task.name").load("task.name")
 
 
 def _name(config: Mapping[str, Any]) -> str:

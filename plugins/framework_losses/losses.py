@@ -1,4 +1,6 @@
-"""Losses, one value per example. Positions after the batch axis, such as those of a sequence, are averaged.
+"""Losses, one value per example, [B]. Positions after the batch axis, such as those of a sequence, are averaged.
+
+Outputs of float16 and bfloat16 are computed in float32, and values are float32, or float64 for outputs of it.
 
 A batch's "weights" [B, T] weigh the positions: the mean over a batch is then that of all positions by weight.
 """
@@ -22,7 +24,8 @@ def softmax_cross_entropy(
     distribution over the classes [B, ..., K], such as one-hot rows.
 
     Args:
-      smoothing: share of each target that is spread evenly over all K classes (Szegedy et al. 2016).
+      smoothing: share of each target that is spread evenly over all K classes (Szegedy et al. 2016); 0, so that the
+        loss is a likelihood unless asked otherwise.
       from_log_probabilities: whether outputs are log-probabilities already, as after a LogSoftmax layer, not logits.
       ignore_index: a class number, such as -100, of positions and examples that do not count; null for none.
 
@@ -50,6 +53,8 @@ def binary_cross_entropy() -> TargetedLoss:
     """Cross-entropy of a sigmoid, in nats: outputs are logits [B, ...], targets of the same shape lie in [0, 1].
 
     Each label counts by itself: [B, K] are K yes/no labels of an example. Outputs [B, 1] go with targets [B] too.
+
+    Raises: ConfigError, when called, if shapes do not match.
     """
 
     def loss(outputs: Array, batch: Batch) -> Array | Counted:
@@ -62,7 +67,12 @@ def binary_cross_entropy() -> TargetedLoss:
 
 
 def squared_error() -> TargetedLoss:
-    """Squared difference, not halved: outputs and targets are [B, ...] of one shape; outputs [B, 1] go with [B] too."""
+    """Squared difference, not halved, in squared units of the targets.
+
+    Outputs and targets are real, [B, ...] of one shape; outputs [B, 1] go with targets [B] too.
+
+    Raises: ConfigError, when called, if shapes do not match.
+    """
 
     def loss(outputs: Array, batch: Batch) -> Array | Counted:
         predicted, targets = aligned(outputs, batch["targets"])
@@ -72,7 +82,12 @@ def squared_error() -> TargetedLoss:
 
 
 def absolute_error() -> TargetedLoss:
-    """Absolute difference: outputs and targets are [B, ...] of one shape; outputs [B, 1] go with [B] too."""
+    """Absolute difference, in units of the targets.
+
+    Outputs and targets are real, [B, ...] of one shape; outputs [B, 1] go with targets [B] too.
+
+    Raises: ConfigError, when called, if shapes do not match.
+    """
 
     def loss(outputs: Array, batch: Batch) -> Array | Counted:
         predicted, targets = aligned(outputs, batch["targets"])
@@ -85,9 +100,9 @@ def huber(delta: float = 1.0) -> TargetedLoss:
     """Half the squared difference near 0, linear beyond delta (Huber 1964); shapes are those of squared_error.
 
     Args:
-      delta: where the two meet, in units of the targets.
+      delta: where the two meet, in units of the targets; 1 suits targets of unit variance.
 
-    Raises: ConfigError if delta is not positive.
+    Raises: ConfigError if delta is not positive, or, when called, if shapes do not match.
     """
     if isinstance(delta, int | float) and not delta > 0:
         raise ConfigError(f"huber: delta should be positive, found {delta}.")

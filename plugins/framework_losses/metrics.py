@@ -50,6 +50,8 @@ def subset_accuracy() -> Metric:
     """Share of examples all of whose yes/no labels are right: outputs are logits [B, ..., K], targets [B, ..., K].
 
     scikit-learn's `accuracy_score` of multi-label targets.
+
+    Raises: ConfigError, when called, if shapes do not match.
     """
 
     def values(outputs: Array, batch: Batch) -> Array | Counted:

@@ -1,6 +1,7 @@
 """Metrics of regressions: outputs and targets are [B, ...] of one shape; outputs [B, 1] go with targets [B] too.
 
 Each number of an example counts the same: a model of several outputs is judged over all of them together, but for r2.
+All raise ConfigError, when called, if shapes do not match.
 """
 
 from __future__ import annotations

@@ -72,7 +72,10 @@ class Found(NamedTuple):
 
 
 def catalogue() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Factories by name, with optax's arguments and defaults; masks are patterns of paths, dtypes are names."""
+    """Return factories by name, with optax's arguments and defaults; masks are patterns of paths, dtypes are names.
+
+    An optimizer takes gradients of the parameters' shapes, and returns updates of their dtypes, to be added to them.
+    """
     return {name: _factory(found) for name, found in search().items()}
 
 

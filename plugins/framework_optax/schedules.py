@@ -24,7 +24,9 @@ CONTAINERS = {
 
 
 def catalogue() -> dict[str, Callable[..., Schedule]]:
-    """Factories by name: "cosine_decay_schedule" and "cosine_decay" are the same one.
+    """Return factories by name: "cosine_decay_schedule" and "cosine_decay" are the same one.
+
+    A schedule maps a step, an integer [], to a float32 [] (float64 where JAX has it), such as a learning rate.
 
     Arguments are optax's. `boundaries_and_scales` may be a mapping, or pairs [boundary, scale] as a config needs them
     when boundaries are computed; pairs of one boundary multiply.

@@ -113,6 +113,10 @@ RULES = (
         lambda case, found: f"the parameters of {found.path} were not finite before the step: look at the model's init",
     ),
     Rule(
+        lambda case, found: found.watched.beyond is not None,
+        lambda case, found: f"an integer inside the model has no vector: {found.watched.beyond}; mend what makes it",
+    ),
+    Rule(
         lambda case, found: found.first == "loss" and _targets(case) is not None,
         lambda case, found: f"the targets do not fit the loss: {(_targets(case) or (0, ''))[1]}",
     ),

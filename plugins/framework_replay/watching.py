@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from framework.api import TrainState
 from framework.observing import Seen, observing
+from framework.ranges import beyond, declared
 from framework_replay.case import Case
 
 
@@ -48,19 +50,29 @@ class Figures(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """All values of a step, in the order in which they were made, and the state after it."""
+    """The values of a step.
+
+    Attributes:
+      seen: all of them, in the order in which they were made.
+      after: the state after it.
+      beyond: description of the first integer that a layer has no row for, such as a token of 7 of 5; None if none.
+    """
 
     seen: list[Figures]
     after: TrainState
+    beyond: str | None
 
 
 def watch(case: Case) -> Watched:
     """Run a step op by op, and note the figures of every value."""
     seen: list[Figures] = []
-    with observing(lambda value: seen.append(figures(value))):
+    with observing(lambda value: seen.append(figures(value))), declared() as noted:
         after, _ = case.step(case.state, case.batch)
         jax.effects_barrier()
-    return Watched(seen, after)
+    # The parts of a batch on several devices are traced; their integers are not known here.
+    known = [(inputs, size) for inputs, size in noted if not isinstance(inputs, Tracer)]
+    faults = (beyond(np.atleast_1d(inputs), None, [size]) for inputs, size in known)
+    return Watched(seen, after, next((text for _, text in filter(None, faults)), None))
 
 
 def figures(value: Seen) -> Figures:

@@ -41,8 +41,8 @@ def SelfAttention(
 
     Args:
       heads: number of parts of the F features, each with an attention of its own.
-      causal: hide later positions from each position.
-      dropout: share of the attention weights that is dropped in training.
+      causal: hide later positions from each position, as a model of the next token needs it.
+      dropout: share of the attention weights that is dropped in training, in [0, 1).
       bias: add a bias in both linear maps.
       W_init: initial weights [F, F] of queries, keys and values, a name of `jax.nn.initializers`.
       out_init: initial weights [F, F] of the outputs, likewise.
@@ -82,7 +82,7 @@ def Positions(context: Size, stddev: float = 0.02) -> Model:
 
     Args:
       context: the longest T.
-      stddev: standard deviation of the initial values.
+      stddev: standard deviation of the initial values; 0.02 as in GPT-2.
 
     Raises: ConfigError if the inputs are not [B, T, F] or longer than the context.
     """

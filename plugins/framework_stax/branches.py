@@ -45,7 +45,7 @@ def Concatenate(axis: int = -1) -> Model:
     """All outputs of branches in one array, joined along an axis.
 
     Args:
-      axis: of the arrays, which are alike along all others.
+      axis: of the arrays, which are alike along all others; the features by default.
     """
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, PyTree, PyTree]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from jax.example_libraries import stax
 
-from framework.api import Model, Size, as_model
+from framework.api import Model, Portion, Size, as_model
 from framework_stax import layers as own_layers
 from framework_stax.activations import activations, camel_case, lift, options_of
 from framework_stax.initializers import Initializer, initializer
@@ -30,7 +30,7 @@ STOCK_TYPES: Mapping[str, Any] = {
     "epsilon": float,
     "center": bool,
     "scale": bool,
-    "rate": float,
+    "rate": Portion,
     "mode": Literal["train", "test"],
 }
 """Types of the stock factories' parameters, by name, since stax does not annotate them."""

@@ -17,7 +17,7 @@ def LayerNorm(epsilon: float = 1e-5, center: bool = True, scale: bool = True) ->
     (`framework_stax.smooth`). Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450.
 
     Args:
-      epsilon: number added to the variance.
+      epsilon: number added to the variance, which equal features have none of; 1e-5 as for BatchNorm.
       center: add a learned beta, at first 0.
       scale: multiply by a learned gamma, at first 1.
 

@@ -1,4 +1,4 @@
-"""Layers over sequences [B, T, …]."""
+"""Layers over sequences [B, T, …]. Outputs of recurrent layers have the dtype of the inputs."""
 
 from __future__ import annotations
 
@@ -109,12 +109,13 @@ def Embedding(vocab: Size, dim: Size, stddev: float = 0.02) -> Model:
     """Map integers in [0, vocab) to learned vectors: [...] to [..., dim].
 
     An integer outside of it, a negative one too, gives NaN, so that it is found and not hidden. Where the inputs are
-    the model's own, such examples are refused before training.
+    the model's own, such examples are refused before training. Of integers that the model makes, `framework replay`
+    names the one that has no row.
 
     Args:
       vocab: number of rows.
       dim: size of a vector.
-      stddev: standard deviation of the initial values.
+      stddev: standard deviation of the initial values; 0.02 as in GPT-2.
 
     Raises: ConfigError if the inputs are not integers.
     """

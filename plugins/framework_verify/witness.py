@@ -24,6 +24,7 @@ from framework.api import (
     Batch,
     Callback,
     DataPipeline,
+    Medium,
     PipelineWrapper,
     PyTree,
     Run,
@@ -173,6 +174,7 @@ class Heard(Callback):
 
     def __init__(self, watcher: NamedCallback, note: Callable[..., None]) -> None:
         self._watcher, self._note = watcher, note
+        self.everywhere, self.saves = watcher.callback.everywhere, watcher.callback.saves
         for hook in ("on_built", "on_start", "settle", "on_end"):
             setattr(self, hook, getattr(watcher.callback, hook))
 
@@ -188,6 +190,10 @@ class Heard(Callback):
     def on_state(self, step: int, state: TrainState) -> None:
         with self._noting(step):
             self._watcher.callback.on_state(step, state)
+
+    def on_media(self, step: int, tag: str, medium: Medium) -> None:
+        with self._noting(step):
+            self._watcher.callback.on_media(step, tag, medium)
 
     @contextlib.contextmanager
     def _noting(self, step: int) -> Iterator[None]:

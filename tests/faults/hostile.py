@@ -211,6 +211,7 @@ class Payload:
 
 
 def _saved() -> Path:
+    Path("checkpoints").mkdir(exist_ok=True)
     return checkpoint.commit(Path("checkpoints"), 1, data_by_path(STATE))
 
 

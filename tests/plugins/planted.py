@@ -10,6 +10,7 @@ import optax
 from framework.api import PipelineWrapper
 from framework_data.synthetic import synthetic
 from framework_stax.layers import BatchNorm, Dense
+from framework_stax.recurrent import Embedding
 from framework_stax.stack import serial
 
 
@@ -66,6 +67,15 @@ def Huge():
     return init, lambda params, inputs, **options: jnp.abs(inputs) @ params
 
 
+def Tokens():
+    """One token for each example, from 0 to 4 but for the example that has the same value in all features."""
+
+    def apply(params, inputs, **options):
+        return jnp.where((inputs == inputs[:, :1]).all(-1), 7, 2)
+
+    return lambda key, shape: (shape[:1], ()), apply
+
+
 def Zero():
     return pair(lambda inputs: 0 * inputs)
 
@@ -83,6 +93,8 @@ LAYERS = {
 def model(kind: str = "plain"):
     if kind == "unit":
         return serial(Unit(), Dense(10))
+    if kind == "tokens":
+        return serial(Tokens(), Embedding(5, 8), Dense(10))
     if kind == "constant":
         return serial(Zero(), BatchNorm(epsilon=1e-60), Dense(10))  # 0 in float32
     middle = [LAYERS[kind]()] if kind in LAYERS else []

@@ -1,4 +1,4 @@
-"""Sixteen planted faults, each named by `framework replay`: part, layer, operation, line, examples and advice."""
+"""Seventeen planted faults, each named by `framework replay`: part, layer, operation, line, examples and advice."""
 
 from __future__ import annotations
 
@@ -79,6 +79,15 @@ FAULTS = {
         ["model.kind=constant"], "loss", "model/1_BatchNorm", "rsqrt div", "", "variance of a constant feature"
     ),
     "a row of masks": Fault(["model.kind=masked"], "loss", "model/1_pair", "sub exp", "jax.nn.softmax", "-inf alone"),
+    "an integer without a vector": Fault(
+        ["model.kind=tokens"],
+        "loss",
+        "model/1_Embedding",
+        "",
+        "",
+        "no vector: found the input 7, expected integers from 0 to 4",
+        [[17]],
+    ),
     "custom_vjp": Fault(["model.kind=clipped"], "gradient", "model/1_pair", "div", "gradient / ", "custom_vjp"),
 }
 
@@ -106,7 +115,7 @@ def check(report, fault):
         assert [[int(rows[place]) for place in group] for group in report.guilty or []] == fault.guilty, told
 
 
-QUICK = ("log of 0", "gradient alone", "one example of 128")
+QUICK = ("an integer without a vector", "gradient alone", "one example of 128")
 
 
 @pytest.mark.parametrize(

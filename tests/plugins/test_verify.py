@@ -7,9 +7,12 @@ import json
 import pytest
 
 from framework import testing
+from framework.api import Callback, StopTraining
 from framework.commands.cli import main
 from framework.errors import DifferenceError
-from framework_verify import trail, verdict, verify
+from framework.experiment import NamedCallback
+from framework.media import Text
+from framework_verify import trail, verdict, verify, witness
 
 TINY = [*testing.TINY, "model.dropout=0.25", "callbacks=[checkpoint]", "optimizer.learning_rate=0.01"]
 
@@ -360,3 +363,19 @@ def test_the_first_batch_that_is_another_is_found_though_the_last_line_is_torn(t
     straight = trail.whole(trail.read(tmp_path / "straight"))
     found = trail.parting(straight, trail.read(tmp_path / "killed"))
     assert (found and (found.attempt, *found.batch)) == expected
+
+
+class Gallery(Callback):
+    everywhere = saves = True
+
+    def on_media(self, step, tag, medium):
+        raise StopTraining(f"{tag} is {medium.text} at step {step}")
+
+
+def test_a_callback_that_is_watched_sees_media_and_its_stop_is_noted():
+    notes = []
+    heard = witness.Heard(NamedCallback("gallery", Gallery()), lambda **entry: notes.append(entry))
+    with pytest.raises(StopTraining):
+        heard.on_media(3, "about", Text("enough"))
+    assert notes == [{"stop": 3, "by": "gallery", "reason": "about is enough at step 3"}]
+    assert heard.everywhere and heard.saves

@@ -83,7 +83,7 @@ MODELS = (
     Row("model_lines", "def plugin(): raise ValueError('one\\ntwo\\x1b[31m')", ("model: ", "one two")),
     Row("model_mute", "def plugin(): raise Mute", ("model: ", "Mute")),
     Row("model_empty", "def plugin(): raise ValueError", ("model: ", "ValueError")),
-    Row("model_import", "raise Mute", ("Mute", "cannot be imported")),
+    Row("model_import", "raise Mute", ("model: ", "Mute", "cannot be imported", "(set on the command line)")),
     Row("model_import_exits", "raise SystemExit(0)", ("SystemExit", "cannot be imported")),
     Row("model_syntax", "def plugin(:", ("SyntaxError", "cannot be imported")),
     Row("model_init_raises", "def plugin(): return linear(init=fail)", ("init", BROKE)),

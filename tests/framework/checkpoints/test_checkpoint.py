@@ -214,13 +214,16 @@ def test_a_step_that_cannot_be_put_in_place_leaves_the_former_one(tmp_path, monk
     assert_same_bits(restore(tmp_path / "1", tree), tree)
 
 
-def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_folder_that_cannot_be_written_or_is_gone_is_a_storage_error(tmp_path, is_there):
     folder = tmp_path / "folder"
-    folder.write_text("a file where the folder should be")
+    if is_there:
+        folder.write_text("a file where the folder should be")
     with pytest.raises(StorageError) as raised:
         save(folder, 1, {"a": jnp.ones(2)})
     assert raised.value.exit_code == 5
     assert message(raised).startswith(f"checkpoint {folder / '1'} cannot be written: ")
+    assert folder.exists() == is_there
 
 
 @pytest.mark.parametrize("make", [Path.touch, os.mkfifo, Path.mkdir, lambda path: path.symlink_to("..")])

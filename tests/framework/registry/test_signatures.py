@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from framework.api import Fraction, Size, Within
+from framework.api import Fraction, Portion, Size, Within
 from framework.errors import ConfigError
 from framework.registry.signatures import REQUIRED, bind, check, freeze, schema_of
 
@@ -108,6 +108,7 @@ ACCEPTED = [
     (Size | None, None, None),
     (tuple[Size, ...], [1, 2], (1, 2)),
     (Fraction, 0, 0.0),
+    (Portion, 1, 1.0),
     (Fraction | Rate, len, len),
     (Annotated[str, Within(1)], "a", "a"),
     (Part, "dense", Part("dense")),
@@ -181,6 +182,8 @@ REFUSED = [
     (Mapping[str, Size], {"a": 0}, "k.a: expected int from 1, found 0 (int)."),
     (Fraction, 1, "k: expected float from 0 to below 1, found 1 (int)."),
     (Fraction, -0.1, "k: expected float from 0 to below 1, found -0.1 (float)."),
+    (Portion, 0, "k: expected float above 0 to 1, found 0 (int)."),
+    (Portion, 1.5, "k: expected float above 0 to 1, found 1.5 (float)."),
     (Fraction, NAN, "k: expected float from 0 to below 1, found nan (float)."),
     (Fraction | Rate, 1.5, "k: expected float from 0 to below 1 or function, found 1.5 (float)."),
     (Part, 3, "k: expected Part, found 3 (int)."),

@@ -167,7 +167,7 @@ def test_a_choice_of_ones_own_files_is_found(constant, tmp_path):
     [
         ("model=mlpp", r"model=mlpp: no such config\. Did you mean 'mlp'\?.* \(set on the command line\)"),
         ("+experiment=mnist", "experiment=mnist: the run has its experiment; choose parts such as model=NAME"),
-        ("seed=1,2", "seed=1,2: a recorded config takes one value for a key"),
+        ("seed=1,2", "seed=1,2: found several values, and a run takes one"),
         ("~model.width", r"model\.width: the recorded config has no such key to remove"),
         ("model=null", "no such config"),
     ],

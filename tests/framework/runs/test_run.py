@@ -102,7 +102,7 @@ def test_what_is_logged_does_not_depend_on_how_often(train, known, log_every):
     assert set(logged) == {step for step in range(1, 13) if step % log_every == 0 or step % 5 == 0 or step == 12}
 
 
-def test_the_run_folder_holds_what_is_promised(train):
+def test_the_run_folder_holds_what_is_promised(train, capsys):
     result = train("seed=3")
     (curves,) = {path.parent for path in result.directory.glob("*/events.*")}
     assert curves.name.startswith("default ") and curves.name.endswith(" steps=12 seed=3")
@@ -119,7 +119,10 @@ def test_the_run_folder_holds_what_is_promised(train):
     assert record["plugins"]["model"]["distribution"] == "framework"
     assert record["metrics"] == pytest.approx(dict(result.metrics))
     assert [record["step"] for record in records(result)] == list(range(1, 13))
-    assert "run folder" in (result.directory / "run.log").read_text()
+    first, *others = (result.directory / "run.log").read_text().splitlines()
+    assert first.endswith(f" INFO run {record['id']} at step 0 of 12")
+    assert any("run folder" in line for line in others)
+    assert record["id"] not in capsys.readouterr().err
 
 
 def test_a_recorded_config_runs_again_to_the_same_result(train, tmp_path):
