@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from framework.config.overrides import as_typed
 from framework.config.safe_load import Readable, compose_yaml, shown
-from framework.errors import FrameworkError
+from framework.errors import ConfigError, FrameworkError
 
 COMMAND_LINE = "(set on the command line)"
 
@@ -44,7 +44,9 @@ class Origins(NamedTuple):
             if not error.origin:
                 with suppress(Exception):  # the error itself counts more than its origin
                     key = f"{error.key}.{error.option}" if error.option else error.key
-                    error.origin = self.of(key) if key else self._quoted(str(error))
+                    # An error of another kind may hold a word in the name of a folder, without being about it.
+                    quotes = not key and isinstance(error, ConfigError)
+                    error.origin = self._quoted(str(error)) if quotes else self.of(key)
             raise
 
     def of(self, key: str) -> str:
