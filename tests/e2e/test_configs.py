@@ -57,6 +57,8 @@ NEEDS = {
     ("environment", "grid_world"): ["task=ppo", "data=episodes", "task.steps=8", *PAIRS],
     ("data", "episodes"): ["task=ppo", *PLAYED],
     **{("model", name): ["model.classes=10"] for name in ("policy_mlp", "value_mlp")},
+    ("loss", "weighted"): ["loss.losses={{one: {{name: softmax_cross_entropy}}}}"],
+    ("model", "trained"): ["model.run={folder}/teacher"],
     ("model", "denoiser"): ["task=diffusion", "data.normalize=false"],
     **{("task", name): ["data.normalize=false"] for name in ("vae", "gan", "diffusion")},
     ("task", "contrastive"): ["data.transform=[{{gaussian_noise: {{scale: 0.1}}}}]"],
