@@ -80,9 +80,16 @@ def values(case: Case) -> dict[Key, np.ndarray]:
 
 
 def _joined(case: Case, key: Key, each: list[tuple[int | None, list[np.ndarray]]]) -> np.ndarray:
-    """Join the parts of devices: examples side by side, the gradients of parameters summed, parameters once."""
+    """Join the parts of devices: examples side by side, the gradients of parameters summed, parameters once.
+
+    Of a layer that a step applies several times, the first time is taken.
+    """
     direction, _, part = key
-    parts = [arrays for device, arrays in each if device is not None]
+    first: dict[int, list[np.ndarray]] = {}
+    for device, arrays in each:
+        if device is not None:
+            first.setdefault(device, arrays)
+    parts = [first[device] for device in sorted(first)]
     if not parts:
         parts, here = [each[0][1]], case.size // case.devices
         if case.devices == 1 or part == "params" or any(leaf.shape[:1] != (here,) for leaf in parts[0]):

@@ -222,3 +222,14 @@ def test_modes_of_one_run_are_compared_on_a_page(sound, tmp_path, other, is_clos
     text = page.read_text()
     assert text.startswith("<!doctype html>") and "model/1_Dense" in text and "backward" in text
     assert "src=" not in text and "href=" not in text
+
+
+def test_a_layer_that_a_step_applies_several_times_is_compared_at_its_first(tmp_path):
+    words = ["task=gan", *SOUND[:4], "train.steps=2", "train.eval_every=0", "task.latent=4"]
+    words += ["generator.layers=[{Dense: 6}]", "discriminator.layers=[{Dense: 1}]", "callbacks=[checkpoint]"]
+    words += [f"optimizer@{name}_optimizer=sgd" for name in ("generator", "discriminator")]
+    words += [f"~{name}_optimizer.b1" for name in ("generator", "discriminator")]
+    framework.run([*words, f"run.dir={tmp_path}/run"])
+    done = command("replay", str(tmp_path / "run"), "--against", "strategy=pmap")
+    assert "discriminator/0_Dense" in done.out, done.err
+    assert not any("beyond rounding" in line for line in parted(done.out)), done.out
