@@ -60,7 +60,7 @@ def autoencoder(
     Raises: ConfigError if the noise level is negative, or the decoder's outputs do not fit the inputs.
     """
     if isinstance(noise_level, int | float) and noise_level < 0:
-        raise ConfigError(f"{noise_level} is not a standard deviation; take 0 or more.", key="task.noise_level")
+        raise ConfigError(f"{noise_level} is not a standard deviation; take 0 or more.", key="noise_level")
     loss_of = keyed(loss)
 
     def reconstruct(nets: Networks, inputs: Array, clean: Array, key: Array | None = None) -> tuple[Array, Networks]:

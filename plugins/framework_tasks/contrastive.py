@@ -64,7 +64,7 @@ def contrastive(
     Raises: ConfigError if the decay is not in [0, 1], or the data have no augmentations.
     """
     if isinstance(decay, int | float) and not 0 <= decay <= 1:
-        raise ConfigError(f"{decay} is no share; take 0 to 1, such as 0.99.", key="task.decay")
+        raise ConfigError(f"{decay} is no share; take 0 to 1, such as 0.99.", key="decay")
     followed = ("encoder", "projector") if method == "byol" else ()
 
     def view(batch: Batch, keys: Array, number: int) -> Array:

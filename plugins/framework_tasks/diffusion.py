@@ -53,7 +53,7 @@ def diffusion(
     Raises: ConfigError if steps are below 2, or the model's outputs do not fit.
     """
     if steps < 2:
-        raise ConfigError(f"{steps} is too few; take 2 or more, such as 200.", key="task.steps")
+        raise ConfigError(f"{steps} is too few; take 2 or more, such as 200.", key="steps")
     shares = jnp.asarray(kept(steps), jnp.float32)
 
     def told(nets: Networks, noisy: Array, step: Array, key: Array | None = None) -> tuple[Array, Networks]:

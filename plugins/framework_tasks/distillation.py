@@ -63,9 +63,9 @@ def distillation(
     Raises: ConfigError if a number is out of range, or the teacher has other outputs.
     """
     if isinstance(alpha, int | float) and not 0 <= alpha <= 1:
-        raise ConfigError(f"{alpha} is no weight; take 0 to 1.", key="task.alpha")
+        raise ConfigError(f"{alpha} is no weight; take 0 to 1.", key="alpha")
     if isinstance(temperature, int | float) and not temperature > 0:
-        raise ConfigError(f"{temperature} is no temperature; take a number above 0, such as 4.", key="task.temperature")
+        raise ConfigError(f"{temperature} is no temperature; take a number above 0, such as 4.", key="temperature")
     loss_of = keyed(loss)
 
     def fit(nets: Networks, batch: Batch, keys: Keys) -> tuple[Any, Networks, dict[str, Any]]:

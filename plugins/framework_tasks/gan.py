@@ -57,7 +57,7 @@ def gan(
     """
     for name, number in {"latent": latent, "updates": updates}.items():
         if number < 1:
-            raise ConfigError(f"{number} is too few; take 1 or more.", key=f"task.{name}")
+            raise ConfigError(f"{number} is too few; take 1 or more.", key=name)
 
     def make(nets: Networks, codes: Array, inputs: Array, key: Array | None = None) -> tuple[Array, Networks]:
         logits, nets = nets.apply("generator", codes, key=key)

@@ -67,9 +67,7 @@ def language_model(
     """
     check_sampling(temperature, top_k)
     if prompt < 1 or sample < 0:
-        raise ConfigError(
-            f"a sample of {sample} after {prompt}: expected 0 or more after 1 or more.", key="task.prompt"
-        )
+        raise ConfigError(f"a sample of {sample} after {prompt}: expected 0 or more after 1 or more.", key="prompt")
     loss_of = keyed(loss)
 
     def fit(nets: Networks, batch: Batch, keys: Keys) -> tuple[Any, Networks, dict[str, Any]]:

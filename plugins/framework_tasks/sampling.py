@@ -69,4 +69,4 @@ def check_sampling(temperature: float, top_k: int) -> None:
     """Raise ConfigError if a temperature or a number of choices is negative."""
     if temperature < 0 or top_k < 0:
         text = f"temperature {temperature} and top_k {top_k}: expected 0 or more for both."
-        raise ConfigError(text, key="task.temperature" if temperature < 0 else "task.top_k")
+        raise ConfigError(text, key="temperature" if temperature < 0 else "top_k")

@@ -57,7 +57,7 @@ def vae(
       Inputs outside [0, 1] give NaN; `data.normalize=false` keeps those of images inside.
     """
     if isinstance(beta, int | float) and beta < 0:
-        raise ConfigError(f"{beta} is no weight; take 0 or more, such as 1.", key="task.beta")
+        raise ConfigError(f"{beta} is no weight; take 0 or more, such as 1.", key="beta")
 
     def fit(nets: Networks, batch: Batch, keys: Keys) -> tuple[Array, Networks, dict[str, Array]]:
         inputs = batch["inputs"]

@@ -14,6 +14,7 @@ import pytest
 
 import framework
 from framework import testing
+from framework.errors import ConfigError
 from framework.registry.entry_points import discover
 
 FLAT = ["data=synthetic", "data.shape=[6]", "data.examples=64", "data.batch_size=16", "data.eval_batch_size=16"]
@@ -123,3 +124,23 @@ def test_a_killed_run_whose_environments_are_its_state_goes_on_bit_equal(folder,
 def test_every_task_of_ours_has_a_row():
     ours = {plugin.name for plugin in discover().named("tasks") if plugin.distribution == "framework"}
     assert ours == TASKS.keys()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task=gan", "task.updates=0"],
+        ["task=vae", "task.beta=-1"],
+        ["task=autoencoder", "task.noise_level=-1"],
+        ["task=diffusion", "task.steps=1"],
+        ["task=contrastive", "task.decay=2"],
+        ["task=language_model", "task.top_k=-1"],
+        ["task=language_model", "task.prompt=0"],
+    ],
+    ids=lambda words: words[-1],
+)
+def test_an_option_out_of_range_is_named_by_its_key(words, tmp_path):
+    data = [] if "task=language_model" in words else ["data=digits"]
+    with pytest.raises(ConfigError) as caught:
+        framework.run([*words, *data, f"run.dir={tmp_path}/run"])
+    assert caught.value.key == words[-1].partition("=")[0]
