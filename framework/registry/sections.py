@@ -69,6 +69,12 @@ def names_of(sections: Sections) -> list[str]:
     return [*names, *(["schedule"] if "optimizer" in sections else [])]
 
 
+def rates_of(config: Mapping[str, Any]) -> str:
+    """Name the keys of a config's learning rates for a message, such as "optimizer.learning_rate"."""
+    names = [name for name, section in taken_by(config).items() if section.kind == "optimizers"]
+    return " or ".join(f"{name}.learning_rate" for name in names) or "the learning rate"
+
+
 def is_of_tasks(section: str) -> bool:
     """Tell a group whose sections are those of tasks."""
     return section in GROUPS and section not in CORE

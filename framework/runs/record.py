@@ -31,7 +31,7 @@ from framework.ensembles import members
 from framework.errors import PluginError, StorageError, blaming, writing
 from framework.experiment import Experiment
 from framework.numerics import numeric_settings
-from framework.registry.sections import DEFAULT
+from framework.registry.sections import DEFAULT, rates_of
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 from framework.training.graph import graph
@@ -264,7 +264,7 @@ def loss_warnings(record: RunRecord) -> list[str]:
     where = "above its start" if math.isfinite(last) else "not finite"
     return [
         f"the run ends with train/loss {last:.6g} at step {record.step}, {where}: it was {first:.6g} at step {step}; "
-        "try a lower optimizer.learning_rate."
+        f"try a lower {rates_of(record.config)}."
     ]
 
 

@@ -100,14 +100,14 @@ def _is_counting(node: Any) -> bool:
     return isinstance(node, Guarded)
 
 
-def check_skips(counts: np.ndarray, start: int, limit: int, find: Callable[[int], str | None]) -> list[int]:
+def check_skips(counts: np.ndarray, start: int, limit: int, find: Callable[[int], str]) -> list[int]:
     """Check the updates that were undone in a window of steps.
 
     Args:
       counts: [steps, 3], the metric "skipped" of each.
       start: updates before the window.
       limit: the number in a row at which the run ends; 0 if the run goes back at the first.
-      find: `find(step)` returns advice on how to find the cause, or None.
+      find: `find(step)` returns advice on how to find the cause, and on what to change.
 
     Returns: the steps whose update was undone.
 
@@ -120,8 +120,8 @@ def check_skips(counts: np.ndarray, start: int, limit: int, find: Callable[[int]
         undone += [step] if fault else []
         if limit and in_row >= limit:
             raise NumericalError(
-                f"{limit} updates in a row are not finite, the last at step {step}; {find(step) or FIND}, lower "
-                "optimizer.learning_rate, or allow more with train.skips_in_row."
+                f"{limit} updates in a row are not finite, the last at step {step}; {find(step)}, or allow "
+                "more with train.skips_in_row."
             )
     return undone
 

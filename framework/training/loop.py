@@ -16,6 +16,7 @@ from framework.api import Batch, StopTraining, TrainState
 from framework.contracts import updates
 from framework.errors import NumericalError
 from framework.experiment import Experiment
+from framework.registry.sections import rates_of
 from framework.tasks.nonfinite import FIND, Rollback, check_skips, finite_leaves, spoilt_leaf
 from framework.training.callbacks import notify, raise_pending
 from framework.training.chunks import AUTO_CHUNK, steps_per_call
@@ -39,8 +40,6 @@ from framework.trees import leaves_by_path
 
 LOGGER = logging.getLogger("framework")
 
-
-LOWER = "lower optimizer.learning_rate"
 
 REGARDLESS = "or go on with nan_policy=ignore."
 
@@ -93,6 +92,7 @@ class Loop:
         self.has_kept = False  # a fault was looked for: the first one is kept
         self.advice: str | None = None  # on how to look at it
         self.times = Times()
+        self.lower = f"lower {rates_of(experiment.config)}"
 
     def fit(self, state: TrainState, begin: Callable[[], TrainState] | None = None) -> tuple[TrainState, str]:
         """Train from the state's step to the last.
@@ -150,7 +150,7 @@ class Loop:
                 return state, str(stop)
             except FloatingPointError as error:  # of debug=nans and debug=infs, which run single steps
                 text, reached = (*error.args, self.experiment.total_steps)[:2]
-                raise NumericalError(f"step {reached}: {text}; {self._kept(reached) or LOWER}.") from error
+                raise NumericalError(f"step {reached}: {text}; {self._kept(reached) or self.lower}.") from error
         return state, ""
 
     def finish(self, state: TrainState, is_over: bool) -> str:
@@ -211,7 +211,7 @@ class Loop:
         elif policy != "ignore":
             limit = self.settings.skips_in_row if policy == "skip" else 0
             try:
-                undone = check_skips(per_step(window.parts, "skipped"), window.start, limit, self._kept)
+                undone = check_skips(per_step(window.parts, "skipped"), window.start, limit, self._found)
             except Rollback as fault:
                 self._kept(fault.step)
                 raise
@@ -233,8 +233,11 @@ class Loop:
             LOGGER.warning(advice)
 
     def _fail(self, what: str, step: int) -> NoReturn:
-        advice = self.unusable or f"{self._kept(step) or FIND}, {LOWER}"
+        advice = self.unusable or self._found(step)
         raise NumericalError(f"{what}; {advice}, {REGARDLESS}")
+
+    def _found(self, step: int) -> str:
+        return f"{self._kept(step) or FIND}, {self.lower}"
 
     def _kept(self, upto: int) -> str | None:
         """Find the first step up to this one that is not finite, and keep it; of several faults the first alone.
@@ -316,7 +319,7 @@ class Loop:
         path = None if self.finite_at_first is None else spoilt_leaf(self.finite_at_first, state)
         return path and (
             f"{path} is not finite after step {step}, though the losses were, and is not saved; "
-            f"{self._kept(step) or FIND}, or {LOWER}."
+            f"{self._kept(step) or FIND}, or {self.lower}."
         )
 
     def log(self, step: int, scalars: Mapping[str, float], where: str = "") -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from framework.registry.sections import rates_of
 from framework_replay.case import Case
 from framework_replay.diagnosis import Diagnosis
 from framework_replay.watching import Figures
@@ -120,7 +121,10 @@ RULES = (
         lambda case, found: found.first == "loss" and _targets(case) is not None,
         lambda case, found: f"the targets do not fit the loss: {(_targets(case) or (0, ''))[1]}",
     ),
-    Rule(_is_rate, lambda case, found: f"the updates grew {growth(case):.3g} times: lower optimizer.learning_rate"),
+    Rule(
+        _is_rate,
+        lambda case, found: f"the updates grew {growth(case):.3g} times: lower {rates_of(case.experiment.config)}",
+    ),
     Rule(
         _is_low_precision,
         lambda case, found: f"{_value(found).dtype} overflows: scale its inputs down, or compute it in float32",

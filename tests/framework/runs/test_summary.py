@@ -60,3 +60,9 @@ def test_what_is_told(first, step, last, told):
     metrics = {} if last is None else {"train/loss": last}
     warnings = loss_warnings(RunRecord(config={}, first_loss=first, step=step, metrics=metrics))
     assert [told in each for each in warnings] == ([] if told is None else [True])
+
+
+def test_each_learning_rate_of_the_task_is_named():
+    record = RunRecord(config={"task": {"name": "gan"}}, first_loss=[1, 2.0], step=9, metrics={"train/loss": 3.0})
+    named = "try a lower generator_optimizer.learning_rate or discriminator_optimizer.learning_rate."
+    assert loss_warnings(record)[0].endswith(named)
