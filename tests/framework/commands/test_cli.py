@@ -195,7 +195,7 @@ REFUSED = [  # words, the kind of error, who or what it names first, and what el
     (["data.fail=config"], "config", "data", "size is odd"),
     (["data.fail=data"], "data", "data", "x.npz is cut"),
     (["data.fail=value"], "plugin", "data", "ones", "ValueError"),
-    (["model=broken"], "plugin", "model 'broken' (acme 1.0, acme_m:nothing)", "AttributeError"),
+    (["model=broken"], "plugin", "model: model 'broken' (acme 1.0, acme_m:nothing)", "AttributeError"),
     (["model=mlp", "model.hidden=3"], "config", "model.hidden", "found 3 (int)"),
     (["--hlep"], "config", "train", "--hlep", "Did you mean '--help'"),
     (["--config-dir"], "config", "train", "--config-dir", "--help"),
