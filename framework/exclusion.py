@@ -59,4 +59,7 @@ def excluding(data: DataPipeline, given: Any) -> DataPipeline:
     if wrong or len({*given}) == size:
         text = f"{wrong[0]} is no index of {size} training examples" if wrong else f"it lists all {size} examples"
         raise ConfigError(f"{text}; expected some of 0 to {size - 1}.", key=key)
+    batch, left = len(memory.rows(0, 0)), size - len({*given})
+    if left < batch:  # one would stand in a batch twice; environments that are played are such data
+        raise ConfigError(f"a batch takes {batch} examples, and {left} of {size} are left; leave it out.", key=key)
     return Excluding(data, size, given)
