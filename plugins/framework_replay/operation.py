@@ -7,7 +7,7 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +97,10 @@ def _checking(after: int, kind: str) -> Iterator[Callable[[Seen], None]]:
     def arm() -> None:
         for flag in flags:
             jax.config.update(flag, True)
+        # A thread that once had a check switched off by a context, as JAX itself does, no longer heeds the global one.
+        armed.enter_context(jax.debug_nans(True))
+        if kind == "inf":
+            armed.enter_context(jax.debug_infs(True))
         jax.clear_caches()  # an operation that was called before goes unchecked otherwise
 
     def observe(_: Seen) -> None:
@@ -106,9 +110,10 @@ def _checking(after: int, kind: str) -> Iterator[Callable[[Seen], None]]:
             arm()
 
     try:
-        if after == 0:
-            arm()
-        yield observe
+        with ExitStack() as armed:
+            if after == 0:
+                arm()
+            yield observe
     finally:
         for flag, value in former.items():
             jax.config.update(flag, value)
