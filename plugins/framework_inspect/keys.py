@@ -32,6 +32,7 @@ PASSING = frozenset(
         "reshape",
         "squeeze",
         "transpose",
+        "unstack",
     ]
 )
 """Primitives whose result is a key, or a number, that they were given."""
@@ -108,7 +109,9 @@ def drawn(trace: Trace, given: Mapping[int, Name]) -> tuple[Stream, ...]:
             if _is_key(var) and number not in names:
                 names[number] = ("root",)  # of members: their keys are constants of the program
         name = _named(operation, names)
-        if name is not None:
+        if name is not None and operation.primitive == "unstack":
+            names.update({each: _part(name, index) for index, each in enumerate(operation.outputs)})
+        elif name is not None:
             names.update(dict.fromkeys(operation.outputs, name))
         key = next((each for each in operation.inputs if each in names and names[each][0] == "root"), None)
         if key is not None and operation.primitive in ("random_bits", "random_gamma"):
@@ -155,9 +158,14 @@ def _named(operation: Operation, names: Mapping[int, Name]) -> Name | None:
         return (*name, _folded(operation, name, names))
     if operation.primitive == "random_split":
         return (*name, "split")
-    if operation.primitive == "slice" and name[-1:] == ("split",):
-        return (*name[:-1], f"split {operation.equation.params['start_indices'][-1]}")
-    return name if operation.primitive in PASSING or operation.primitive == "slice" else None
+    if operation.primitive == "slice":
+        return _part(name, operation.equation.params["start_indices"][-1])
+    return name if operation.primitive in PASSING else None
+
+
+def _part(name: Name, index: int) -> Name:
+    """Name one key of those that a split made; of other values, a part has the name of the whole."""
+    return (*name[:-1], f"split {index}") if name[-1] == "split" else name
 
 
 def _is_key(var: Any) -> bool:

@@ -57,7 +57,7 @@ def test_its_experiment_trains_from_an_empty_folder(run_folder):
 
 def test_the_run_folder_holds_the_usual_files_and_its_callbacks(run_folder):
     usual = {"config.yaml", "lock", "run.json", "run.log", "metrics.jsonl", "checkpoints"}
-    assert {path.name for path in run_folder.iterdir()} == {*usual, "hello", "hello.txt"}
+    assert {path.name for path in run_folder.iterdir()} == {*usual, "hello steps=300", "hello.txt"}
     share = record(run_folder)["metrics"]["eval/beyond_margin"]
     assert (run_folder / "hello.txt").read_text() == f"hello: eval/beyond_margin is {share:.4f} after 300 steps\n"
 
