@@ -20,6 +20,7 @@ from framework.api import (
     Probe,
     Problem,
     PyTree,
+    Schedule,
     Strategy,
     Task,
     TrainState,
@@ -89,6 +90,7 @@ class Experiment(NamedTuple):
     parameters: tuple[Parameter, ...]
     directions: Mapping[str, bool | None]  # by tag, whether high values are good
     plugins: Mapping[str, Plugin]  # by config key
+    schedules: tuple[tuple[Schedule, str], ...]  # of the learning rate, of all members, each with its title
 
     def config_for(self, steps: int) -> dict[str, Any]:
         """Return the resolved config of a run of so many steps that is alike otherwise."""
@@ -136,7 +138,7 @@ def build(config: Config, registry: Registry) -> Experiment:
     probes = tuple(_probe(builder, tag, options, settings) for tag, options in _tags(values, "probes"))
     directions |= dict.fromkeys(tag for each in probes for tag in _probed(each, problem, shapes, data))
     if members is not None:
-        make = _maker(source, settings, registry, members)
+        make = _maker(source, settings, builder, members)
         task, init, shapes, batches = _of_all(make, members, data, task, shapes)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(values, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
@@ -162,6 +164,7 @@ def build(config: Config, registry: Registry) -> Experiment:
         parameters=parameters,
         directions=directions,
         plugins=dict(sorted(builder.used.items())),
+        schedules=tuple(builder.schedules),
     )
 
 
@@ -187,14 +190,16 @@ def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings)
     return task if settings.ema is None else averaged(task, settings.ema)
 
 
-def _maker(source: Mapping[str, Any], settings: Settings, registry: Registry, members: Members) -> Make:
+def _maker(source: Mapping[str, Any], settings: Settings, builder: Builder, members: Members) -> Make:
     """Make a function from a member's values, which may be traced, to its task."""
     if settings.nan_policy in ("skip", "rollback"):
         text = f"{settings.nan_policy} is not for members, which are frozen one by one; take stop."
         raise ConfigError(text, key="nan_policy")
+    registry = builder.registry
     for member in range(1, members.size if len(members.values) > 1 else 0):
         # Factories check ranges here, since they cannot check traced numbers.
-        _build_task(Builder(registry), with_values(source, values_of(members, member)), settings)
+        _build_task(each := Builder(registry), with_values(source, values_of(members, member)), settings)
+        builder.schedules += each.schedules
     with_traced = template(source, values_of(members, 0))
     return lambda values: _build_task(Builder(registry), with_traced(values), settings)
 

@@ -32,6 +32,7 @@ class Builder:
       used: plugins by the config key that named them.
       rate: the schedule that optimizers get as `learning_rate` where their options leave it out.
       rate_taken: an optimizer took a learning rate.
+      schedules: those of the section `schedule`, of all members, each with its title: looked at before the first step.
       loss: the loss. What it, or the term of it on a metric's head, says of its targets is the default of the metric's
         options `targets` and `ignore_index`, and metrics that apply to other targets are refused.
     """
@@ -41,6 +42,7 @@ class Builder:
         self.used: dict[str, Plugin] = {}
         self.rate: Schedule | None = None
         self.rate_taken = False
+        self.schedules: list[tuple[Schedule, str]] = []
         self.loss: Loss | None = None
         self._builds: dict[Any, Build] = {
             resolve_name(kind.annotation): functools.partial(self.entry, name)

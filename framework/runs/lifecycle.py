@@ -27,6 +27,7 @@ from framework.runs.media import MediaFolder, ShownBy
 from framework.runs.probes import probes_of
 from framework.runs.record import RunRecord, run_facts
 from framework.tasks import nonfinite
+from framework.tasks.rates import check_rates
 from framework.training.callbacks import notify
 from framework.training.debug import Explicit, OneByOne, switches
 from framework.training.faults import naming_components
@@ -110,6 +111,9 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
             callbacks.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))
             callbacks.callback(media.leave, each.label)
         coordination.agree(media.open)
+        # After the callbacks have looked for room, since this compiles.
+        for schedule, title in loop.experiment.schedules:
+            check_rates(schedule, loop.experiment.total_steps, title)
         state = initial()
         if record.ending is not None:
             reason = str(record.ending.get("reason", ""))

@@ -19,7 +19,6 @@ from framework.registry.sections import DEFAULT, Section, names_of, sections_of
 from framework.registry.signatures import schema_of
 from framework.steps.metrics import check_tag
 from framework.steps.precision import in_precision, loss_scaled
-from framework.tasks.rates import check_rates
 from framework.tasks.tracing import named, named_model, named_update, named_values
 
 ORDER = ("models", "environments", "losses", "metrics", "transforms", "optimizers")
@@ -144,8 +143,8 @@ def _optimizer(
         schedule = config.get("schedule") or {"name": "constant"}
         is_scheduled = "learning_rate" in options or schedule != {"name": "constant"}
         builder.rate = builder.named("schedules", schedule, "schedule") if is_scheduled else None
-        if builder.rate is not None and (steps := config["train"].get("steps")):
-            check_rates(builder.rate, steps, builder.used["schedule"].title)
+        if builder.rate is not None:
+            builder.schedules.append((builder.rate, builder.used["schedule"].title))
     if "learning_rate" in options and is_scheduled:
         options["learning_rate"] = builder.rate
     optimizer = builder.named("optimizers", options, key)

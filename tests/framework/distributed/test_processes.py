@@ -317,20 +317,19 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path
 TOO_LARGE = """
 import resource, sys
 sys.dont_write_bytecode = True  # it would be cut short, and stay so for others
-if process == 1: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+limit = {1: 1500, 0: 100_000}[failing]
+if process == failing: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 """
 
 
 @pytest.mark.parametrize("process", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_save_that_one_process_cannot_write_ends_all_with_one_line(launch, tmp_path, process):
     words = [*TINY, *FSDP, *SAVING, "run.dir=run", "train.steps=4000", "run.compilation_cache=false"]
-    if process == 0:
-        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-        (tmp_path / "run" / "checkpoints" / ".4.partial").write_text("a file in the way")
-    codes, told = ended(launch({"python": TOO_LARGE if process else ""}, {"words": words}))
+    words += ["model.hidden=[400,400]"] if process == 0 else []  # larger than its record and its log
+    codes, told = ended(launch({"python": f"failing = {process}{TOO_LARGE}"}, {"words": words}))
     assert codes == [5, 5], told
     errors = [[line for line in lines if line.startswith("error[")] for lines in told]
-    by = r" by process 1: File too large\." if process else ": File exists"
+    by = r" by process 1: File too large\." if process else r": File too large\."
     assert len(errors[0]) == 1 and errors[0] == errors[1] == told[1]
     assert re.match(rf"error\[storage\]: checkpoint run/checkpoints/4 cannot be written{by}", errors[0][0])
     assert steps(tmp_path / "run" / "checkpoints") == []
