@@ -38,7 +38,7 @@ from framework_tasks.rollouts import Transition, advantages, begin, play, roll_o
 
 
 class Played(NamedTuple):
-    """What a loss is given of each transition, each leaf [B, ...].
+    """The parts of each transition that a loss is given, each leaf [B, ...].
 
     Attributes:
       observation: that the action answered.
@@ -56,7 +56,7 @@ class Played(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What the networks say of them.
+    """The answers of the networks to these transitions.
 
     Attributes:
       log_probability: of the action, [B].
@@ -70,7 +70,7 @@ class Judged(NamedTuple):
 
 
 class Updates(NamedTuple):
-    """How a roll-out is used.
+    """The updates that a roll-out leads to.
 
     Attributes:
       steps: of each environment in a roll-out.
