@@ -13,7 +13,7 @@ from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, 
 from framework.errors import ConfigError
 from framework.steps.metrics import WeightedMean
 from framework.steps.rng import root_key
-from framework.tasks.nonfinite import learned, spoils
+from framework.tasks.nonfinite import learned, spoils, surely_finite
 
 Make = Callable[[Mapping[str, Any]], Task]
 """`make(values) -> Task`, where values are numbers by config key and may be traced."""
@@ -82,19 +82,13 @@ def _frozen(sound: Array, before: TrainState, after: TrainState) -> tuple[TrainS
         live = sound & ~jax.vmap(spoils)(learned(before), learned(after))
         return jax.vmap(_selected)(live, after, before), live
 
-    quickly = (sound & jax.vmap(_surely_finite)(learned(after))).all()
+    quickly = (sound & jax.vmap(surely_finite)(learned(after))).all()
     kept, live = jax.lax.cond(quickly, lambda after: (after, sound), closely, after)
     return kept._replace(key=key), live
 
 
 def _selected(live: Array, after: PyTree, before: PyTree) -> PyTree:
     return jax.tree.map(lambda new, old: jnp.where(live, new, old), after, before)
-
-
-def _surely_finite(tree: PyTree) -> Array:
-    """Tell whether the sum of each leaf is finite, and so each of its numbers: bool []. Large sums may overflow."""
-    sums = [jnp.isfinite(leaf.sum()) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.stack(sums).all() if sums else jnp.array(True)
 
 
 def _counted(means: Mapping[str, Any], live: Array) -> dict[str, WeightedMean]:

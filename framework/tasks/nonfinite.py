@@ -187,8 +187,19 @@ def learned(state: TrainState) -> tuple[PyTree, PyTree, PyTree, PyTree]:
 def spoils(before: PyTree, after: PyTree) -> Array:
     """Tell whether a number that was finite before is not finite after: bool []."""
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    spoilt = [(jnp.isfinite(old) & ~jnp.isfinite(new)).any() for old, new in pairs if _is_real(new)]
+    spoilt = [lost(old, new) for old, new in pairs if _is_real(new)]
     return jnp.stack(spoilt).any() if spoilt else jnp.array(False)
+
+
+def lost(old: Array, new: Array) -> Array:
+    """Tell whether a real leaf [...] has lost a number that was finite: bool []."""
+    return (jnp.isfinite(old) & ~jnp.isfinite(new)).any()
+
+
+def surely_finite(tree: PyTree) -> Array:
+    """Tell whether the sum of each leaf is finite, and so each of its numbers: bool []. Large sums may overflow."""
+    sums = [jnp.isfinite(leaf.sum()) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack(sums).all() if sums else jnp.array(True)
 
 
 def _is_on_host(leaf: Array) -> bool:

@@ -18,7 +18,7 @@ from framework.api import Array, Batch, DataPipeline, PyTree, TrainState
 from framework.contracts import updates
 from framework.experiment import Experiment
 from framework.steps.metrics import unwrap_keys, wrap_keys
-from framework.tasks.nonfinite import spoilt_leaf
+from framework.tasks.nonfinite import lost, spoilt_leaf, surely_finite
 from framework.training.chunks import AUTO_CHUNK
 from framework.training.evaluation import per_step
 from framework.training.stepper import Parts, Program, stepper
@@ -184,9 +184,7 @@ def _copier(where: tuple[Any, ...]) -> Callable[[list[Array]], tuple[list[Array]
     """Compile the copy of leaves with these shardings, and the check whether each of them has a finite sum."""
 
     def copy(leaves: list[Array]) -> tuple[list[Array], Array]:
-        sums = [leaf.sum() for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-        finite = jnp.stack([jnp.isfinite(each) for each in sums]).all() if sums else jnp.array(True)
-        return [jnp.copy(leaf) for leaf in leaves], finite
+        return [jnp.copy(leaf) for leaf in leaves], surely_finite(leaves)
 
     return jax.jit(copy, out_shardings=(list(where), None))
 
@@ -203,7 +201,7 @@ def _compare(before: TrainState, after: TrainState) -> tuple[Array, Mapping[str,
 def _lost(old: Any, new: Any) -> Array:
     if not jnp.issubdtype(new.dtype, jnp.inexact):
         return jnp.array(False)
-    return (jnp.isfinite(old) & ~jnp.isfinite(new)).any()
+    return lost(old, new)
 
 
 def _norm(tree: PyTree) -> Array:
