@@ -127,6 +127,8 @@ def exit_code_of(error: BaseException) -> int:
 
 def line_of(error: BaseException) -> str:
     """Return the line on stderr for an error that ends a process."""
+    if isinstance(error, InterruptError):
+        return str(error)  # who asked for it made no mistake
     if isinstance(error, FrameworkError):
         return f"error[{error.kind}]: {error}"
     if isinstance(error, KeyboardInterrupt):

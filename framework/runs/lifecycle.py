@@ -23,6 +23,7 @@ from framework.runs.asked import taken
 from framework.runs.capsule import keep
 from framework.runs.exhibits import exhibits_of
 from framework.runs.history import HistoryWriter, MetricsFile
+from framework.runs.interruption import tell_of_signal
 from framework.runs.media import MediaFolder, ShownBy
 from framework.runs.probes import probes_of
 from framework.runs.record import RunRecord, run_facts
@@ -61,7 +62,7 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
     with (
         switches(settings.debug),
         naming_components(experiment),
-        signals.stop_requests() as stopping,
+        signals.stop_requests(partial(tell_of_signal, record)) as stopping,
         watching(settings.run.watchdog, stopping, record_loss) as watchdog,
     ):
         requests = StopRequests(

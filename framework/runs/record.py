@@ -9,6 +9,7 @@ import platform
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,7 +66,8 @@ class RunRecord:
       numerics: settings of JAX and XLA that change bits, as the run began with them, or went on by force.
       environment: command, devices, git commit; its items are written beside the other fields, and not read back.
       resumed: steps where the run went on.
-      status: "running", "ending" once a callback has ended the training, "done", "stopped" or "failed".
+      status: "running", "ending" once a callback has ended the training, "done", "stopped", "failed", or
+        "interrupted" by a second signal, at once.
       first_loss: step and training loss of the run's first step, if that was finite.
       warnings: of the closing summary.
       ending: reason and step of a training that a callback ended, until all that follows is done.
@@ -297,6 +299,9 @@ def write_config(directory: Path, config: Mapping[str, Any]) -> None:
     replace_file(directory / "config.yaml", text + OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
+_REPLACING = threading.Lock()  # a thread writes of a signal, while the loop's own may write as well
+
+
 def replace_file(path: Path, text: str) -> None:
     """Replace a file in one step, so that no reader finds half of it; only process 0 does.
 
@@ -305,6 +310,6 @@ def replace_file(path: Path, text: str) -> None:
     if processes.index() > 0:
         return
     partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
+    with _REPLACING, writing(path):
         partial.write_text(text)
         partial.replace(path)

@@ -162,7 +162,9 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
         record.status, record.exit_code, record.reason = "stopped" if reason else "done", 0, reason
         record.warnings = loss_warnings(record) or None
         if reason in signals.NAMES:
-            text = f"{reason} at step {record.step}; `resume {record.directory}` goes on from there."
+            text = (
+                f"stopped at step {record.step} by {reason}; `framework resume {record.directory}` goes on from there."
+            )
             raise InterruptError(text, signals.exit_code(signals.NAMES[reason]))
     except BaseException as error:
         record.status = "stopped" if isinstance(error, InterruptError) else "failed"

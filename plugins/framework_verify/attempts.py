@@ -84,4 +84,4 @@ def _start(orders: Orders, errors: Path, asked: Asked) -> int:
                 if (number := asked()) is not None:
                     process.kill()
                     code = signals.exit_code(number)
-                    raise InterruptError(f"{number.name}: nothing was found out.", code) from None
+                    raise InterruptError(f"stopped by {number.name}: nothing was found out.", code) from None

@@ -126,11 +126,11 @@ def _check_saved(child: Child, folder: Path, said: str, expected: Reference, mus
         return None if json.loads((folder / "run.json").read_text())["exit_code"] == 0 else "ended with 0, not done"
     if problem := check_checkpoints(folder, expected):
         return problem
-    found = re.search(r"error\[interrupted\]: SIG\w+ at step (\d+);", said)
+    found = re.search(r"stopped at step (\d+) by SIG\w+;", said)
     if not must_say:
         return None
     if found is None:
-        return None if "error[interrupted]: SIG" in said else f"nothing was said: {said[-200:]!r}"
+        return None if "stopped by SIG" in said else f"nothing was said: {said[-200:]!r}"
     saved, logged = steps_of(folder), [entry["step"] for entry in log_of(folder)]
     if saved[-1] != int(found[1]) or max(logged, default=0) > saved[-1]:
         return f"said to be saved at step {found[1]}, found {saved}, logged {logged[-1:]}"

@@ -465,7 +465,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step_which_is_saved(launch, tm
     codes, told = ended(processes)
     assert codes == [143, 143], told
     (step,) = steps(tmp_path / "run" / "checkpoints")
-    expected = f"error[interrupted]: SIGTERM at step {step}; `resume run` goes on from there."
+    expected = f"stopped at step {step} by SIGTERM; `framework resume run` goes on from there."
     assert told[0][-1] == expected and told[1] == [expected]
     assert run_record(tmp_path / "run")["step"] == step
 

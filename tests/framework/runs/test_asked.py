@@ -69,7 +69,7 @@ def test_a_run_saves_and_evaluates_on_demand(asked, tmp_path):
 
 
 def test_a_run_that_is_told_to_stop_goes_on_where_it_was(asked, tmp_path):
-    with pytest.raises(InterruptError, match="SIGTERM at step"):
+    with pytest.raises(InterruptError, match=r"stopped at step \d+ by SIGTERM"):
         asked(4, "stop")
     assert testing.run_record(tmp_path / "run")["status"] == "stopped"
     run = framework.resume(tmp_path / "run", [])

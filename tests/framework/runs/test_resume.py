@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -239,9 +240,7 @@ def test_a_signal_during_the_imports_is_one_line(tmp_path, number, code):
     process.send_signal(number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == code
-    assert (
-        errors == f"error[interrupted]: {signal.Signals(number).name} while no step was being made; nothing was lost.\n"
-    )
+    assert errors == f"stopped by {signal.Signals(number).name}: no step was being made, and nothing was lost.\n"
 
 
 def on_two_devices():
@@ -268,15 +267,57 @@ def test_a_signal_saves_and_stops(tmp_path, number, code):
     process.send_signal(number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == code, errors
-    assert errors.splitlines()[-1].startswith(f"error[interrupted]: {signal.Signals(number).name} at step ")
-    assert "Traceback" not in errors
+    announced = "Ctrl-C again ends now" if number == signal.SIGINT else "a second signal ends at once"
+    *before, ended = errors.splitlines()
+    assert any(line.endswith(f"stopping after this step; {announced}") for line in before)
+    assert re.fullmatch(
+        rf"stopped at step \d+ by {signal.Signals(number).name}; `framework resume \S+` goes on from there.", ended
+    )
+    assert "Traceback" not in errors and "error" not in errors
     record = run_record(tmp_path / "run")
     (saved,) = (int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert record["exit_code"] == code and f"at step {saved};" in record["reason"]
+    assert record["exit_code"] == code and f"at step {saved} by" in record["reason"]
     reference = train(tmp_path / "straight", f"train.steps={saved + 5}", "train.log_every=10")
     resumed = framework.resume(tmp_path / "run", [f"train.steps={saved + 5}"])
     assert_same_bits(resumed.state, reference.state)
     assert records(tmp_path / "run") == records(tmp_path / "straight")
+
+
+STUCK = """
+import sys, threading
+from framework.api import Callback
+from framework.config.compose import compose
+from framework.experiment import NamedCallback
+from framework.runs.run import run
+
+class Stuck(Callback):
+    every = 4
+    def on_state(self, step, state):
+        print("stuck", flush=True)
+        threading.Event().wait()
+
+run(compose(sys.argv[1:]), lambda built: built._replace(callbacks=(NamedCallback("s", Stuck(), ""), *built.callbacks)))
+"""
+
+
+def test_a_second_signal_ends_at_once_and_says_from_where_to_go_on(tmp_path):
+    words = [*TINY, "run.dir=run", "train.checkpoint_every=2", "callbacks.checkpoint.asynchronous=false"]
+    command = [sys.executable, "-c", STUCK, *words]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=on_two_devices()
+    )
+    assert process.stdout.readline() == "stuck\n", process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    while (line := process.stderr.readline()) != "stopping after this step; Ctrl-C again ends now\n":
+        assert line
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    text = "ended at once by SIGINT; the newest checkpoint is of step 2: `framework resume run` goes on from there."
+    assert (process.returncode, errors) == (130, f"{text}\n")
+    record = run_record(tmp_path / "run")
+    assert (record["status"], record["exit_code"], record["reason"]) == ("interrupted", 130, text)
+    assert text in (tmp_path / "run" / "run.log").read_text()
+    assert framework.resume(tmp_path / "run").status == "done"
 
 
 WAITING = ["data=waiting", "model=mlp", "model.hidden=[8]", *WORDS, "train.log_every=1"]
@@ -305,14 +346,14 @@ def interrupted(tmp_path, install):
 
 def test_a_signal_ends_the_wait_for_data(tmp_path, interrupted):
     said = interrupted("7", 6, "train.steps=20", "train.eval_every=0")
-    assert said.startswith("error[interrupted]: SIGTERM at step 7;")
+    assert said.startswith("stopped at step 7 by SIGTERM;")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["7"]
     assert [line["step"] for line in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(tmp_path, interrupted):
     words = ["train.steps=8", "train.eval_every=4"]
-    assert interrupted("eval", 4, *words).startswith("error[interrupted]: SIGTERM at step 4;")
+    assert interrupted("eval", 4, *words).startswith("stopped at step 4 by SIGTERM;")
     assert not any("eval/loss" in line for line in records(tmp_path / "run"))
     straight = framework.run([*WAITING, *words, f"run.dir={tmp_path}/straight"])
     assert_same_bits(framework.resume(tmp_path / "run").state, straight.state)
@@ -330,7 +371,7 @@ def test_a_signal_ends_a_sweep(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 143, errors
-    assert errors.splitlines()[-1].startswith("error[interrupted]: SIGTERM at step ")
+    assert errors.splitlines()[-1].startswith("stopped at step ")
     assert len(list((tmp_path / "sweep").iterdir())) == 1
 
 
