@@ -11,7 +11,7 @@ from framework.errors import ConfigError, StorageError, nearest, writing
 WORDS = {
     "checkpoint": "save the state at the end of the window of steps",
     "evaluate": "evaluate there, and go on",
-    "stop": "save the state and end, so that `resume` goes on from there",
+    "stop": "save the state and end with exit code 0, so that `resume` goes on from there",
 }
 """Requests, and what the run does."""
 

@@ -33,7 +33,7 @@ from framework.training.callbacks import notify
 from framework.training.debug import Explicit, OneByOne, switches
 from framework.training.faults import naming_components
 from framework.training.loop import Loop, Progress
-from framework.training.stepper import StopRequests
+from framework.training.stepper import StopRequests, is_to_go_on
 
 Fitted = tuple[TrainState, dict[str, float], str]
 """The final state, the last value of every tag, and the reason of an early end, else ""."""
@@ -122,7 +122,7 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
             state, reason = loop.fit(state, initial if loop.experiment.settings.run.recorder else None)
         if record.first_loss is None and progress.first_loss is not None and math.isfinite(progress.first_loss[1]):
             record.first_loss = list(progress.first_loss)
-        is_over = reason not in signals.NAMES
+        is_over = not is_to_go_on(reason)
         if reason and is_over:
             # A run that is killed while its last state is saved must not train on.
             record.status, record.ending = "ending", {"reason": reason, "step": updates(state)}

@@ -37,6 +37,7 @@ from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 from framework.training.graph import graph
 from framework.training.inspection import first_examples, prediction
+from framework.training.stepper import is_to_go_on
 from framework.training.times import sentence
 
 PACKAGES = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
@@ -285,6 +286,8 @@ def summarise(record: RunRecord) -> None:
     lines = [f"  {tag:<{width}}  {value:.6g}" for tag, value in shown.items() if np.isscalar(value)]
     lines += members.table(rows) if rows else []
     ended = f"stopped early: {record.reason}" if record.reason else "done"
+    if is_to_go_on(record.reason):
+        ended += f" at step {record.step}; `framework resume {directory}` goes on from there"
     has_curves = next(directory.rglob("events.out.tfevents*"), None) is not None
     curves = [f"curves:     tensorboard --logdir {directory}"] if has_curves else []
     spent = [line] if (line := sentence(record.times or {})) else []

@@ -22,10 +22,10 @@ from framework.keys import flat
 from framework.numerics import SWITCHES, differing, numeric_settings
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
-from framework.runs import signals
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
 from framework.tasks import nonfinite
+from framework.training.stepper import is_to_go_on
 
 FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.", "data.exclude")
 """Keys that may differ after a resume: they say how long and how a run runs, not what it computes; examples that are
@@ -167,13 +167,14 @@ def is_finished(record: RunRecord, step: int, total_steps: int) -> bool:
       step: of the newest saved state.
       total_steps: of the config to go on with.
     """
-    return step > total_steps or (record.exit_code == 0 and record.step == step and record.total_steps >= total_steps)
+    has_ended = record.exit_code == 0 and record.step == step and not is_to_go_on(record.reason)
+    return step > total_steps or (has_ended and record.total_steps >= total_steps)
 
 
 def pending_end(record: RunRecord, step: int, total_steps: int) -> dict[str, Any] | None:
     """Return the recorded end of a training that a callback ended, if the run goes on from there; else None."""
     known = record.ending
-    if not known or known.get("step") != step or known.get("reason") in signals.NAMES:
+    if not known or known.get("step") != step or is_to_go_on(known.get("reason")):
         return None
     return known if record.total_steps >= total_steps else None
 

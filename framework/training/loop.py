@@ -34,7 +34,7 @@ from framework.training.evaluation import (
 )
 from framework.training.prefetch import ahead
 from framework.training.recorder import Fault, Recorder
-from framework.training.stepper import Parts, StopRequests, compiled, count_finished, count_steps, stepper
+from framework.training.stepper import TOLD, Parts, StopRequests, compiled, count_finished, count_steps, stepper
 from framework.training.times import Times
 from framework.trees import leaves_by_path
 
@@ -104,7 +104,7 @@ class Loop:
         Metrics are read one window late, so that the devices never wait for the host. A window that ends with an
         evaluation or with a callback's look at the state is read at once.
 
-        Returns: the final state, and the reason if a callback or a signal ended the run early, else "".
+        Returns: the final state, and the reason if a callback, signal or request ended the run early, else "".
 
         Raises: NumericalError or nonfinite.Rollback if an update is not finite, by the policy; PluginError if a
           callback fails.
@@ -127,19 +127,19 @@ class Loop:
                     state, parts = advance(state, step, event)
                     window = Window(step, step + count_steps(parts), parts)
                     step, asked = window.stop, self._asked(window.stop)
-                    signal = Signals.SIGTERM if "stop" in asked else self.requests.after(step)
+                    halt = TOLD if "stop" in asked else _name(self.requests.after(step))
                     if self.recorder is not None:
                         self.recorder.look(state, step, step == self.experiment.total_steps)
                     if unread is not None:
                         self._read(unread, clock, max(unread.stop, window.start + count_finished(parts)))
-                    if signal is not None and not parts:
-                        return state, signal.name
+                    if halt and not parts:
+                        return state, halt
                     unread = window
-                    if self._is_synchronous(step) or signal is not None or asked:
+                    if self._is_synchronous(step) or halt or asked:
                         self._read(window, clock, step)
                         unread = None
-                    if signal is not None:
-                        return state, signal.name
+                    if halt:
+                        return state, halt
                     if self._evaluates(step) or "evaluate" in asked:
                         self._evaluate(state, "eval", step)
                     if step < self.experiment.total_steps:
@@ -156,7 +156,7 @@ class Loop:
     def finish(self, state: TrainState, is_over: bool) -> str:
         """Show the last state to every callback, and evaluate the test split unless the run will go on.
 
-        After a signal nothing is evaluated: the resumed run does it, so that its log is that of one that never stopped.
+        A run that is to go on is not evaluated: the resumed one does it, so that its log is that of an unbroken one.
         The state comes first, so that a kill during the evaluation costs the evaluation only.
 
         Returns: the name of the signal that cut the evaluation short, or "".
@@ -346,6 +346,10 @@ class Loop:
     def _periods(self) -> list[int]:
         """The period of each callback, which it cannot change once the run has begun."""
         return [each.callback.every for each in self.callbacks]
+
+
+def _name(signal: Signals | None) -> str:
+    return "" if signal is None else signal.name
 
 
 def _is_due(period: int, step: int) -> bool:

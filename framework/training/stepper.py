@@ -31,6 +31,15 @@ Parts = list[tuple[Packed, int]]
 """For each compiled call, its metrics and the number of steps that they stack; 0 for a single step, not stacked."""
 
 
+TOLD = "told to stop"
+"""The reason of a run that `framework tell RUN stop` ended: a wish that was met, and no interruption."""
+
+
+def is_to_go_on(reason: str | None) -> bool:
+    """Tell whether a training that ended early for a reason is meant to go on: after a signal, or told to stop."""
+    return reason == TOLD or reason in Signals.__members__
+
+
 class StopRequests(NamedTuple):
     """The requests to end a run early.
 
