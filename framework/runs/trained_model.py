@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from framework.api import Array, Batch, Model, PyTree, Shape, Task, View, stream
-from framework.checkpoints.checkpoint import read_newest, restore_state
-from framework.checkpoints.folder import steps
 from framework.config import policy
 from framework.ensembles import members
 from framework.errors import ConfigError, StorageError, blaming, nearest
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
+from framework.runs.blocks import computed, in_blocks
 from framework.runs.inputs import checked_inputs, described, expected_inputs
-from framework.runs.logs import LOGGER
+from framework.runs.places import Place, best_member, place_of
 from framework.runs.record import RunRecord, read_record
+from framework.runs.saved import part_for_model, read_part, saved_steps
 from framework.steps.rng import root_key
 from framework.tasks.assembly import models_of, trained_task_of
-from framework.tasks.ema import from_checkpoint, in_checkpoint
+from framework.tasks.ema import from_checkpoint
+
+BLOCK = 256
+"""Examples in a block of predictions, of data whose evaluations have batches of no size of their own."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,57 @@ class Trained:
         Raises: ConfigError if inputs have another shape or dtype than in training, such as bytes for floats, or the
           task predicts nothing.
         """
-        if self.task.predict is None:
-            name, models = self.config["task"]["name"], ", ".join(self.task.models)
-            raise ConfigError(f"task '{name}' predicts nothing by itself; call one of its models: {models}.")
-        return self._predict(self._checked(inputs), None if seed is None else stream(root_key(seed), "predict"))
+        self._check_predicts()
+        key = None if seed is None else stream(root_key(seed), "predict")
+        return self._predict(self._view, self._checked(inputs), key)
+
+    def predict(self, raw: Any, seed: int | None = None) -> PyTree:
+        """Predict from raw inputs, such as images of bytes: preprocess them, and compute in blocks on all devices.
+
+        The outputs are the same, bit for bit, for every number of devices.
+
+        Args:
+          raw: N examples, as `preprocess` takes them; where the data name no preprocessor, the inputs [N, ...].
+          seed: of the random numbers, where a task draws some.
+
+        Returns: NumPy arrays [N, ...].
+
+        Raises: ConfigError as `preprocess` and a call.
+        """
+        inputs = self.preprocess(raw) if self.is_preprocessed else self._checked(raw)
+        parts = list(self.predicted(in_blocks(inputs, self.block), seed))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def predicted(self, blocks: Iterable[PyTree], seed: int | None = None) -> Iterator[PyTree]:
+        """Yield the outputs of blocks of inputs in order, as NumPy arrays, while a few blocks are held in memory.
+
+        Args:
+          blocks: inputs [n, ...] of up to `block` examples each, as `preprocess` makes them.
+          seed: of the random numbers, where a task draws some.
+
+        Raises: ConfigError as a call.
+        """
+        self._check_predicts()
+        key = None if seed is None else stream(root_key(seed), "predict")
+        devices = jax.local_devices()
+        views = [jax.device_put(self._view, device) for device in devices]
+
+        def call(device: int, inputs: PyTree, number: int) -> PyTree:
+            own = None if key is None else jax.random.fold_in(key, number)
+            return self._predict(views[device], *jax.device_put((self._checked(inputs), own), devices[device]))
+
+        return computed(call, len(devices), self.block, blocks)
+
+    @property
+    def block(self) -> int:
+        """Number of examples that a device computes at once: those of a batch of the run's evaluations."""
+        size = self.config.get("data", {}).get("eval_batch_size")
+        return size if isinstance(size, int) and size > 0 else BLOCK
+
+    @property
+    def is_preprocessed(self) -> bool:
+        """Tell whether the data name a preprocessor."""
+        return isinstance(self.facts.get("preprocess"), Mapping)
 
     @property
     def model(self) -> Model:
@@ -112,7 +163,7 @@ class Trained:
         Raises: ConfigError if the run names no preprocessor, or raw inputs are not what it takes; PluginError if it is
           not installed, or fails.
         """
-        if not isinstance(self.facts.get("preprocess"), Mapping):
+        if not self.is_preprocessed:
             source = self.config.get("data", {}).get("name")
             raise ConfigError(
                 f"the data '{source}' name no preprocessor; give the model {described(self.inputs)} itself."
@@ -123,10 +174,18 @@ class Trained:
         return self._checked(inputs)
 
     @cached_property
-    def _predict(self) -> Callable[[PyTree, Array | None], PyTree]:
-        view, predict = View(self.params, self.model_state, self.task_state), self.task.predict
-        assert predict is not None
-        return jax.jit(lambda inputs, key: predict(view, inputs, key))
+    def _predict(self) -> Callable[[View, PyTree, Array | None], PyTree]:
+        assert self.task.predict is not None
+        return jax.jit(self.task.predict)
+
+    @cached_property
+    def _view(self) -> View:
+        return View(self.params, self.model_state, self.task_state)
+
+    def _check_predicts(self) -> None:
+        if self.task.predict is None:
+            name, models = self.config["task"]["name"], ", ".join(self.task.models)
+            raise ConfigError(f"task '{name}' predicts nothing by itself; call one of its models: {models}.")
 
     @cached_property
     def _preprocessor(self) -> tuple[str, Callable[[Any], PyTree]]:
@@ -135,8 +194,8 @@ class Trained:
         return builder.used[key].title, built
 
     def _checked(self, inputs: PyTree) -> PyTree:
-        named = isinstance(self.facts.get("preprocess"), Mapping)
-        return checked_inputs(inputs, self.inputs, "; model.preprocess(raw) makes them of raw inputs" if named else "")
+        hint = "; model.preprocess(raw) makes them of raw inputs" if self.is_preprocessed else ""
+        return checked_inputs(inputs, self.inputs, hint)
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
@@ -144,33 +203,51 @@ class Trained:
         return f"Trained({name}: inputs {inputs}, {size:,} parameters, {self.directory})"
 
 
-def load(path: str | Path, step: int | None = None, member: int = 0) -> Trained:
+def load(
+    path: str | Path, step: int | None = None, member: int | Literal["best"] = 0, averaged: bool = True
+) -> Trained:
     """Read a trained model back from its run folder; the data it was trained on are not needed.
 
     Args:
-      path: the run folder.
+      path: the run folder. RUN@500 names the checkpoint of a step, and RUN@best the one whose evaluation was best: by
+        `callbacks.checkpoint.best`, or else by the lowest eval/loss.
       step: of the checkpoint to read. None takes the newest that is not damaged.
-      member: the one to take, of a run that trained several.
+      member: the one to take, of a run that trained several; "best" is the one whose last evaluation was best.
+      averaged: take the moving average of the parameters, where the run kept one, as its evaluations did.
 
     Raises: StorageError if the folder holds no run, or no such checkpoint or member, or the checkpoint is damaged;
       ConfigError or PluginError if the model's plugin is missing or has other options.
     """
-    directory = Path(path)
-    record = read_record(directory)
+    place = place_of(path, 0 if member == "best" else member) if step is None else Place(Path(path), step)
+    record = read_record(place.directory)
     if record.inputs is None or not isinstance(record.config.get("model", record.config["task"]), Mapping):
-        raise StorageError(f"{directory} is not a run folder: its run.json names no inputs or no model.")
+        raise StorageError(f"{place.directory} is not a run folder: its run.json names no inputs or no model.")
     policy.check_content(record.config)
-    saved = _saved(directory, step)
-    rows = record.members or []
-    if not 0 <= member < max(len(rows), 1):
-        raise StorageError(f"{directory} holds {max(len(rows), 1)} members, counted from 0; there is no {member}.")
-    config = members.recorded(record.config, rows[member]) if rows else record.config
+    saved = saved_steps(place.directory, place.step)
+    number = best_member(record) if member == "best" else member
+    config, rows = member_config(record, number), record.members or []
     task = trained_task_of(Builder(discover()), config)
-    found = _read(record, saved, _like(task, record))
-    found = members.part_of(found, member) if rows else found
+    state = jax.eval_shape(lambda key: task.init(key, _batch(record)), root_key(0))
+    found = read_part(
+        record, saved, part_for_model(state, len(rows), averaged and record.config.get("ema") is not None)
+    )
+    found = members.part_of(found, number) if rows else found
     inputs, task_state = expected_inputs(record.inputs, record.input_dtypes), found.get("task_state", ())
     params = from_checkpoint(found)
-    return Trained(task, params, found["model_state"], task_state, config, record.facts, inputs, directory)
+    return Trained(task, params, found["model_state"], task_state, config, record.facts, inputs, place.directory)
+
+
+def member_config(record: RunRecord, member: int) -> Mapping[str, Any]:
+    """Return the config of one member of a run, or of the run itself.
+
+    Raises: StorageError if there is no such member.
+    """
+    rows = record.members or []
+    if not 0 <= member < max(len(rows), 1):
+        raise StorageError(
+            f"{record.directory} holds {max(len(rows), 1)} members, counted from 0; there is no {member}."
+        )
+    return members.recorded(record.config, rows[member]) if rows else record.config
 
 
 def trained(run: Path, name: str = "model", step: int | None = None) -> Model:
@@ -202,29 +279,6 @@ def trained(run: Path, name: str = "model", step: int | None = None) -> Model:
     return Model(init, model.apply)
 
 
-def _saved(directory: Path, step: int | None) -> list[int]:
-    """Return the steps to read from, oldest first. Raises: StorageError if there is none."""
-    saved = steps(directory / "checkpoints")
-    if not saved or (step is not None and step not in saved):
-        raise StorageError(
-            f"{directory} holds no checkpoint{'' if step is None else f' of step {step}'}; found {saved}."
-        )
-    return saved if step is None else [step]
-
-
-def _like(task: Task, record: RunRecord) -> dict[str, Any]:
-    """Return shapes of the part of a saved state that a trained model needs, of all members side by side."""
-    state = jax.eval_shape(lambda key: task.init(key, _batch(record)), root_key(0))
-    averaged = record.config.get("ema") is not None
-    like = {"step": state.step, "model_state": state.model_state, **in_checkpoint(state.params, averaged)}
-    if jax.tree.leaves(state.task_state):
-        like["task_state"] = state.task_state
-    if record.members:
-        axis = len(record.members)
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((axis, *leaf.shape), leaf.dtype), like)
-    return like
-
-
 def _batch(record: RunRecord) -> Batch:
     """Return the spec of the batches that a run was trained on; of an older run, of its inputs alone."""
 
@@ -240,19 +294,3 @@ def _batch(record: RunRecord) -> Batch:
     inputs = expected_inputs(record.inputs, record.input_dtypes)
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype or "float32"), inputs)
     return {"inputs": one}
-
-
-def _read(record: RunRecord, saved: list[int], like: dict[str, Any]) -> dict[str, Any]:
-    """Read the newest checkpoint that is not damaged. Raises: StorageError if all are."""
-    errors: list[StorageError] = []
-
-    def reject(step: int, error: StorageError) -> None:
-        errors.append(error)
-        if step != saved[0]:
-            LOGGER.warning(f"{error} An older one is tried.")
-
-    folder = record.directory / "checkpoints"
-    found = read_newest(saved, lambda step: restore_state(folder, step, like, run=record.id), reject)
-    if found is None:
-        raise errors[0]
-    return found
