@@ -54,6 +54,10 @@ from framework.environment import Discrete as Discrete
 from framework.environment import Environment as Environment
 from framework.fingerprints import fingerprint_of as fingerprint_of
 from framework.keys import flat as flat
+from framework.launcher import Here as Here
+from framework.launcher import Job as Job
+from framework.launcher import Launcher as Launcher
+from framework.launcher import Outcome as Outcome
 from framework.media import Audio as Audio
 from framework.media import Embedding as Embedding
 from framework.media import Figure as Figure
@@ -70,6 +74,13 @@ from framework.options import Portion as Portion
 from framework.options import Size as Size
 from framework.options import Within as Within
 from framework.ranges import declare_below as declare_below
+from framework.search import Choice as Choice
+from framework.search import Goal as Goal
+from framework.search import Interval as Interval
+from framework.search import Report as Report
+from framework.search import Search as Search
+from framework.search import Space as Space
+from framework.search import Trial as Trial
 from framework.steps.losses import augmented as augmented
 from framework.steps.losses import hyperparameters as hyperparameters
 from framework.steps.losses import keyed as keyed

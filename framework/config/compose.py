@@ -20,7 +20,7 @@ from framework.config.resolve import Settings, changed, extended, naming_holders
 from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError
 from framework.keys import flat
-from framework.registry.kinds import GROUPS
+from framework.registry.kinds import GROUPS, OF_SWEEPS
 from framework.registry.sections import DEFAULT, is_of_tasks, names_of, taken_by
 
 CHOOSABLE = (*GROUPS, "debug")
@@ -76,10 +76,27 @@ def compose(words: Sequence[str] = (), config_dir: str | Path | None = None) -> 
     origins = Origins({}, tuple(overrides))
     with origins.locating():
         config, experiment = _composed(overrides, config_dir, origins.files)
-        source, name = _without_defaults(extended(config), overrides), re.sub(r"[^\w.-]", "_", experiment).lstrip(".")
-        found = _config(source, name, origins)
+        config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OF_SWEEPS])
+        found = _config(_without_defaults(extended(config), overrides), _folder_name(experiment), origins)
         _check_rate(found)
         return found
+
+
+def of_sweep(words: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, Any], str]:
+    """Compose the sections `launcher`, `search` and `sweep`, which no run has, and the name of the experiment.
+
+    Args:
+      words: overrides of one run, and of those sections.
+      config_dir: a folder of configs of one's own.
+
+    Raises: ConfigError.
+    """
+    overrides = rewrite(words)
+    origins = Origins({}, tuple(overrides))
+    with origins.locating():
+        config, experiment = _composed(overrides, config_dir, origins.files)
+        sections = OmegaConf.create({name: config[name] for name in OF_SWEEPS if name in config})
+        return resolved(extended(sections)), _folder_name(experiment)
 
 
 def recorded(run_folder: str | Path, words: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
@@ -135,6 +152,10 @@ def _composed(
         composed = hydra.compose("config", words, return_hydra_config=True)
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         return config, str(composed.hydra.runtime.choices.get("experiment") or "default")
+
+
+def _folder_name(experiment: str) -> str:
+    return re.sub(r"[^\w.-]", "_", experiment).lstrip(".")
 
 
 def _without_defaults(source: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from framework.errors import ConfigError, FrameworkError, nearest, plain
 from framework.registry.entry_points import discover
 from framework.registry.kinds import COMPONENTS, GROUPS
 
-SECTIONS = (*GROUPS, *Settings._fields, "experiment", "hydra")
+SECTIONS = (*GROUPS, *Settings._fields, "sweep", "experiment", "hydra")
 """Words that an override may begin with."""
 
 Read = dict[str, tuple[Readable, str]]

@@ -83,6 +83,8 @@ _WORLD = "framework.api:Environment"
 _BASE = "framework.api:Callback"
 _CALLBACK = ("on_built(directions)", "on_start(run)", "on_log(step, scalars)", "on_state(step, state)")
 _CALLBACK += ("on_media(step, tag, medium)", "settle(wait)", "on_end(summary)")
+_LAUNCHER = "framework.launcher:Launcher"
+_SEARCH = ("begin(space, goals, seed)", "tell(trial, report)", "decide(trial, report)")
 _STORE = ("write(path, arrays) -> file", "read(path, shapes)")
 
 _ROWS = (
@@ -101,6 +103,8 @@ _ROWS = (
     Kind("callbacks", "callback", "callbacks", True, base=_BASE, attributes=("every",), calls=_CALLBACK),
     Kind("probes", "probe", "probes", True, calls=("(problem, state, batch, key) -> arrays",)),
     Kind("stores", "store", annotation="framework.api:Store", attributes=("name", "place"), calls=_STORE),
+    Kind("launchers", "launcher", "launcher", base=_LAUNCHER, attributes=("slots",), calls=("launch(jobs, here)",)),
+    Kind("searches", "search", "search", base="framework.search:Search", calls=_SEARCH),
     Kind("commands", "command", base="framework.command:Command", attributes=("name",), calls=("run(words)",)),
 )
 
@@ -113,6 +117,9 @@ MAPPINGS = {kind.section: kind.name for kind in _ROWS if kind.tagged}
 """Kinds by the sections that hold components by tag."""
 
 GROUPS = COMPONENTS | MAPPINGS
+
+OF_SWEEPS = ("launcher", "search", "sweep")
+"""Sections of a sweep, which no run has."""
 
 _OTHERS = ("layers", "schedules", "stores")  # a task has models rather than layers, and its options take schedules
 

@@ -8,7 +8,7 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from framework.registry.entry_points import discover
-from framework.registry.kinds import GROUPS, KINDS, OF_TASKS
+from framework.registry.kinds import GROUPS, KINDS, OF_SWEEPS, OF_TASKS
 from framework.registry.signatures import REQUIRED, Option, schema_of
 
 DEFAULT = "supervised"
@@ -77,7 +77,7 @@ def rates_of(config: Mapping[str, Any]) -> str:
 
 def is_of_tasks(section: str) -> bool:
     """Tell a group whose sections are those of tasks."""
-    return section in GROUPS and section not in CORE
+    return section in GROUPS and section not in (*CORE, *OF_SWEEPS)
 
 
 def _section(option: Option, kinds: Mapping[Any, str]) -> Section | None:
