@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framework.errors import FrameworkError as FrameworkError
+    from framework.runs.python_api import evaluate as evaluate
     from framework.runs.python_api import load as load
     from framework.runs.python_api import resume as resume
     from framework.runs.python_api import run as run
@@ -18,6 +19,7 @@ _HOMES = {
     "run": "framework.runs.python_api",
     "resume": "framework.runs.python_api",
     "load": "framework.runs.python_api",
+    "evaluate": "framework.runs.python_api",
     "Result": "framework.runs.run",
     "Trained": "framework.runs.trained_model",
     "FrameworkError": "framework.errors",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framework.config import compose as configs
+from framework.runs.evaluated import evaluate
 from framework.runs.record import read_record
 from framework.runs.run import Result
 from framework.runs.run import resume as resume_config
@@ -13,7 +14,7 @@ from framework.runs.run import run as run_config
 from framework.runs.trained_model import load
 from framework.startup import seldom_collected
 
-__all__ = ["load", "resume", "run"]
+__all__ = ["evaluate", "load", "resume", "run"]
 
 
 @seldom_collected()
