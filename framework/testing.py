@@ -81,7 +81,7 @@ def records(run: Result | str | Path, *, timed: bool = False) -> list[dict[str, 
       run: a result, or a run folder.
       timed: with `perf/…`, the measured speeds, which differ between runs that are equal otherwise.
 
-    The checksums of the lines are left out; they differ with the speeds, and with the run's id.
+    Wall-clock and checksum of each line are left out.
     """
     lines = map(json.loads, (_folder(run) / "metrics.jsonl").read_text().splitlines())
     return [{tag: value for tag, value in line.items() if _is_told(tag, timed)} for line in lines]
@@ -138,7 +138,7 @@ def _array(leaf: Any) -> np.ndarray:
 
 
 def _is_told(tag: str, timed: bool) -> bool:
-    return tag != "crc32" and (timed or not tag.startswith("perf/"))
+    return tag not in ("crc32", "time") and (timed or not tag.startswith("perf/"))
 
 
 def _folder(run: Result | str | Path) -> Path:

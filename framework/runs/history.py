@@ -7,6 +7,8 @@ import json
 import logging
 import math
 import os
+import re
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +25,9 @@ CHECK = "crc32"
 So a digit that has changed on the disk, or a log of another run, is noticed when it is read.
 """
 
+TIME = "time"
+"""Key of the wall-clock of a line: seconds since 1970, UTC. Records leave it out, since it is no value of the run."""
+
 STEP = b'{"step": '
 """The beginning of each line."""
 
@@ -30,9 +35,10 @@ STEP = b'{"step": '
 class MetricsFile(History):
     """Read and write `metrics.jsonl` in a run folder; of several processes, only process 0 writes.
 
-    A line is `{"step": 10, "train/loss": 0.25, …, "crc32": "9ae0daaf"}`. JSON has no numbers that are not finite: they
-    are the strings "NaN", "Infinity" and "-Infinity", so that Python's `float` and JavaScript's `Number` read every
-    value. Each line is handed to the operating system in one write, so that a killed process leaves whole lines.
+    A line is `{"step": 10, "train/loss": 0.25, …, "time": 1764460800.125, "crc32": "9ae0daaf"}`. JSON has no numbers
+    that are not finite: they are the strings "NaN", "Infinity" and "-Infinity", so that Python's `float` and
+    JavaScript's `Number` read every value. Each line is handed to the operating system in one write, so that a killed
+    process leaves whole lines.
     """
 
     def __init__(self, directory: Path, run: str = "") -> None:
@@ -100,7 +106,7 @@ class MetricsFile(History):
         if step != self._last.get("step"):
             self._last, self._start = {"step": step}, self._end
         self._last |= scalars
-        line = _line(self._last, self._seed)
+        line = _line(self._last | {TIME: round(time.time(), 3)}, self._seed)
         with writing(self._path):
             # Opened by its path each time, so that a folder that was moved or deleted is noticed.
             file = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW)
@@ -115,6 +121,16 @@ class MetricsFile(History):
                 os.close(file)
 
 
+def last_written(directory: Path) -> float | None:
+    """Return when the last record of a run was written, in seconds since 1970; None if no line says so."""
+    last = None
+    path = directory / "metrics.jsonl"
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        found = _WRITTEN.search(line)
+        last = float(found[1]) if found else last
+    return last
+
+
 class HistoryWriter(Callback):
     """The first callback of every run: write a record before any other callback sees its scalars, or ends the run."""
 
@@ -127,6 +143,8 @@ class HistoryWriter(Callback):
 
 
 _MARK = f', "{CHECK}": "'.encode()
+
+_WRITTEN = re.compile(rf'"{TIME}": ([\d.]+)'.encode())
 
 
 def _line(record: Mapping[str, Any], seed: int) -> bytes:
@@ -154,7 +172,8 @@ def _parsed(line: bytes, seed: int) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
         if type(record["step"]) is int:
-            record.pop(CHECK, None)
+            for key in (CHECK, TIME):
+                record.pop(key, None)
             for tag, value in record.items():
                 if type(value) is not float and type(value) is not int:
                     record[tag] = float(value)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from framework.config.secrets import masked
 from framework.distributed import processes
-from framework.errors import printable, writing
+from framework.errors import FrameworkError, InterruptError, line_of, printable, writing
 from framework.output import failures, surviving
 
 LOGGER = logging.getLogger("framework")
@@ -36,7 +37,7 @@ def console() -> Iterator[None]:
 
 @contextmanager
 def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
-    """Copy the framework's log into `run.log` inside the context, without the secrets in it."""
+    """Copy the framework's log into `run.log` inside the context, and the error that ends it, without secrets."""
     if processes.index() > 0:
         yield
         return
@@ -46,12 +47,26 @@ def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
     with _handling(handler, _Masking(line, hidden)):
         for failure in failures():  # which came before there was a run.log
             LOGGER.warning(failure)
-        yield
+        try:
+            yield
+        except BaseException as error:
+            _note_error(error)
+            raise
 
 
 def note(text: str) -> None:
     """Write a line into `run.log` alone, for who reads it later."""
     LOGGER.info(text, extra={_QUIET: True})
+
+
+def _note_error(error: BaseException) -> None:
+    """Write the line of an error that ends the process, which the console tells later; of a foreign one its trace too.
+
+    A signal that stops a run in good order is no error.
+    """
+    level = logging.INFO if isinstance(error, InterruptError) else logging.ERROR
+    trace = [] if isinstance(error, FrameworkError | KeyboardInterrupt) else traceback.format_exception(error)
+    LOGGER.log(level, "\n".join([line_of(error), *(each.rstrip() for each in trace)]), extra={_QUIET: True})
 
 
 class _Masking(logging.Formatter):

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import secrets
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -25,7 +21,7 @@ from omegaconf import OmegaConf
 from framework.api import Run, TrainState, Undefined
 from framework.checkpoints import snapshot
 from framework.config.safe_load import load_json
-from framework.config.secrets import masked, masked_words
+from framework.config.secrets import masked
 from framework.contracts import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
@@ -35,6 +31,7 @@ from framework.numerics import numeric_settings
 from framework.registry.sections import DEFAULT, rates_of
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
+from framework.runs.provenance import packages, source_digest
 from framework.training.graph import graph
 from framework.training.inspection import first_examples, prediction
 from framework.training.stepper import is_to_go_on
@@ -62,18 +59,20 @@ class RunRecord:
       input_dtypes: names of their dtypes; an older record has none.
       batch: [dtype, shape] of each leaf of a batch, from which the state is made; an older record has none.
       members: values, and at the end outcomes, of each member that the run trains side by side.
-      plugins: distribution of each component, by config key.
-      versions: of the packages that the run began with.
+      plugins: distribution, version, target and digest of the sources of each component, by config key.
+      versions: of the packages that change numbers, as the run began with them.
+      packages: versions of all installed distributions, as the run began with them.
       numerics: settings of JAX and XLA that change bits, as the run began with them, or went on by force.
-      environment: command, devices, git commit; its items are written beside the other fields, and not read back.
+      starts: one entry for each process that worked on the run, as `start` makes it; the last one is of this process.
       resumed: steps where the run went on.
       status: "running", "ending" once a callback has ended the training, "done", "stopped", "failed", or
         "interrupted" by a second signal, at once.
       first_loss: step and training loss of the run's first step, if that was finite.
       warnings: of the closing summary.
       ending: reason and step of a training that a callback ended, until all that follows is done.
-      seconds: of the last process.
-      times: seconds of its loop, by what they were spent on.
+      seconds: of the last process, from when its experiment was built.
+      total_seconds: of all processes; of one that was killed, up to its last record.
+      times: seconds of the last process's loop, by what they were spent on.
     """
 
     config: dict[str, Any]
@@ -95,7 +94,8 @@ class RunRecord:
     plugins: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     numerics: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, Any] = field(default_factory=dict)
+    starts: list[Any] = field(default_factory=list)
     resumed: list[Any] = field(default_factory=list)
     status: str = "running"
     exit_code: int | None = None
@@ -106,6 +106,7 @@ class RunRecord:
     warnings: list[Any] | None = None
     ending: dict[str, Any] | None = None
     seconds: float | None = None
+    total_seconds: float | None = None
     times: dict[str, Any] | None = None
 
     def write(self) -> None:
@@ -114,11 +115,11 @@ class RunRecord:
         Raises: StorageError if it cannot be written.
         """
         known = {name: value for name, value in vars(self).items() if value is not None and name not in UNREAD}
-        content = masked(known | self.environment, self.hidden)
+        content = masked(known, self.hidden)
         replace_file(self.directory / "run.json", json.dumps(content, indent=2) + "\n")
 
 
-UNREAD = ("directory", "hidden", "environment")
+UNREAD = ("directory", "hidden")
 """Fields of a record that are no items of `run.json`."""
 
 
@@ -168,34 +169,13 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
         batch=jax.tree.map(lambda leaf: [str(leaf.dtype), list(leaf.shape)], dict(experiment.data.spec)),
         members=None if experiment.members is None else members.rows(experiment.members),
         plugins={
-            key: {name: getattr(plugin, name) for name in PROVENANCE} for key, plugin in experiment.plugins.items()
+            key: {name: getattr(plugin, name) for name in PROVENANCE} | {"sources": source_digest(plugin.target)}
+            for key, plugin in experiment.plugins.items()
         },
         versions={name: version(name) for name in PACKAGES},
         numerics=numeric_settings(),
-        environment=environment(),
+        packages=packages(),
     )
-
-
-def environment() -> dict[str, Any]:
-    """Return command, devices and git commit: what one must know, beside versions, to run it again."""
-    return {
-        "command": masked_words(sys.argv, ()),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "devices": [str(device) for device in jax.local_devices()],
-        "git_commit": _git_commit(),
-        "process": os.getpid(),
-        "processes": processes.count(),
-    }
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the current folder; None outside of a git checkout."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
 
 
 def data_facts(experiment: Experiment) -> dict[str, Any]:

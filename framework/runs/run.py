@@ -22,11 +22,12 @@ from framework.ensembles import members
 from framework.errors import FrameworkError, InterruptError, PluginError, StorageError, exit_code_of, is_users, told
 from framework.experiment import Experiment, build
 from framework.registry.entry_points import discover
-from framework.runs import folder, logs, process, signals
+from framework.runs import folder, logs, process, signals, starts
 from framework.runs import resume as resuming
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
+from framework.runs.provenance import Asked
 from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, summarise, write_config
 from framework.runs.trained_model import Trained
 from framework.tasks.ema import view_of
@@ -74,8 +75,9 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
     """
     settings = config.settings
     with config.locating(), _joined(settings), logs.console():
+        code = Asked(config.secrets)
         if coordination.agree(lambda: folder.is_to_resume(settings.run)):
-            return _resumed(Path(settings.run.dir or ""), config, False, watch)
+            return _resumed(Path(settings.run.dir or ""), config, False, watch, code)
         coordination.agree(lambda: folder.check_place(settings.run))
         experiment = _built(config, watch)
         notify(experiment.callbacks, "on_built", experiment.directions)
@@ -84,7 +86,7 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
             write_config(directory, experiment.source)
             record = new_record(experiment, directory, config.name, config.secrets)
             record.overrides = chosen(secrets.masked_words(config.origins.words, config.secrets))
-            return _trained(experiment, record, None)
+            return _trained(experiment, record, None, code)
 
 
 def resume(directory: Path, config: Config, force: bool) -> Result:
@@ -98,7 +100,7 @@ def resume(directory: Path, config: Config, force: bool) -> Result:
     Raises: ConfigError naming such overrides otherwise; StorageError if the folder is in use, and as `run`.
     """
     with config.locating(), _joined(config.settings), logs.console():
-        return _resumed(directory, config, force, lambda experiment: experiment)
+        return _resumed(directory, config, force, lambda experiment: experiment, Asked(config.secrets))
 
 
 @contextmanager
@@ -121,7 +123,7 @@ def _built(config: Config, watch: Watch) -> Experiment:
     return experiment._replace(config=masked, source=source)
 
 
-def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Result:
+def _resumed(directory: Path, config: Config, force: bool, watch: Watch, code: Asked) -> Result:
     with folder.locked(directory), logs.run_log(directory, config.secrets):
         former = read_record(directory)
         experiment = _built(config, watch)
@@ -143,15 +145,17 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch) -> Resu
         coordination.agree(lambda: resuming.check_data(former, record, force))
         write_config(directory, experiment.source)
         record.id, record.started, record.resumed = former.id or record.id, former.started, [*former.resumed, step]
-        record.overrides = former.overrides
+        record.overrides, record.packages = former.overrides, former.packages or record.packages
+        record.starts = starts.former(former.starts, directory)
         record.ending, record.first_loss = resuming.pending_end(former, step, total), former.first_loss
-        return _trained(experiment, record, state)
+        return _trained(experiment, record, state, code)
 
 
-def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None) -> Result:
+def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None, code: Asked) -> Result:
     """Train from a state, or from the start, and write the end into run.json, also that of a run that failed."""
-    began = time.perf_counter()
-    logs.note(f"run {record.id} at step {0 if state is None else updates(state)} of {experiment.total_steps}")
+    began, step = time.perf_counter(), 0 if state is None else updates(state)
+    logs.note(f"run {record.id} at step {step} of {experiment.total_steps}")
+    record.starts.append(starts.begun(code.answer(), record.directory, step, record.packages))
     record.write()
     try:
         with persistent_cache(experiment.settings.run):
@@ -173,6 +177,8 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
         raise
     finally:
         record.seconds = round(time.perf_counter() - began, 3)
+        record.starts[-1] = starts.ended(record.starts[-1], record.status, record.seconds)
+        record.total_seconds = starts.total_seconds(record.starts)
         _conclude(record)
     summarise(record)
     return _result(experiment, record, state)

@@ -20,8 +20,11 @@ OWN = {"config.yaml", "run.json", "run.log", "lock", "metrics.jsonl"}
 
 OWN_FOLDERS = {"checkpoints", "nan"}
 
-EVENTS = "events.out.tfevents."
-"""The beginning of the names of TensorBoard's files, which hold times."""
+CLOCK = ("time", "crc32")
+"""Keys of a line of `metrics.jsonl` that differ between equal runs."""
+
+APART = ("events.out.tfevents.", "code-")
+"""Beginnings of names of files that are not compared: those of TensorBoard, which hold times, and patches of code."""
 
 
 class Row(NamedTuple):
@@ -54,7 +57,7 @@ def files(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        is_own = str(name) in OWN or name.parts[0] in OWN_FOLDERS or name.name.startswith(EVENTS)
+        is_own = str(name) in OWN or name.parts[0] in OWN_FOLDERS or name.name.startswith(APART)
         if path.is_file() and not is_own:
             found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
@@ -95,4 +98,4 @@ def _files(left: Path, right: Path) -> Iterator[Row]:
 
 
 def _without_clock(scalars: Mapping[str, Any]) -> dict[str, Any]:
-    return {tag: value for tag, value in scalars.items() if not tag.startswith(("perf/", "crc32"))}
+    return {tag: value for tag, value in scalars.items() if tag not in CLOCK and not tag.startswith("perf/")}

@@ -35,7 +35,7 @@ def _at_once(work: Path, count: int) -> str | None:
     children = [fork(words, work / f"{index}.err") for index in range(count)]
     codes = [child.wait() for child in children]
     records = [json.loads(path.read_text()) for path in work.glob("runs/*/*/run.json")]
-    processes = {record["process"] for record in records}
+    processes = {record["starts"][-1]["process"] for record in records}
     if codes != [0] * count or len(records) != count or processes != {child.pid for child in children}:
         said = {tail(work / f"{index}.err", 1) for index, code in enumerate(codes) if code != 0}
         return f"{count} starts: codes {codes}, {len(records)} folders, {len(processes)} processes: {said}"

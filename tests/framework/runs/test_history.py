@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import pytest
 
 import framework
 from framework.errors import StorageError
-from framework.runs.history import MetricsFile
+from framework.runs.history import MetricsFile, last_written
 
 
 def start(directory, start_step=0):
@@ -32,6 +33,8 @@ def lines(directory):
     text = (directory / "metrics.jsonl").read_text().splitlines()
     found = [json.loads(line, parse_constant=refuse) for line in text]
     assert all(len(line.pop("crc32")) == 8 for line in found)
+    clock = [line.pop("time") for line in found if "time" in line]
+    assert clock == sorted(clock) and all(clock)
     return found
 
 
@@ -192,6 +195,9 @@ def test_a_log_of_another_run_is_not_taken_for_ours(tmp_path, caplog):
 def test_lines_of_an_older_version_have_no_checksum_and_get_one(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in losses([10, 20])))
+    assert last_written(tmp_path) is None
+    before = time.time() - 0.001
     write(tmp_path, [30], start_step=20)
+    assert before <= last_written(tmp_path) <= time.time() + 0.001
     assert lines(tmp_path) == losses([10, 20, 30])
     assert not caplog.text
