@@ -75,6 +75,7 @@ from framework.options import Size as Size
 from framework.options import Within as Within
 from framework.ranges import declare_below as declare_below
 from framework.search import Choice as Choice
+from framework.search import Decision as Decision
 from framework.search import Goal as Goal
 from framework.search import Interval as Interval
 from framework.search import Report as Report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 Decision = Literal["continue", "pause", "prune"]
@@ -111,6 +112,12 @@ class Search(ABC):
         Returns: the number of trials, or None if that is not known.
 
         Raises: ConfigError if the search cannot be made over such a space.
+        """
+
+    def keep(self, folder: Path) -> None:  # noqa: B027 - most searches keep no files
+        """Take the folder of the sweep before `begin`, for files that other programs show.
+
+        The ledger stays the truth: such a file is made anew where a sweep goes on.
         """
 
     @abstractmethod

@@ -11,14 +11,14 @@ import yaml
 
 import framework
 import framework_data.mnist
-from framework.registry.kinds import MAPPINGS
+from framework.registry.kinds import MAPPINGS, OF_SWEEPS
 
 ROOT = Path(framework_conf.__file__).parent
 SMALL = ["data=digits", "data.batch_size=16", "data.eval_batch_size=100", "train.steps=1", "callbacks=[]"]
 CHOICES = [
     (group.name, path.stem)
     for group in sorted(ROOT.iterdir())
-    if group.is_dir() and group.name not in ("experiment", "debug", "__pycache__")
+    if group.is_dir() and group.name not in ("experiment", "debug", "__pycache__", *OF_SWEEPS)
     for path in sorted(group.glob("*.yaml"))
 ]
 TOGETHER = (("optimizer", "metrics", "callbacks"), ("strategy", "schedule"))

@@ -1,0 +1,1 @@
+"""Searches: what chooses the points of a sweep."""
