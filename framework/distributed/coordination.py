@@ -16,11 +16,8 @@ import jax
 import numpy as np
 
 from framework.contracts import Callback, PyTree, Run, StopTraining, Summary, TrainState
-from framework.distributed.processes import count, index, store
+from framework.distributed.processes import awaited, count, index, store
 from framework.errors import ConfigError, FrameworkError, InterruptError, MismatchError, PeerError
-
-NO_LIMIT = 7 * 24 * 3600 * 1000
-"""Milliseconds. The watchdog, not the time limit of one request, ends a process that waits in vain."""
 
 KEPT_ANSWERS = 1000
 """Answers that stay in the key-value store. The steps keep processes together, so that none is so far behind."""
@@ -51,7 +48,7 @@ def agree(decide: Callable[[], Any]) -> Any:
     number = next(_numbers)
     key = f"framework/answers/{number}"
     if index() > 0:
-        answer = json.loads(store().blocking_key_value_get(key, NO_LIMIT))
+        answer = json.loads(awaited(key))
         if "error" in answer:
             raise _raised(**answer)
         return answer["value"]
@@ -93,7 +90,7 @@ def gather(fact: Any) -> list[Any]:
     store().key_value_set(f"{key}/{index()}", json.dumps(fact))
 
     def collect() -> list[Any]:
-        found = [json.loads(store().blocking_key_value_get(f"{key}/{each}", NO_LIMIT)) for each in range(count())]
+        found = [json.loads(awaited(f"{key}/{each}")) for each in range(count())]
         store().key_value_delete(key)
         return found
 

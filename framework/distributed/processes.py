@@ -20,15 +20,22 @@ from jax._src import distributed, xla_bridge  # there is no public way to the ke
 from jax._src.lib import _jax
 
 from framework.config.settings import Distributed
-from framework.errors import ConfigError, PeerError
+from framework.errors import ConfigError, PeerError, exit_code_of, told
 
 REMEDY = "restart all processes, with `resume` or run.resume=auto; where steps take longer, set run.watchdog higher"
+
+GRACE = 10.0
+"""Seconds for a process to end by its own error after another one failed: most errors are those of all."""
 
 FAREWELL = 15.0
 """Seconds that a process whose run failed waits for the others, so that all can end in good order."""
 
+LOOK = 1000
+"""Milliseconds between two looks for a process that failed."""
+
 _failures: list[int] = []  # exit codes of runs that failed here
 _reached = [0]  # the step that the run has come to in this process
+_runs = [0]  # runs that were begun in this process; all processes begin the same ones
 
 
 def count() -> int:
@@ -65,10 +72,45 @@ def joined(settings: Distributed, patience: float) -> Iterator[None]:
     try:
         if settings.coordinator is not None and distributed.global_state.client is None:
             _start(settings, patience)
+        _runs[0] += 1
         yield
     except BaseException as error:
-        _failures.append(getattr(error, "exit_code", 1))
+        _failures.append(exit_code_of(error))
+        if count() > 1:
+            with contextlib.suppress(Exception):  # the store is gone
+                store().key_value_set(f"{_failed()}/{index()}", f"{exit_code_of(error)} {summary(error)}")
         raise
+
+
+def summary(error: BaseException) -> str:
+    """Return the type and the beginning of the text of an error, in one line."""
+    return " ".join(told(error).split())[:300]
+
+
+def awaited(key: str) -> str:
+    """Return what another process puts into the store; the watchdog, or JAX, ends a process that waits in vain.
+
+    Raises: PeerError, `GRACE` seconds after another process failed, with that one's exit code.
+    """
+    failed: list[tuple[str, str]] = []
+    end = float("inf")
+    while time.monotonic() < end:
+        try:
+            return store().blocking_key_value_get(key, LOOK)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+        if not failed and (failed := store().key_value_dir_get(_failed())):
+            end = time.monotonic() + GRACE
+    code, _, text = failed[0][1].partition(" ")
+    failure = PeerError(f"another process failed ({text}).")
+    failure.exit_code = int(code)
+    raise failure
+
+
+def _failed() -> str:
+    """Return the folder of the store in which processes of this run say that they failed: exit code, space, text."""
+    return f"framework/failed/{_runs[0]}"
 
 
 def _start(settings: Distributed, patience: float) -> None:
@@ -127,14 +169,19 @@ _ON_TERMINATE = ctypes.CFUNCTYPE(None)(_coordinator_gone)
 _leaving = threading.Lock()
 
 
-def leave(message: str) -> NoReturn:
-    """End this process from any thread, with the one line of a PeerError: its main thread may never come back."""
+def leave(message: str, code: int = PeerError.exit_code) -> NoReturn:
+    """End this process from any thread, with the one line of a PeerError: its main thread may never come back.
+
+    Args:
+      message: why.
+      code: of the exit; that of another process, if it failed by an error of its own.
+    """
     if _leaving.acquire(blocking=False):
         with contextlib.suppress(OSError):  # nobody reads it
             os.write(2, f"error[{PeerError.kind}]: {_line(message)}\n".encode())
     else:
         time.sleep(FAREWELL)  # another thread has told the reason, and is about to leave
-    os._exit(PeerError.exit_code)
+    os._exit(code)
 
 
 def lost(message: str) -> PeerError:

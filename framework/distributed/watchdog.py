@@ -18,7 +18,7 @@ from typing import Any
 
 from framework.contracts import TrainState
 from framework.distributed import processes
-from framework.errors import FrameworkError
+from framework.errors import FrameworkError, PeerError, exit_code_of
 from framework.strategy import StrategyWrapper
 
 TICK = 1.0
@@ -27,10 +27,10 @@ TICK = 1.0
 COMPILING = 10
 """Factor of the time limit for the first call of a compiled function, and for all that comes before it."""
 
-GRACE = 10.0
-"""Seconds for this process to end by its own error after another one failed: most errors are those of all."""
-
 TRANSPORT = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|aborted|coordination", re.IGNORECASE)
+
+Loss = Callable[[str, int], None]
+"""Is told why the process ends, and by which exit code."""
 
 _runs = itertools.count()
 
@@ -42,13 +42,13 @@ class Watchdog:
       step: updates that were dispatched here.
     """
 
-    def __init__(self, limit: float, stopping: Callable[[], Signals | None], on_loss: Callable[[str], None]) -> None:
+    def __init__(self, limit: float, stopping: Callable[[], Signals | None], on_loss: Loss) -> None:
         """Make it for one run, before any process begins the run.
 
         Args:
           limit: seconds without progress, here or in another process, after which this one ends; 0 for no limit.
           stopping: returns the signal that came to this process, or None.
-          on_loss: called with the message before the process ends.
+          on_loss: called with the message and the exit code before the process ends.
         """
         self.limit, self.step = limit, 0
         self._stopping, self._on_loss = stopping, on_loss
@@ -75,7 +75,7 @@ class Watchdog:
         except Exception as error:
             if _is_transport(error):
                 raise processes.lost("another process is gone") from error
-            self._say("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            self._say("failed", f"{exit_code_of(error)} {processes.summary(error)}")
             raise
         finally:
             self._over.set()
@@ -154,8 +154,9 @@ class Watchdog:
             kind, _, process = key.partition("/")
             if kind == "at" and self._heard.get(process, ("", 0.0))[0] != value:
                 self._heard[process] = (value, self._answered)
-        if "failed" in said and not self._over.wait(GRACE):
-            self._leave(f"another process failed ({said['failed']})")
+        if "failed" in said and not self._over.wait(processes.GRACE):
+            code, _, text = said["failed"].partition(" ")
+            self._leave(f"another process failed ({text})", int(code))
         if heard := [value for key, value in said.items() if key.startswith("stop/")]:
             self._hold(heard[0])
         last = [value.split(" ") for key, value in sorted(said.items()) if key.startswith("last/")]
@@ -180,10 +181,10 @@ class Watchdog:
         most = self.limit * (COMPILING if self._compiling else 1) + 2 * TICK
         yield most, self._moved, f"no step ended ({others})"
 
-    def _leave(self, message: str) -> None:
+    def _leave(self, message: str, code: int = PeerError.exit_code) -> None:
         with contextlib.suppress(Exception):
-            self._on_loss(message)
-        processes.leave(message)
+            self._on_loss(message, code)
+        processes.leave(message, code)
 
 
 @dataclass(frozen=True)
@@ -202,9 +203,7 @@ class Watched(StrategyWrapper):
 
 
 @contextlib.contextmanager
-def watching(
-    limit: float, stopping: Callable[[], Signals | None], on_loss: Callable[[str], None]
-) -> Iterator[Watchdog | None]:
+def watching(limit: float, stopping: Callable[[], Signals | None], on_loss: Loss) -> Iterator[Watchdog | None]:
     """Watch inside the context, as `Watchdog` does; None for a run of one process."""
     if processes.count() == 1:
         yield None

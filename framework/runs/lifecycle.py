@@ -48,8 +48,8 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
       state: to go on from; None to start.
     """
 
-    def record_loss(reason: str) -> None:
-        record.status, record.exit_code, record.reason = "failed", 7, reason
+    def record_loss(reason: str, code: int) -> None:
+        record.status, record.exit_code, record.reason = "failed", code, reason
         record.write()
 
     settings, history = experiment.settings, MetricsFile(record.directory, record.id)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("experiments/*/README.md"))]
 
 FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = re.compile(r"^\[(\S+)\]\(\1\):\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -49,3 +50,10 @@ def anchors(page):
     """The anchors of a page's headings, as code hosts make them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_a_page_shows_its_scripts_as_they_are():
+    shown = {page.parent / name: text for page in PAGES for name, text in SHOWN.findall(page.read_text())}
+    assert ROOT / "docs" / "slurm.sh" in shown
+    for path, text in shown.items():
+        assert text == path.read_text(), path

@@ -456,6 +456,23 @@ def test_settings_of_jax_must_be_those_of_the_first_process(launch, tmp_path):
         assert "process 1 has jax_threefry_partitionable False, and process 0 has True" in line
 
 
+BROKEN = """
+import functools
+from framework.errors import DataError
+from framework_data import synthetic
+def broken(*args, **kwargs): raise DataError("no such file on this machine.")
+if process: synthetic.synthetic = functools.wraps(synthetic.synthetic)(broken)
+"""
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_all_with_its_code_before_the_first_step(launch, tmp_path):
+    codes, told = ended(launch({"python": BROKEN}, {"words": [*TINY, "strategy=sharded", f"run.root={tmp_path}"]}))
+    assert codes == [4, 4], told
+    assert "another process failed (DataError: " in told[0][-1] and "no such file on this machine" in told[0][-1]
+    assert told[1][-1].startswith("error[data]: ")
+
+
 @pytest.mark.parametrize("chunk", ["auto", pytest.param(1, marks=pytest.mark.slow)])
 def test_a_signal_to_one_process_stops_all_at_one_step_which_is_saved(launch, tmp_path, chunk):
     processes = launch({"words": [*ENDLESS, "run.dir=run", f"train.steps_per_call={chunk}"]})
