@@ -108,4 +108,11 @@ from framework.strategy import Strategy as Strategy
 from framework.strategy import StrategyWrapper as StrategyWrapper
 from framework.tags import Mode as Mode
 from framework.tags import WatchedTag as WatchedTag
+from framework.terminal import StatusLine as StatusLine
+from framework.terminal import broken as broken
+from framework.terminal import clipped as clipped
+from framework.terminal import columns_of as columns_of
+from framework.terminal import is_terminal as is_terminal
+from framework.terminal import painted as painted
+from framework.terminal import width_of as width_of
 from framework.trees import leaves_by_path as leaves_by_path

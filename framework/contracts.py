@@ -372,6 +372,9 @@ class Run(NamedTuple):
     """`predict(state, inputs) -> outputs`: the model as it is evaluated, for inputs [B, ...] of any size, from a state
     as `on_state` has it under any strategy; of several members, the first. Not for a callback that says `everywhere`,
     where processes cut a state among them."""
+    now: Callable[[], tuple[str, float]] = lambda: ("other", 0.0)
+    """`now() -> (part, seconds)`: what the loop does at this moment, one of the parts of `perf/share/`, and for how
+    long already. A thread of a callback may ask."""
     graph: Callable[[], tuple[Node, ...]] = tuple
     """`graph()` traces what the trained model computes, of several members the first; () where there is no such."""
     examples: Callable[[str, int], Batch] = _not_running

@@ -14,6 +14,7 @@ from framework.commands.help import start, versions
 from framework.config.overrides import is_word
 from framework.errors import exit_code_of, line_of
 from framework.output import surviving
+from framework.terminal import painted
 
 SIGPIPE = 141
 """Exit code of a program whose reader went away, as shells give it: 128 + 13."""
@@ -36,7 +37,9 @@ def main(words: Sequence[str] | None = None) -> None:
                 raise
             if with_traceback:
                 traceback.print_exc()
-            sys.stderr.write(line_of(error) + "\n")
+            line = line_of(error)
+            is_mistake = line.startswith("error[")
+            sys.stderr.write((painted(line, "error", sys.stderr) if is_mistake else line) + "\n")
             code = exit_code_of(error)
     if code:
         sys.exit(code)

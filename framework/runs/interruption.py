@@ -12,12 +12,10 @@ from framework.distributed import processes
 from framework.errors import StorageError
 from framework.runs import logs, signals
 from framework.runs.record import RunRecord
+from framework.terminal import ERASE
 
 STDERR = 2
 """File descriptor of the standard error."""
-
-ERASE = "\r\x1b[K"
-"""Control codes that clear a line, of which a terminal shows a progress bar."""
 
 
 def tell_of_signal(record: RunRecord, number: Signals, is_second: bool) -> None:
@@ -35,7 +33,7 @@ def _cut(record: RunRecord, number: Signals) -> None:
     way = f"the newest checkpoint is of step {saved[-1]}: `framework resume {record.directory}` goes on from there"
     text = f"ended at once by {number.name}; {way if saved else 'no checkpoint was saved'}."
     if processes.index() == 0:
-        erase = ERASE if os.isatty(STDERR) else ""
+        erase = ERASE if os.isatty(STDERR) else ""  # of a live line
         # Past Python's streams, whose locks the thread that is cut may hold.
         with suppress(OSError):
             os.write(STDERR, f"{erase}{text}\n".encode())

@@ -106,7 +106,8 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
     progress, began, status = loop.progress, time.perf_counter(), "failed"
     with ExitStack() as callbacks:
         for each in loop.experiment.callbacks:
-            given = run._replace(config=copy.deepcopy(run.config), media=ShownBy(media, each.label), log=loop.log)
+            given = run._replace(config=copy.deepcopy(run.config), media=ShownBy(media, each.label))
+            given = given._replace(log=loop.log, now=loop.now)
             notify([each], "on_start", given)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
             callbacks.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))
@@ -115,7 +116,8 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
         # After the callbacks have looked for room, since this compiles.
         for schedule, title in loop.experiment.schedules:
             check_rates(schedule, loop.experiment.total_steps, title)
-        state = initial()
+        with loop.times.part("compiling"):
+            state = initial()
         if record.ending is not None:
             reason = str(record.ending.get("reason", ""))
         else:

@@ -13,6 +13,7 @@ from framework.config.secrets import masked
 from framework.distributed import processes
 from framework.errors import FrameworkError, InterruptError, line_of, printable, writing
 from framework.output import failures, surviving
+from framework.terminal import painted
 
 LOGGER = logging.getLogger("framework")
 
@@ -87,11 +88,14 @@ class _LogFile(logging.FileHandler):
 
 
 class _Console(logging.Handler):
-    """A handler that looks up stderr for each line: a live progress bar redirects it."""
+    """A handler that looks up stderr for each line: a live line stands below all that is written."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, _QUIET, False):
-            sys.stderr.write(printable(self.format(record)) + "\n")
+            text = printable(self.format(record))
+            if record.levelno >= logging.WARNING:
+                text = painted(text, "error" if record.levelno >= logging.ERROR else "warning", sys.stderr)
+            sys.stderr.write(text + "\n")
 
 
 @contextmanager

@@ -172,6 +172,10 @@ class Loop:
             notify(self.callbacks, "settle", True)
         return cut
 
+    def now(self) -> tuple[str, float]:
+        """Return what the loop does at this moment, and for how many seconds."""
+        return self.times.now()
+
     def _events(self, start: int, longest: int) -> Iterator[int]:
         """Yield the steps at which windows end: multiples of every period, and the last step.
 

@@ -21,6 +21,10 @@ class Times:
         self._logged = dict(self.seconds)
         self._part, self._since = "other", time.perf_counter()
 
+    def now(self) -> tuple[str, float]:
+        """Return the part that goes on, and for how many seconds; another thread may ask."""
+        return self._part, time.perf_counter() - self._since
+
     def switch(self, part: str) -> str:
         """Put the time from here on to a part, and return the part before."""
         now, before = time.perf_counter(), self._part

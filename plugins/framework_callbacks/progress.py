@@ -1,24 +1,21 @@
-"""Progress of a run on stderr: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run on stderr: one live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
 
-from framework.api import Callback, Run, Summary
+from framework.api import Callback, Run, StatusLine, Summary, broken, clipped, columns_of, is_terminal, painted
 from framework.errors import ConfigError, printable
+from framework_callbacks.live import Line
+from framework_callbacks.pace import Pace, metric_prefix
 from framework_callbacks.parameters import parameter_table
-
-DRAW_SECONDS = 0.1
-"""Least time between two drawings of the bar; each takes about half a millisecond from the loop."""
 
 
 def progress(seconds: float = 5.0) -> Callback:
-    """Show the parameter table and progress on stderr: a live bar on a terminal, plain lines elsewhere.
+    """Show the parameter table and progress on stderr: one live line on a terminal, plain lines elsewhere.
 
     Args:
       seconds: least time between two plain lines, besides those of evaluations and the last step.
@@ -27,8 +24,7 @@ def progress(seconds: float = 5.0) -> Callback:
     """
     if not seconds >= 0:
         raise ConfigError(f"progress: seconds is {seconds}, expected 0 (a line for every logged step) or more.")
-    live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    return LiveProgress() if live else PlainProgress(seconds)
+    return LiveProgress() if is_terminal(sys.stderr) else PlainProgress(seconds)
 
 
 class PlainProgress(Callback):
@@ -44,10 +40,11 @@ class PlainProgress(Callback):
         print(*parameter_table(run.parameters), sep="\n", file=sys.stderr, flush=True)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        rate = self._pace.update(step, scalars)
+        self._pace.update(step, scalars)
         place = f"{self._pace.epoch(step)}  step {self._pace.count(step)}"
         if numbers := split_numbers(scalars, "train"):
-            self._held = "  ".join([place, *numbers, *rate])
+            rate = "" if self._pace.rate is None else f"{metric_prefix(self._pace.rate)} examples/s"
+            self._held = "  ".join([place, *numbers, *filter(None, [rate, self._pace.left()])])
         if step >= self._pace.total or time.monotonic() - self._printed >= self._seconds:
             self._release()
         for line in evaluations(scalars):
@@ -63,107 +60,82 @@ class PlainProgress(Callback):
 
 
 class LiveProgress(Callback):
-    """Progress as a bar, drawn by the loop's own thread when a number changes: another thread would slow the loop."""
+    """Progress as one line at the end of a terminal, with evaluations above it; the best values so far are green."""
 
     def __init__(self) -> None:
-        self._live: Any = None
-        self._drawn = -math.inf
-        self._step = 0
-        self._rate: list[str] = []
-        self._numbers: list[str] = []
+        self._status: StatusLine | None = None
 
     def on_start(self, run: Run) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self._pace, self._step = Pace(run), run.start_step
-        console = Console(stderr=True, highlight=False, markup=False)
-        console.print(*parameter_table(run.parameters), sep="\n", no_wrap=True, overflow="ellipsis")
-        self._live = Live(self._picture(), console=console, auto_refresh=False)
-        self._live.start(refresh=True)
+        self._line, self._best = Line(run, Pace(run)), Best(run)
+        self._width = columns_of(sys.stderr)
+        table = parameter_table(run.parameters, min(self._width, 80))
+        print(*(clipped(line, self._width) for line in table), sep="\n", file=sys.stderr, flush=True)
+        self._status = StatusLine(self._line.text)
+        self._status.start()
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        self._step, self._rate = step, self._pace.update(step, scalars)
-        self._numbers = split_numbers(scalars, "train") or self._numbers
-        for line in evaluations(scalars):
-            self._live.console.print(f"{self._pace.epoch(step)}  step {self._pace.count(step)}  {line}")
-        if time.monotonic() - self._drawn >= DRAW_SECONDS:
-            self._live.update(self._picture(), refresh=True)
-            self._drawn = time.monotonic()
+        self._line.update(step, scalars)
+        for line in self._evaluations(step, scalars):
+            print(line, file=sys.stderr, flush=True)
 
     def on_end(self, summary: Summary) -> None:
-        if self._live is not None:
-            self._live.update(self._picture(), refresh=True)
-            self._live.stop()
-            self._live = None
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
 
-    def _picture(self) -> Any:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        line = Table.grid(padding=(0, 2, 0, 0), expand=True)
-        line.add_column(no_wrap=True)
-        line.add_column(ratio=1)
-        line.add_column(no_wrap=True)
-        bar = ProgressBar(total=self._pace.total, completed=self._step)
-        line.add_row(self._pace.epoch(self._step), bar, "  ".join([self._pace.count(self._step), *self._rate]))
-        return Group(line, Text("  ".join(self._numbers), no_wrap=True, overflow="ellipsis"))
+    def _evaluations(self, step: int, scalars: Mapping[str, float]) -> list[str]:
+        """Return the lines of each split that was evaluated, broken at the terminal's width."""
+        pace, lines = self._line.pace, []
+        for split, numbers in evaluated(scalars).items():
+            shown = [
+                painted(text, "best", sys.stderr) if self._best.is_best(tag, scalars[tag]) else text
+                for tag, text in numbers.items()
+            ]
+            place = [pace.epoch(step), f"step {pace.count(step)}", printable(split)]
+            lines += broken([*place, *shown], columns_of(sys.stderr))
+        return lines
 
 
-class Pace:
-    """Position and speed of a run, measured from the first logged step on, which leaves compiling out."""
+class Best:
+    """The best value of each tag whose direction is known."""
 
     def __init__(self, run: Run) -> None:
-        self.total = run.total_steps
-        self._steps_per_epoch = max(run.steps_per_epoch, 1)
-        self._start: tuple[int, float] | None = None
-        self._rate: list[str] = []
+        """Begin with what earlier processes of the run have logged."""
+        self._directions, self._values = run.directions, dict[str, float]()
+        for record in run.history.records() if run.start_step else ():
+            for tag, value in record.items():
+                self.is_best(tag, value)
 
-    def update(self, step: int, scalars: Mapping[str, float]) -> list[str]:
-        """Return examples per second and time left, as far as they are known."""
-        now = time.monotonic()
-        if (rate := scalars.get("perf/examples_per_second")) is not None:
-            self._rate = [f"{metric_prefix(rate)} examples/s"]
-        if self._start is None:
-            self._start = (step, now)
-        first, since = self._start
-        if not first < step < self.total:
-            return self._rate
-        return [*self._rate, f"{clock((now - since) / (step - first) * (self.total - step))} left"]
-
-    def count(self, step: int) -> str:
-        return f"{step:>{len(str(self.total))}}/{self.total}"
-
-    def epoch(self, step: int) -> str:
-        epochs = math.ceil(self.total / self._steps_per_epoch)
-        return f"epoch {max(math.ceil(step / self._steps_per_epoch), 1)}/{max(epochs, 1)}"
+    def is_best(self, tag: str, value: float) -> bool:
+        """Take note of a value, and tell whether it is better than all before."""
+        if (high := self._directions.get(tag)) is None or math.isnan(value):
+            return False
+        before = self._values.get(tag)
+        if before is not None and (value <= before if high else value >= before):
+            return False
+        self._values[tag] = value
+        return True
 
 
 def split_numbers(scalars: Mapping[str, float], split: str) -> list[str]:
     """Return loss and metrics of a split, such as "loss 0.25", without the parts of metrics of many numbers."""
+    return list(numbers_of(scalars, split).values())
+
+
+def numbers_of(scalars: Mapping[str, float], split: str) -> dict[str, str]:
+    """Return loss and metrics of a split by tag, such as "loss 0.25", the loss first."""
     tags = [tag for tag in scalars if tag.startswith(f"{split}/") and tag.count("/") == 1]
-    return [f"{printable(tag.partition('/')[2])} {scalars[tag]:.4g}" for tag in tags if tag != "train/learning_rate"]
+    tags = sorted((tag for tag in tags if tag != "train/learning_rate"), key=lambda tag: not tag.endswith("/loss"))
+    return {tag: f"{printable(tag.partition('/')[2])} {scalars[tag]:.4g}" for tag in tags}
+
+
+def evaluated(scalars: Mapping[str, float]) -> dict[str, dict[str, str]]:
+    """Return the numbers of each split that was evaluated."""
+    splits = dict.fromkeys(tag.partition("/")[0] for tag in scalars)
+    numbers = {split: numbers_of(scalars, split) for split in splits if split not in ("train", "perf")}
+    return {split: told for split, told in numbers.items() if told}
 
 
 def evaluations(scalars: Mapping[str, float]) -> list[str]:
     """Return one line for each split that was evaluated."""
-    splits = dict.fromkeys(tag.partition("/")[0] for tag in scalars)
-    numbers = {split: split_numbers(scalars, split) for split in splits if split not in ("train", "perf")}
-    return [f"{printable(split)}: {'  '.join(told)}" for split, told in numbers.items() if told]
-
-
-def metric_prefix(number: float) -> str:
-    """Return a number with three digits and a prefix: 12345 is "12.3k"."""
-    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size * 0.9995:
-            return f"{number / size:.3g}{prefix}"
-    return f"{number:.3g}"
-
-
-def clock(seconds: float) -> str:
-    """Return hours, minutes and seconds: "0:31", "1:02:03"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return [f"{printable(split)}: {'  '.join(told.values())}" for split, told in evaluated(scalars).items()]

@@ -12,12 +12,18 @@ import subprocess
 import sys
 import termios
 
+import pyte
 import pytest
 
-from framework.api import Parameter, Run, Summary
+from framework.api import Parameter, Run, Summary, broken, clipped
 from framework.errors import ConfigError
+from framework.testing import TINY
+from framework_callbacks.live import three_digits
+from framework_callbacks.pace import clock, metric_prefix
 from framework_callbacks.parameters import parameter_table
-from framework_callbacks.progress import clock, metric_prefix, progress
+from framework_callbacks.progress import progress
+
+DIRECTIONS = {"train/loss": False, "train/accuracy": True, "eval/loss": False}
 
 
 def parameters(layers, path="{}_Dense"):
@@ -75,49 +81,123 @@ def test_plain_lines_are_in_order_of_steps(tmp_path, capsys):
     assert steps == sorted(steps)
 
 
-def test_without_a_terminal_rich_is_not_imported():
-    script = "import sys; from framework_callbacks.progress import progress; progress(); print('rich' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=600)
-    assert (done.stdout, done.stderr) == ("False\n", "")
+class Screen(pyte.Screen):
+    """A terminal that counts the lines that it has wrapped."""
+
+    def __init__(self, columns):
+        self.is_drawing, self.wrapped = False, 0
+        super().__init__(columns, 40)
+
+    def draw(self, data):
+        self.is_drawing = True
+        super().draw(data)
+        self.is_drawing = False
+
+    def linefeed(self):
+        self.wrapped += self.is_drawing
+        super().linefeed()
 
 
-def on_terminal(script, columns):
-    """Return the text that a script writes on stderr to a terminal of that width."""
+def on_terminal(command, columns, **more):
+    """Run a command on a terminal of that width; return the screen, all lines that it showed, and what was written."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-W", "error", "-c", script]
-    with subprocess.Popen(command, stdin=there, stdout=subprocess.DEVNULL, stderr=there, env=environment) as process:
+    screen, shown, written = Screen(columns), [], b""
+    stream = pyte.ByteStream(screen)
+    command = [sys.executable, "-W", "error", *command]
+    with subprocess.Popen(command, stdin=there, stdout=there, stderr=there, env=environment | more) as process:
         os.close(there)
-        written = b""
         try:
             while part := os.read(here, 65536):
                 written += part
+                for piece in part.splitlines(keepends=True):
+                    stream.feed(piece)
+                    shown += [line.rstrip() for line in screen.display if line.strip() and line.rstrip() not in shown]
         except OSError:  # how Linux says that the other end was closed
             pass
         assert process.wait(300) == 0, written.decode()
     os.close(here)
-    return written.decode()
+    return screen, shown, written.decode()
 
 
-@pytest.mark.parametrize("columns", [40, 80, 132])
-def test_live_bar(columns):
-    script = (
-        "import pathlib, runpy\n"
-        f"this = runpy.run_path({__file__!r})\n"
-        "this['watch'](this['progress'](), pathlib.Path('.'), range(10, 70, 10))\n"
-    )
-    written = on_terminal(script, columns)
-    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1, "the cursor comes back"
-    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "\n").split("\n")
-    assert all(len(line) <= columns for line in lines)
-    bars = [line for line in lines if re.search(r"epoch \d/3.* \d\d/60", line) and "step" not in line]
-    assert "━" in bars[-1] and "60/60" in bars[-1]
-    assert any(line.startswith("loss 0.01667  accuracy 0.6") for line in lines)
-    assert [line.rstrip() for line in lines if "test:" in line] == ["epoch 3/3  step 60/60  test: loss 0.125"]
-    assert [re.search(r"step (\d+)", line)[1] for line in lines if "eval:" in line] == ["20", "40", "60"]
+LIVE = """
+import logging, pathlib, runpy, sys
+this = runpy.run_path(sys.argv[1])
+shown, doing = this["progress"](), ["compiling", 83.0]
+shown.on_start(this["run_of"](pathlib.Path("."))._replace(now=lambda: tuple(doing), directions=this["DIRECTIONS"]))
+doing[:] = "device", 0.1
+for step in range(10, 70, 10):
+    shown.on_log(step, this["scalars_at"](step))
+    print("half a line", end=" ")
+    print("and the rest")
+    print(f"a warning at {step}", file=sys.stderr)
+shown.on_log(60, {"test/loss": 0.125})
+doing[:] = "checkpoints", 2.0
+shown.on_end(this["Summary"](60, {}, "done", 1.0))
+"""
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_live_line(columns):
+    screen, shown, written = on_terminal(["-c", LIVE, __file__], columns)
+    assert screen.wrapped == 0 and "\x1b[?25l" not in written, "no line is wrapped, and the cursor is never hidden"
+    display = [line.rstrip() for line in screen.display]
+    # What others write stands above the line, each in one piece.
+    assert [line for line in display if "half" in line or "warning" in line] == [
+        line for step in range(10, 70, 10) for line in ("half a line and the rest", f"a warning at {step}")
+    ]
+    # The line's end is the last of the screen, and the only one that is left.
+    bars = [line for line in display if "▏" in line]
+    assert bars == [next(line for line in reversed(display) if line)]
+    assert "█▏ 100 % · " in bars[0] and bars[0].endswith(" · saving 0:02")
+    assert len({line.index("%") for line in shown if "▏" in line}) == 1, "nothing moves"
+    assert any("0 %" in line and line.endswith("compiling 1:23") for line in shown)
+    assert all((text in bars[0]) == (columns > 40) for text in ("step 60/60", "loss 0.0167", "acc 0.600"))
+    told = " ".join(display)
+    assert all(re.search(rf"step {step}/60 · eval[ ·]+loss {2 / step:.4g}", told) for step in (20, 40, 60))
+    assert "epoch 3/3 · step 60/60 · test" in told and "loss 0.125" in told
+    assert written.count("\x1b[32mloss") == 3, "each evaluation is better than those before"
+    assert all(len(line) <= columns for line in shown)
+
+
+def test_a_run_on_a_terminal_without_colours(tmp_path):
+    words = [*TINY, "train.steps=20", "train.eval_every=10", f"run.dir={tmp_path}/run"]
+    screen, shown, written = on_terminal(["-m", "framework", *words, "callbacks=[progress]"], 80, NO_COLOR="1")
+    assert "\x1b[3" not in written and any(" · eval · loss" in line for line in shown)
+    (bar,) = [line.rstrip() for line in screen.display if "▏" in line]
+    assert re.match(r"epoch 5/5 ▕█+▏ 100 % ·", bar)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "width", "lines"),
+    [
+        (["one", "two"], 9, ["one · two"]),
+        (["one", "two", "three"], 9, ["one · two", "  three"]),
+        (["longer than the width", "two"], 9, ["longer than the width", "  two"]),
+        (["\x1b[32mone\x1b[0m", "two"], 9, ["\x1b[32mone\x1b[0m · two"]),
+        ([], 9, [""]),
+    ],
+)
+def test_pieces_are_broken_between_them(pieces, width, lines):
+    assert broken(pieces, width) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "cut"),
+    [("loss", 4, "loss"), ("loss", 3, "lo…"), ("损失", 4, "损失"), ("损失", 3, "损…"), ("a", 0, "")],
+)
+def test_texts_are_cut_by_columns(text, width, cut):
+    assert clipped(text, width) == cut
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0.05123, "0.0512"), (1.0, "1.00"), (123.4, "123"), (1.23e-5, "1.23e-05"), (math.inf, "inf")],
+)
+def test_three_digits(number, text):
+    assert three_digits(number) == text
 
 
 @pytest.mark.parametrize("layers", [0, 1, 15, 16, 30, 31, 200])
