@@ -29,11 +29,13 @@ from framework.api import (
 )
 from framework.batches import CheckedBatches, check_examples, check_pipeline
 from framework.config.compose import Config
+from framework.config.presets import total_steps
 from framework.config.resolve import Settings, as_written, changed, resolved, tagged
 from framework.distributed import coordination, processes
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError, FrameworkError
+from framework.excerpts import FewBatches, FirstBatch
 from framework.exclusion import excluding
 from framework.keys import flat
 from framework.numerics import numeric_settings
@@ -121,8 +123,8 @@ def build(config: Config, registry: Registry) -> Experiment:
     Raises: ConfigError, PluginError or DataError in one line, before anything is compiled.
     """
     settings, builder = config.settings, Builder(registry)
-    data, data_seconds = clocked(lambda: _build_data(builder, config.values))
-    total = settings.train.steps or (settings.train.epochs or 1) * data.steps_per_epoch
+    data, data_seconds = clocked(lambda: _build_data(builder, config.values, settings))
+    total = total_steps(settings.train, settings.debug, data.steps_per_epoch)
     written = as_written(_recordable(config.source), _recordable(config.values))
     config = config.with_values({"train.steps": total})
     source, values = _recordable(config.source), _recordable(config.values)
@@ -168,13 +170,17 @@ def build(config: Config, registry: Registry) -> Experiment:
     )
 
 
-def _build_data(builder: Builder, config: Mapping[str, Any]) -> DataPipeline:
-    """Build the pipeline, without the entries of `data.transform`, which run in the step, and what is excluded."""
+def _build_data(builder: Builder, config: Mapping[str, Any], settings: Settings) -> DataPipeline:
+    """Build the pipeline, without the entries of `data.transform`, which run in the step, and what is left out."""
     options = {name: value for name, value in config["data"].items() if name not in ("transform", "exclude")}
     built, plugin = builder.named("data", options, "data"), builder.used["data"]
     with building(plugin, "data"):
         check_pipeline(data := as_pipeline(built), plugin.title)
-    return excluding(data, config["data"].get("exclude"))
+    data, debug = excluding(data, config["data"].get("exclude")), settings.debug
+    if debug.overfit is not None:
+        return FirstBatch(data, settings.seed)
+    count = 1 if debug.fast else debug.limit
+    return data if count is None else FewBatches(data, count)
 
 
 def clocked(make: Callable[[], Any]) -> tuple[Any, float]:

@@ -16,6 +16,7 @@ from framework.config import policy, search_path, secrets
 from framework.config import words as typed
 from framework.config.origins import COMMAND_LINE, Origins
 from framework.config.overrides import quoted, rewrite
+from framework.config.presets import periods
 from framework.config.resolve import Settings, changed, extended, naming_holders, resolved, settings_of
 from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError
@@ -259,7 +260,7 @@ def _check_rate(config: Config) -> None:
 def _config(source: dict[str, Any], name: str, origins: Origins) -> Config:
     source = {"task": {"name": DEFAULT}, **source}  # older runs recorded none
     with naming_holders(source):
-        values = resolved(source)
+        values = resolved(changed(source, periods(source)))
         settings, hidden = settings_of(values), secrets.secrets_of(values)
         secrets.check_names(settings.run._asdict(), hidden)
         return Config(source, values, settings, hidden, settings.run.name or name, origins)

@@ -230,6 +230,7 @@ def _check_ranges(settings: Settings) -> None:
     ones = ("steps", "epochs", "steps_per_call", "accumulate", "skips_in_row")
     least = [(f"train.{name}", value, int(name in ones)) for name, value in settings.train._asdict().items()]
     least += [("run.watchdog", settings.run.watchdog, 0), ("distributed.timeout", settings.distributed.timeout, 1)]
+    least += [(f"debug.{name}", getattr(settings.debug, name), 1) for name in ("limit", "overfit")]
     for key, value, low in least:
         if isinstance(value, int) and value > MAX_COUNT:
             raise ConfigError(f"found {value}, more than the {MAX_COUNT} that steps are counted to.", key=key)

@@ -42,7 +42,10 @@ class Distributed(NamedTuple):
 
 
 class Debug(NamedTuple):
-    """Section `debug`: JAX's own switches, by what they catch."""
+    """Section `debug`: JAX's own switches, by what they catch, and presets that make a run short.
+
+    The presets are settings of their own. Files that set other keys would lose to an experiment, composed last.
+    """
 
     nans: bool = False  # jax_debug_nans: stop at the first operation that makes a NaN
     infs: bool = False  # jax_debug_infs
@@ -52,6 +55,9 @@ class Debug(NamedTuple):
     transfers: bool = False  # jax_transfer_guard=disallow: no implicit transfer between host and device
     compiles: bool = False  # jax_log_compiles
     checks: bool = False  # jax_enable_checks
+    limit: int | None = None  # batches of the training and of each evaluation, at most
+    overfit: int | None = None  # steps with the first batch alone, at most, until its loss is near 0
+    fast: bool = False  # one step of everything, a checkpoint, and one step of the run that goes on from it
 
 
 NanPolicy = Literal["stop", "skip", "rollback", "ignore"]

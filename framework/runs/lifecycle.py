@@ -25,6 +25,7 @@ from framework.runs.exhibits import exhibits_of
 from framework.runs.history import HistoryWriter, MetricsFile
 from framework.runs.interruption import tell_of_signal
 from framework.runs.media import MediaFolder, ShownBy
+from framework.runs.overfit import overfit_of
 from framework.runs.probes import probes_of
 from framework.runs.record import RunRecord, run_facts
 from framework.tasks import nonfinite
@@ -57,7 +58,8 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
     writer = NamedCallback("metrics.jsonl", HistoryWriter(history))
     # What is shown of a step stands before its state is saved, so that no run goes on beyond what it has not shown.
     savers_last = sorted(experiment.callbacks, key=lambda each: isinstance(each.callback, Checkpoint))
-    experiment = experiment._replace(callbacks=(writer, *exhibits_of(experiment), *probes_of(experiment), *savers_last))
+    shown = (*exhibits_of(experiment), *probes_of(experiment), *overfit_of(experiment))
+    experiment = experiment._replace(callbacks=(writer, *shown, *savers_last))
     barred = () if state is None else nonfinite.barred_steps(state)
     with (
         switches(settings.debug),
@@ -74,6 +76,8 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
             experiment = experiment._replace(strategy=OneByOne(experiment.strategy))
         if watchdog is not None:
             experiment, requests = _together(experiment, watchdog), StopRequests(watchdog.stopping)
+        if settings.debug.fast and state is None:
+            requests = requests._replace(taken=lambda: ("stop",))
         while True:
             run = run_facts(experiment, record, history, state)
             coordination.agree(lambda run=run: media.cut(run.start_step))

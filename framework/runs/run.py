@@ -32,6 +32,7 @@ from framework.runs.record import RunRecord, data_facts, loss_warnings, new_reco
 from framework.runs.trained_model import Trained
 from framework.tasks.ema import view_of
 from framework.training.callbacks import notify
+from framework.training.stepper import is_to_go_on
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,7 +87,11 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
             write_config(directory, experiment.source)
             record = new_record(experiment, directory, config.name, config.secrets)
             record.overrides = chosen(secrets.masked_words(config.origins.words, config.secrets))
-            return _trained(experiment, record, None, code)
+            result = _trained(experiment, record, None, code)
+        if settings.debug.fast and is_to_go_on(record.reason):
+            result = _resumed(directory, config, False, watch, code)
+            logs.LOGGER.info("debug=fast: training, evaluation, checkpoint, resume and all that is shown went well")
+        return result
 
 
 def resume(directory: Path, config: Config, force: bool) -> Result:
