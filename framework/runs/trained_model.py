@@ -93,7 +93,7 @@ class Trained:
         """
         self._check_predicts()
         key = None if seed is None else stream(root_key(seed), "predict")
-        return self._predict(self._view, self._checked(inputs), key)
+        return self._predict(self._view, self.checked(inputs), key)
 
     def predict(self, raw: Any, seed: int | None = None) -> PyTree:
         """Predict from raw inputs, such as images of bytes: preprocess them, and compute in blocks on all devices.
@@ -108,7 +108,7 @@ class Trained:
 
         Raises: ConfigError as `preprocess` and a call.
         """
-        inputs = self.preprocess(raw) if self.is_preprocessed else self._checked(raw)
+        inputs = self.preprocess(raw) if self.is_preprocessed else self.checked(raw)
         parts = list(self.predicted(in_blocks(inputs, self.block), seed))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
@@ -128,7 +128,7 @@ class Trained:
 
         def call(device: int, inputs: PyTree, number: int) -> PyTree:
             own = None if key is None else jax.random.fold_in(key, number)
-            return self._predict(views[device], *jax.device_put((self._checked(inputs), own), devices[device]))
+            return self._predict(views[device], *jax.device_put((self.checked(inputs), own), devices[device]))
 
         return computed(call, len(devices), self.block, blocks)
 
@@ -171,7 +171,7 @@ class Trained:
         title, preprocess = self._preprocessor
         with blaming(f"{title} failed on raw inputs"):
             inputs = preprocess(raw)
-        return self._checked(inputs)
+        return self.checked(inputs)
 
     @cached_property
     def _predict(self) -> Callable[[View, PyTree, Array | None], PyTree]:
@@ -193,7 +193,11 @@ class Trained:
         built = builder.named("preprocessors", self.facts["preprocess"], key)
         return builder.used[key].title, built
 
-    def _checked(self, inputs: PyTree) -> PyTree:
+    def checked(self, inputs: PyTree) -> PyTree:
+        """Return inputs as the model takes them, with floats and integers of another width cast if no value is lost.
+
+        Raises: ConfigError if they have another shape or dtype.
+        """
         hint = "; model.preprocess(raw) makes them of raw inputs" if self.is_preprocessed else ""
         return checked_inputs(inputs, self.inputs, hint)
 

@@ -83,6 +83,7 @@ def test_a_result_and_a_model_say_what_they_are_in_one_line(saved):
         "predict",
         "predicted",
         "block",
+        "checked",
         "is_preprocessed",
     }
 

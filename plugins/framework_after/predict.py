@@ -1,0 +1,118 @@
+"""The verb `predict`."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framework.command import Command
+from framework.commands.arguments import Arguments
+from framework.errors import ConfigError, FrameworkError
+from framework.startup import import_jax
+
+if TYPE_CHECKING:
+    from framework.api import PyTree
+    from framework.runs.trained_model import Trained
+
+
+def predict() -> Command:
+    """Compute a trained model's outputs of files."""
+    return Command("predict", "compute a trained model's outputs of a file or a folder", run, group="after training")
+
+
+def run(words: list[str]) -> None:
+    """Predict from the examples of a file, and write the outputs to another one.
+
+    Raises: FrameworkError.
+    """
+    arguments = Arguments(
+        "predict",
+        "Compute a trained model's outputs of raw inputs, which are preprocessed as in training. Outputs are in the "
+        "order of the inputs, with their ids, and are the same bytes on any number of devices. Files may be larger "
+        "than the memory. Inputs are an .npy, .npz, .csv or .txt file (one example a line), or a folder of images or "
+        ".npy files; outputs are .csv, .npy or .npz.",
+        "predict runs/mnist/20260101-120000-1a2b@best --input images/ --output digits.csv",
+        "RUN --input FILE|FOLDER --output FILE [options]",
+    )
+    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500 and RUN@best name others")
+    arguments.add_argument("--input", metavar="FILE", required=True, help="file or folder of raw inputs")
+    arguments.add_argument("--output", metavar="FILE", required=True, help="file for the outputs")
+    arguments.add_argument("--member", type=int, default=0, metavar="K", help="of a run that trained several (0)")
+    arguments.add_argument("--prepared", action="store_true", help="the inputs are preprocessed already")
+    arguments.add_argument("--seed", type=int, metavar="N", help="of the random numbers, where a task draws some")
+    given = arguments.read(words)
+    if given.run is None:
+        raise ConfigError("predict: expected a run folder, such as `predict runs/mnist/20260101-120000-1a2b`.")
+    from framework_after import tables
+
+    source, target = Path(given.input), Path(given.output)
+    tables.check(target, (".csv", ".npy", ".npz"))
+    import_jax()
+    from framework.runs.logs import console
+    from framework.runs.trained_model import load
+
+    with console():
+        model = load(given.run, member=given.member)
+    count = predicted(model, source, target, given.prepared, given.seed)
+    sys.stdout.write(f"{count:,} examples of {source}\nwritten: {target}\n")
+
+
+def predicted(model: Trained, source: Path, target: Path, is_prepared: bool = False, seed: int | None = None) -> int:
+    """Predict from the examples of a file or folder, a few blocks of which are in memory, and write the outputs.
+
+    Returns: the number of examples.
+
+    Raises: FrameworkError.
+    """
+    import jax
+
+    from framework.training.prefetch import ahead
+    from framework_after import readers, writers
+
+    is_raw, shapes = model.is_preprocessed and not is_prepared, jax.tree.leaves(model.inputs)
+    channels = shapes[0].shape[-1] if len(shapes) == 1 and len(shapes[0].shape) > 1 else 0
+    wanted = readers.Wanted(model.block, channels, by_name=is_raw)
+    waiting: deque[Sequence[Any]] = deque()
+
+    def inputs() -> Iterator[tuple[Sequence[Any], PyTree]]:
+        count = 0
+        for ids, raw in readers.read(source, wanted):
+            try:
+                made = model.preprocess(raw) if is_raw else model.checked(raw)
+            except FrameworkError as error:
+                error.key = error.key or f"{source}, examples {count} to {count + len(ids) - 1}"
+                raise
+            count += len(ids)
+            yield ids, made
+
+    def noted(blocks: Iterator[tuple[Sequence[Any], PyTree]]) -> Iterator[PyTree]:
+        for ids, block in blocks:
+            waiting.append(ids)
+            yield block
+
+    classes, count = _classes(model), 0
+    with ahead(each for each in inputs()) as blocks, writers.writer(target, classes) as write:
+        for outputs in model.predicted(noted(blocks), seed):
+            ids = waiting.popleft()
+            write(ids, outputs, _names(outputs, classes))
+            count += len(ids)
+        if not count:
+            raise ConfigError(f"{source} holds no examples, expected one or more.")
+    return count
+
+
+def _classes(model: Trained) -> list[str]:
+    found = model.facts.get("classes")
+    return [str(name) for name in found] if isinstance(found, list) else []
+
+
+def _names(outputs: PyTree, classes: Sequence[str]) -> list[str] | None:
+    """Return the name of the class of the largest output of each example; None if the outputs are not of classes."""
+    import numpy as np
+
+    if not isinstance(outputs, np.ndarray) or outputs.ndim != 2 or outputs.shape[1] != len(classes):
+        return None
+    return [classes[int(k)] for k in outputs.argmax(axis=1)]
