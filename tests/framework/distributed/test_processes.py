@@ -305,7 +305,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(launch, tmp_path
         if name != "orbax":
             assert_equal(restored(folder), whole_by_numpy(folder))
     entry = run_record(tmp_path / "part")
-    assert (entry["status"], entry["resumed"], entry["processes"]) == ("done", [3, 5], 2)
+    assert (entry["status"], entry["resumed"], entry["starts"][-1]["processes"]) == ("done", [3, 5], 2)
     assert framework.load(tmp_path / "part")(np.zeros([2, 6], np.float32)).shape == (2, 8)
     assert "distributed" not in (tmp_path / "part" / "config.yaml").read_text()
     # One process goes on with what two have written, and two with what one has.
@@ -543,7 +543,7 @@ def test_auto_goes_by_what_slurm_sets(launch, tmp_path):
     slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
     codes, told = ended(launch({"words": [*TINY, "strategy=sharded", "run.dir=run"]}, slurm=slurm))
     assert codes == [0, 0], "\n".join(told[0] + told[1])
-    assert run_record(tmp_path / "run")["processes"] == 2
+    assert run_record(tmp_path / "run")["starts"][-1]["processes"] == 2
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def test_the_script_ends_as_the_run_that_was_left_alone(slurm, submit, tmp_path)
     slow.unlink()
     assert ended(slurm, job)["JobState"] == "COMPLETED", said()
     record, (first, *later) = run_record(run), run_record(run)["resumed"]
-    assert record["status"] == "done" and record["processes"] == 2 and first >= 20
+    assert record["status"] == "done" and record["starts"][-1]["processes"] == 2 and first >= 20
     assert later == sorted(later)
     last = [checkpoint_of(tmp_path / "runs" / name) for name in (job, alone)]
     assert last[0]["leaves"] == last[1]["leaves"]  # the sha256 of every leaf
