@@ -11,6 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
+FOR_THE_FILE = {"quiet": True}
+"""`extra` of a line that `run.log` takes, and the console does not show."""
+
 
 class SurvivingStream:
     """A text stream that is given up at its first failure, with one warning: a run counts more than what it says.

@@ -12,6 +12,9 @@ Mode = Literal["auto", "min", "max"]
 """Which way is better: low values, high ones, or what the metric itself declares."""
 
 
+SPEED = "perf/examples_per_second"
+"""Tag of the examples that training took a second since the last log, without evaluations."""
+
 SHARE = "perf/share/"
 """Beginning of the tags that say how large a part of the time since the last log was spent on what."""
 

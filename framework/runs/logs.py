@@ -12,13 +12,10 @@ from pathlib import Path
 from framework.config.secrets import masked
 from framework.distributed import processes
 from framework.errors import FrameworkError, InterruptError, line_of, printable, writing
-from framework.output import failures, surviving
+from framework.output import FOR_THE_FILE, failures, surviving
 from framework.terminal import painted
 
 LOGGER = logging.getLogger("framework")
-
-_QUIET = "quiet"
-"""Attribute of a record that the console does not show."""
 
 
 @contextmanager
@@ -57,7 +54,7 @@ def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
 
 def note(text: str) -> None:
     """Write a line into `run.log` alone, for who reads it later."""
-    LOGGER.info(text, extra={_QUIET: True})
+    LOGGER.info(text, extra=FOR_THE_FILE)
 
 
 def _note_error(error: BaseException) -> None:
@@ -67,7 +64,7 @@ def _note_error(error: BaseException) -> None:
     """
     level = logging.INFO if isinstance(error, InterruptError) else logging.ERROR
     trace = [] if isinstance(error, FrameworkError | KeyboardInterrupt) else traceback.format_exception(error)
-    LOGGER.log(level, "\n".join([line_of(error), *(each.rstrip() for each in trace)]), extra={_QUIET: True})
+    LOGGER.log(level, "\n".join([line_of(error), *(each.rstrip() for each in trace)]), extra=FOR_THE_FILE)
 
 
 class _Masking(logging.Formatter):
@@ -91,7 +88,7 @@ class _Console(logging.Handler):
     """A handler that looks up stderr for each line: a live line stands below all that is written."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not getattr(record, _QUIET, False):
+        if not FOR_THE_FILE.items() <= vars(record).items():
             text = printable(self.format(record))
             if record.levelno >= logging.WARNING:
                 text = painted(text, "error" if record.levelno >= logging.ERROR else "warning", sys.stderr)

@@ -15,7 +15,6 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import jax
-import numpy as np
 from omegaconf import OmegaConf
 
 from framework.api import Run, TrainState, Undefined
@@ -30,12 +29,9 @@ from framework.experiment import Experiment
 from framework.numerics import numeric_settings
 from framework.registry.sections import DEFAULT, rates_of
 from framework.runs.history import MetricsFile
-from framework.runs.logs import LOGGER
 from framework.runs.provenance import packages, source_digest
 from framework.training.graph import graph
 from framework.training.inspection import first_examples, prediction
-from framework.training.stepper import is_to_go_on
-from framework.training.times import sentence
 
 PACKAGES = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
 """Packages whose versions change numbers or files of a run."""
@@ -249,31 +245,6 @@ def loss_warnings(record: RunRecord) -> list[str]:
         f"the run ends with train/loss {last:.6g} at step {record.step}, {where}: it was {first:.6g} at step {step}; "
         f"try a lower {rates_of(record.config)}."
     ]
-
-
-HIDDEN = ("perf/", "probe/")
-"""Tags that are many, and say little by their last value."""
-
-
-def summarise(record: RunRecord) -> None:
-    """Log how a run ended: the last value of every tag, the table of its members, and where to look further."""
-    metrics, rows, directory = record.metrics or {}, record.members, record.directory
-    hidden = [
-        tag for tag in metrics if tag.startswith(("perf/", "probe/")) or (rows and members.is_of_member(tag, metrics))
-    ]
-    shown = {tag: value for tag, value in metrics.items() if tag not in hidden}
-    width = max(map(len, shown), default=0)
-    lines = [f"  {tag:<{width}}  {value:.6g}" for tag, value in shown.items() if np.isscalar(value)]
-    lines += members.table(rows) if rows else []
-    ended = f"stopped early: {record.reason}" if record.reason else "done"
-    if is_to_go_on(record.reason):
-        ended += f" at step {record.step}; `framework resume {directory}` goes on from there"
-    has_curves = next(directory.rglob("events.out.tfevents*"), None) is not None
-    curves = [f"curves:     tensorboard --logdir {directory}"] if has_curves else []
-    spent = [line] if (line := sentence(record.times or {})) else []
-    LOGGER.info("\n".join([ended, *lines, *spent, f"run folder: {directory}", *curves]))
-    for warning in record.warnings or []:
-        LOGGER.warning(warning)
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:

@@ -24,11 +24,12 @@ from framework.experiment import Experiment, build
 from framework.registry.entry_points import discover
 from framework.runs import folder, logs, process, signals, starts
 from framework.runs import resume as resuming
+from framework.runs.closing import summarise
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
 from framework.runs.provenance import Asked
-from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, summarise, write_config
+from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, write_config
 from framework.runs.trained_model import Trained
 from framework.tasks.ema import view_of
 from framework.training.callbacks import notify
@@ -185,7 +186,7 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
         record.starts[-1] = starts.ended(record.starts[-1], record.status, record.seconds)
         record.total_seconds = starts.total_seconds(record.starts)
         _conclude(record)
-    summarise(record)
+    summarise(record, experiment)
     return _result(experiment, record, state)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from framework.contracts import Array, Batch, TrainState
 from framework.experiment import Experiment
+from framework.output import FOR_THE_FILE
 
 LOGGER = logging.getLogger("framework")
 
@@ -45,11 +46,14 @@ def steps_per_call(experiment: Experiment, state: TrainState) -> int:
     if settings.train.steps_per_call != "auto":
         return settings.train.steps_per_call
     if jax.default_backend() == "cpu" and _slow_in_loops(jax.make_jaxpr(experiment.task.train_step)(state, spec).jaxpr):
-        LOGGER.info("steps_per_call: 1, since a convolution's gradient is slow inside compiled loops on a CPU")
+        LOGGER.info(
+            "steps_per_call: 1, since a convolution's gradient is slow inside compiled loops on a CPU",
+            extra=FOR_THE_FILE,
+        )
         return 1
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(spec))
     chosen = AUTO_CHUNK if is_resident(experiment) else min(AUTO_CHUNK, max(1, STACK_BYTES // size))
-    LOGGER.info(f"steps_per_call: {chosen}")
+    LOGGER.info(f"steps_per_call: {chosen}", extra=FOR_THE_FILE)
     return chosen
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from framework.api import Batch, PyTree, Task, TrainState, Undefined
 from framework.steps.metrics import Sums, unpack
+from framework.tags import SPEED
 from framework.training.stepper import IN_FLIGHT, Parts
 
 Scalars = dict[str, float]
@@ -154,7 +155,7 @@ class Clock:
         examples = (finished - self.finished) * self.batch_size
         elapsed = None if self.since is None else time.perf_counter() - self.since
         self.restart(finished)
-        return {} if elapsed is None else {"perf/examples_per_second": examples / elapsed}
+        return {} if elapsed is None else {SPEED: examples / elapsed}
 
     def restart(self, finished: int) -> None:
         """Leave out the time until here."""

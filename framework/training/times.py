@@ -49,13 +49,22 @@ class Times:
         return {f"{SHARE}{part}": seconds / whole for part, seconds in spent.items()} if whole else {}
 
 
-def sentence(seconds: Mapping[str, float]) -> str:
-    """Say where the time went, the largest part first: "time: 12 s, 71 % device, 20 % compiling, 9 % others"."""
+def largest_parts(seconds: Mapping[str, float]) -> list[str]:
+    """Say where the time went, the largest part first: ["71 % device", "20 % compiling", "9 % others"]."""
     whole = sum(seconds.values())
     if whole <= 0:
-        return ""
+        return []
     ranked = sorted(((value / whole, part) for part, value in seconds.items() if part != "other"), reverse=True)
     large = [(share, part) for share, part in ranked if share >= 0.02]
     rest = 1 - sum(share for share, _ in large)
-    told = [f"{share:.0%} {part}" for share, part in large] + ([f"{rest:.0%} others"] if rest >= 0.005 else [])
-    return f"time: {whole:.3g} s, {', '.join(told)}"
+    told = [*large, (rest, "others")] if rest >= 0.005 else large
+    return [f"{100 * share:.0f} % {part}" for share, part in told]
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people do: "12.3 s", "2:05 min", "1:02:05 h"."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"

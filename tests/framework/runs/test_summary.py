@@ -1,4 +1,4 @@
-"""A run that ends worse than it began says so, in its summary and in run.json."""
+"""The closing summary: best values, costs, ways to go on, and a warning where a run ends worse than it began."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 import framework
 from framework import testing
+from framework.runs.closing import survey, table
 from framework.runs.record import RunRecord, loss_warnings
 
 LINEAR = ["model=serial", "~model.hidden", "+model.layers=[{Dense: 10}]", "loss=squared_error", "data.task=regression"]
@@ -66,3 +67,49 @@ def test_each_learning_rate_of_the_task_is_named():
     record = RunRecord(config={"task": {"name": "gan"}}, first_loss=[1, 2.0], step=9, metrics={"train/loss": 3.0})
     named = "try a lower generator_optimizer.learning_rate or discriminator_optimizer.learning_rate."
     assert loss_warnings(record)[0].endswith(named)
+
+
+def test_a_summary_has_best_values_costs_and_ways_to_go_on(tmp_path, capfd):
+    result = testing.train(
+        tmp_path, "train.steps=12", "train.eval_every=3", "train.log_every=2", "callbacks=[checkpoint]"
+    )
+    said = capfd.readouterr().err
+    header, *rows = said[said.index("done\n") :].splitlines()[1:]
+    assert header.split() == ["last", "best", "step"]
+    assert [row.split()[0] for row in rows[:4]] == ["train/loss", "train/accuracy", "eval/loss", "eval/accuracy"]
+    for row in rows[:4]:
+        tag, last, best, step = row.split()
+        values = {line["step"]: line[tag] for line in testing.records(result) if tag in line}
+        chosen = (max if tag.endswith("accuracy") else min)(values.values())
+        assert (last, best) == (f"{values[12]:.4g}", f"{chosen:.4g}")
+        assert int(step) == next(step for step, value in values.items() if value == chosen)
+    labels = [row.partition(":")[0].strip() for row in rows[4:]]
+    expected = ["took", "of that", "memory", "devices", "run folder", "evaluate", "train on"]
+    assert [label for label in labels if label in expected] == expected
+    folder = result.directory
+    assert f"train on:   framework resume {folder} train.steps=24" in rows and f"run folder: {folder}" in rows
+    assert "steps_per_call" not in said and "steps_per_call: " in (folder / "run.log").read_text()
+
+
+def test_a_long_table_is_cut_and_what_has_no_direction_has_no_best():
+    metrics = {f"eval/confusion/{place}": 1.0 for place in range(40)} | {
+        "perf/x": 1.0,
+        "train/loss": 2.0,
+        "mine/x": 3.0,
+    }
+    lines = table(metrics, {"train/loss": (1.5, 7)})
+    assert lines[1].split() == ["train/loss", "2", "1.5", "7"]
+    assert len(lines) == 26 and lines[-1] == "… 18 more in metrics.jsonl"
+    assert lines[2].split() == ["eval/confusion/0", "1"]
+    assert table({}, {}) == []
+
+
+def test_a_survey_takes_the_first_of_equal_values_and_no_nan():
+    records = [
+        {"step": 1, "a": 2.0, "b": math.nan, "c": 1.0, "perf/examples_per_second": 100.0},
+        {"step": 2, "a": 1.0, "b": 5.0, "perf/examples_per_second": 300.0},
+        {"step": 3, "a": 1.0, "b": 4.0},
+    ]
+    best, speed = survey(records, {"a": False, "b": True, "c": None})
+    assert best == {"a": (1.0, 2), "b": (5.0, 2)} and speed == pytest.approx(150)
+    assert survey([], {}) == ({}, None)

@@ -6,7 +6,7 @@ import pytest
 
 from framework import testing
 from framework.tags import PARTS
-from framework.training.times import Times, sentence
+from framework.training.times import Times, duration, largest_parts
 
 
 def test_parts_add_up_and_inner_ones_are_no_part_of_outer_ones(monkeypatch):
@@ -32,18 +32,23 @@ def test_parts_add_up_and_inner_ones_are_no_part_of_outer_ones(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
+    ("seconds", "told"),
     [
         (
             {"device": 7.1, "compiling": 2.0, "data": 0.1, "other": 0.8},
-            "time: 10 s, 71% device, 20% compiling, 9% others",
+            ["71 % device", "20 % compiling", "9 % others"],
         ),
-        ({"data": 3.0}, "time: 3 s, 100% data"),
-        ({"data": 0.0}, ""),
+        ({"data": 3.0}, ["100 % data"]),
+        ({"data": 0.0}, []),
     ],
 )
-def test_a_sentence_names_the_largest_parts_first(seconds, text):
-    assert sentence(seconds) == text
+def test_the_largest_parts_are_named_first(seconds, told):
+    assert largest_parts(seconds) == told
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(1.234, "1.23 s"), (59, "59 s"), (125, "2:05 min"), (3725, "1:02:05 h")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize("more", [[], ["train.steps_per_call=1"], ["train.resident_mib=0"]], ids=" ".join)
@@ -62,4 +67,4 @@ def test_a_run_divides_each_interval_and_its_whole_time(tmp_path, more):
     assert set(times) == set(PARTS)
     assert times["evaluation"] > 0
     assert times["checkpoints"] > 0
-    assert "\ntime: " in (run.directory / "run.log").read_text()
+    assert "\nof that: " in (run.directory / "run.log").read_text()

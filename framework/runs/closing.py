@@ -1,0 +1,145 @@
+"""The closing summary of a run: best and last values, where the time went, and what can be done next."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from framework.checkpoints import folder
+from framework.config.sizes import in_words
+from framework.ensembles import members
+from framework.experiment import Experiment
+from framework.runs.history import MetricsFile
+from framework.runs.logs import LOGGER
+from framework.runs.record import RunRecord
+from framework.tags import SPEED
+from framework.terminal import broken, columns_of
+from framework.training.stepper import is_to_go_on
+from framework.training.times import duration, largest_parts
+
+HIDDEN = ("perf/", "probe/")
+"""Beginnings of tags that are many, and say little by their last value."""
+
+ROWS = 24
+"""Largest number of rows; metrics of many numbers have more."""
+
+LABEL = 12
+"""Columns of the words before a line."""
+
+
+def summarise(record: RunRecord, experiment: Experiment) -> None:
+    """Log how a run ended, its metrics, the table of its members, its costs, and where to go from there."""
+    width, directory = columns_of(sys.stderr), record.directory
+    history = MetricsFile(directory, record.id)
+    best, speed = survey(history.records(), experiment.directions)
+    lines = [*_ended(record), *table(record.metrics or {}, best, members.is_of_member if record.members else None)]
+    lines += members.table(record.members) if record.members else []
+    for label, pieces in _costs(record, experiment, speed).items():
+        for place, line in enumerate(broken(pieces, width - LABEL)):
+            lines.append(f"{label + ':' if place == 0 else '':<{LABEL}}{line.strip()}")
+    lines += [f"{label + ':':<{LABEL}}{command}" for label, command in _next(record).items()]
+    LOGGER.info("\n".join(lines))
+    for warning in record.warnings or []:
+        LOGGER.warning(warning)
+
+
+def survey(
+    records: Iterable[Mapping[str, float]], directions: Mapping[str, bool | None]
+) -> tuple[dict[str, tuple[float, int]], float | None]:
+    """Find the best values in a history.
+
+    Args:
+      records: one for each step.
+      directions: for each tag, whether high values are good; None where it is not known.
+
+    Returns: best value and its step by tag, the first of equal ones; and examples a second on the whole, which is None
+      if that was never logged.
+    """
+    best: dict[str, tuple[float, int]] = {}
+    speeds: list[float] = []
+    for each in records:
+        for tag, value in each.items():
+            if tag == SPEED:
+                speeds.append(value)
+            if (is_high_good := directions.get(tag)) is None or math.isnan(value):
+                continue
+            sign = 1 if is_high_good else -1
+            if tag not in best or sign * value > sign * best[tag][0]:
+                best[tag] = value, int(each["step"])
+    # Intervals have equally many examples, so that their times are averaged.
+    return best, 1 / float(np.mean(1 / np.asarray(speeds))) if speeds and min(speeds) > 0 else None
+
+
+def table(metrics: Mapping[str, float], best: Mapping[str, tuple[float, int]], is_hidden: object = None) -> list[str]:
+    """Format last and best values, the training loss first, with the step of the best.
+
+    Args:
+      metrics: the last value of each tag.
+      best: of `survey`.
+      is_hidden: `is_hidden(tag, metrics)` tells which tags to leave out besides those of `HIDDEN`.
+    """
+    tags = [
+        tag
+        for tag, value in metrics.items()
+        if np.isscalar(value)
+        and not tag.startswith(HIDDEN)
+        and tag != "train/learning_rate"
+        and not (callable(is_hidden) and is_hidden(tag, metrics))
+    ]
+    tags.sort(key=_place)
+    rows = [["", "last", "best", "step"]]
+    for tag in tags[:ROWS]:
+        value, step = best.get(tag, (None, 0))
+        rows.append([tag, f"{metrics[tag]:.4g}", *(["", ""] if value is None else [f"{value:.4g}", str(step)])])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    more = [f"… {len(tags) - ROWS} more in metrics.jsonl"] if len(tags) > ROWS else []
+    return [*(_aligned(row, widths) for row in rows if tags), *more]
+
+
+def _place(tag: str) -> tuple[int, bool, int]:
+    """Return the place of a tag in a table: by its split, the loss first."""
+    splits = ("train", "eval", "test")
+    split = tag.partition("/")[0]
+    return splits.index(split) if split in splits else len(splits), not tag.endswith("/loss"), tag.count("/")
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [f"{row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
+    return "  ".join(cells).rstrip()
+
+
+def _ended(record: RunRecord) -> list[str]:
+    ended = f"stopped early: {record.reason}" if record.reason else "done"
+    if is_to_go_on(record.reason):
+        ended += f" at step {record.step}; `framework resume {record.directory}` goes on from there"
+    return [ended]
+
+
+def _costs(record: RunRecord, experiment: Experiment, speed: float | None) -> dict[str, list[str]]:
+    """Return, by label, how long the run took, where that went, what it used, and its folder."""
+    start, seconds = record.starts[-1], record.seconds or 0.0
+    whole = record.total_seconds or seconds
+    took = [duration(seconds)] + ([f"{duration(whole)} over all starts"] if len(record.starts) > 1 else [])
+    took += [f"{speed:,.0f} examples/s"] if speed is not None else []
+    memory = [f"{in_words(start['peak_memory_mib'] << 20)} at most"] if start.get("peak_memory_mib") else []
+    if on_device := start.get("peak_device_memory_mib"):
+        memory.append(f"{in_words(max(on_device) << 20)} on a device")
+    devices = f"{experiment.strategy.devices} of {len(start['devices'])} × {start['device_kind']}"
+    spent = largest_parts(record.times or {})
+    found = {"took": took, "of that": spent, "memory": memory, "devices": [devices]}
+    return {label: pieces for label, pieces in found.items() if pieces} | {"run folder": [str(record.directory)]}
+
+
+def _next(record: RunRecord) -> dict[str, str]:
+    """Return the commands that go on from a run, by label."""
+    directory, commands = record.directory, {}
+    if next(directory.rglob("events.out.tfevents*"), None) is not None:
+        commands["curves"] = f"framework board {directory.parent}"
+    if folder.steps(directory / "checkpoints"):
+        commands["evaluate"] = f"framework evaluate {directory}"
+        more = "" if is_to_go_on(record.reason) else f" train.steps={2 * record.total_steps}"
+        commands["train on"] = f"framework resume {directory}{more}"
+    return commands
