@@ -32,10 +32,10 @@ from framework.registry.sections import DEFAULT, rates_of
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 from framework.runs.provenance import packages, source_digest
+from framework.training import compiles, times
 from framework.training.graph import graph
 from framework.training.inspection import first_examples, prediction
 from framework.training.stepper import is_to_go_on
-from framework.training.times import sentence
 
 PACKAGES = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
 """Packages whose versions change numbers or files of a run."""
@@ -73,6 +73,7 @@ class RunRecord:
       seconds: of the last process, from when its experiment was built.
       total_seconds: of all processes; of one that was killed, up to its last record.
       times: seconds of the last process's loop, by what they were spent on.
+      compiles: of the last process's "programs" the number, the "seconds", and the traces of the "train_step".
     """
 
     config: dict[str, Any]
@@ -108,6 +109,7 @@ class RunRecord:
     seconds: float | None = None
     total_seconds: float | None = None
     times: dict[str, Any] | None = None
+    compiles: dict[str, Any] | None = None
 
     def write(self) -> None:
         """Replace `run.json`.
@@ -270,7 +272,7 @@ def summarise(record: RunRecord) -> None:
         ended += f" at step {record.step}; `framework resume {directory}` goes on from there"
     has_curves = next(directory.rglob("events.out.tfevents*"), None) is not None
     curves = [f"curves:     tensorboard --logdir {directory}"] if has_curves else []
-    spent = [line] if (line := sentence(record.times or {})) else []
+    spent = [line for line in (times.sentence(record.times or {}), compiles.sentence(record.compiles or {})) if line]
     LOGGER.info("\n".join([ended, *lines, *spent, f"run folder: {directory}", *curves]))
     for warning in record.warnings or []:
         LOGGER.warning(warning)
