@@ -45,7 +45,7 @@ from framework.registry.entry_points import OURS, Plugin, Registry
 from framework.registry.sections import taken_by
 from framework.registry.signatures import check
 from framework.steps.rng import root_key
-from framework.tags import PARTS, SHARE
+from framework.tags import COMPILE_SECONDS, COMPILED, PARTS, SHARE
 from framework.tasks.assembly import task_of
 from framework.tasks.ema import averaged
 from framework.tasks.nonfinite import guarded
@@ -311,7 +311,8 @@ def _directions(task: Task, shapes: TrainState, data: DataPipeline) -> dict[str,
     names = {"train": jax.eval_shape(task.train_step, shapes, data.spec)[1], "eval": measured}
     names |= {"test": measured} if "test" in data.splits[1:] else {}
     tags = {f"{split}/{name}": task.directions.get(name) for split in names for name in names[split]}
-    return {**tags, "perf/examples_per_second": True, **dict.fromkeys(f"{SHARE}{part}" for part in PARTS)}
+    compiles = {COMPILED: False, COMPILE_SECONDS: False}
+    return {**tags, "perf/examples_per_second": True, **compiles, **dict.fromkeys(f"{SHARE}{part}" for part in PARTS)}
 
 
 def _parameters(shapes: TrainState) -> tuple[Parameter, ...]:

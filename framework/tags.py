@@ -15,6 +15,9 @@ Mode = Literal["auto", "min", "max"]
 SPEED = "perf/examples_per_second"
 """Tag of the examples that training took a second since the last log, without evaluations."""
 
+COMPILED, COMPILE_SECONDS = "perf/compiles", "perf/compile_seconds"
+"""Tags of the programs compiled since the last log, and of the seconds that it took."""
+
 SHARE = "perf/share/"
 """Beginning of the tags that say how large a part of the time since the last log was spent on what."""
 
@@ -22,7 +25,7 @@ PARTS = ("data", "compiling", "dispatch", "device", "logging", "evaluation", "ch
 """Parts of the time that the loop's thread spends.
 
 data: waiting for a batch, or making it where no thread does.
-compiling: the first call of each program, which traces and compiles it.
+compiling: calls of the train step that trace and compile it.
 dispatch: handing further calls to the devices; where they compute in this thread, as CPUs may, their work too.
 device: waiting for results.
 logging: callbacks and files that take metrics.

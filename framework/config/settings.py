@@ -16,6 +16,7 @@ class Train(NamedTuple):
     accumulate: int = 1  # parts that a batch is cut into, to fit into memory; their gradients are summed
     skips_in_row: int = 10  # updates that nan_policy=skip undoes before it gives up: ten batches are not all bad
     steps_per_call: int | Literal["auto"] = "auto"  # steps in one compiled call
+    retraces: Literal["warn", "error"] = "warn"  # what follows if the train step is traced more than once
     resident_mib: int = 1024  # training examples in memory go to the device whole up to this size; 0 for never
 
 

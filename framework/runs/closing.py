@@ -17,6 +17,7 @@ from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
 from framework.tags import SPEED
 from framework.terminal import broken, columns_of
+from framework.training import compiles
 from framework.training.stepper import is_to_go_on
 from framework.training.times import duration, largest_parts
 
@@ -128,8 +129,8 @@ def _costs(record: RunRecord, experiment: Experiment, speed: float | None) -> di
     if on_device := start.get("peak_device_memory_mib"):
         memory.append(f"{in_words(max(on_device) << 20)} on a device")
     devices = f"{experiment.strategy.devices} of {len(start['devices'])} × {start['device_kind']}"
-    spent = largest_parts(record.times or {})
-    found = {"took": took, "of that": spent, "memory": memory, "devices": [devices]}
+    spent, compiled = largest_parts(record.times or {}), compiles.in_words(record.compiles or {})
+    found = {"took": took, "of that": spent, "compiled": compiled, "memory": memory, "devices": [devices]}
     return {label: pieces for label, pieces in found.items() if pieces} | {"run folder": [str(record.directory)]}
 
 

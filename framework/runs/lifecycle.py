@@ -109,6 +109,7 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
     """Initialise, train, and tell every callback that was started how it ended, also when it failed."""
     progress, began, status = loop.progress, time.perf_counter(), "failed"
     with ExitStack() as callbacks:
+        callbacks.enter_context(loop.compiles.counting())
         for each in loop.experiment.callbacks:
             given = run._replace(config=copy.deepcopy(run.config), media=ShownBy(media, each.label))
             given = given._replace(log=loop.log, now=loop.now)
@@ -139,6 +140,7 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
             record.ending = None
         loop.times.switch("other")
         record.times = {part: round(seconds, 3) for part, seconds in loop.times.seconds.items()}
+        record.compiles = loop.compiles.told()
         status = "stopped" if reason else "done"
     return state, progress.scalars, reason
 

@@ -69,6 +69,7 @@ class RunRecord:
       seconds: of the last process, from when its experiment was built.
       total_seconds: of all processes; of one that was killed, up to its last record.
       times: seconds of the last process's loop, by what they were spent on.
+      compiles: of the last process's "programs" the number, the "seconds", and the traces of the "train_step".
     """
 
     config: dict[str, Any]
@@ -104,6 +105,7 @@ class RunRecord:
     seconds: float | None = None
     total_seconds: float | None = None
     times: dict[str, Any] | None = None
+    compiles: dict[str, Any] | None = None
 
     def write(self) -> None:
         """Replace `run.json`.

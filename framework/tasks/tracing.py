@@ -61,13 +61,13 @@ def check_shapes(
     for path in leaves | kept:
         had, has = leaves.get(path), kept.get(path)
         if had is None or has is None or (had.shape, had.dtype) != (has.shape, has.dtype):
-            key = _keeper(path, plugins)
+            key = keeper(path, plugins)
             text = f"the train step turns {path} from {shapes_text(had)} into {shapes_text(has)}; it must keep it."
             raise fault(plugins[key], text, key)
     return state
 
 
-def _keeper(path: str, plugins: Mapping[str, Plugin]) -> str:
+def keeper(path: str, plugins: Mapping[str, Plugin]) -> str:
     """Return the config key of the component that keeps a leaf of the state."""
     part, *below = path.split("/")
     alone = {"params": "model", "model_state": "model", "opt_state": "optimizer"}.get(part, "task")

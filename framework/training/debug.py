@@ -78,6 +78,7 @@ def switches(debug: Debug) -> Iterator[None]:
         (debug.keys, lambda: jax.debug_key_reuse(True)),
         (debug.transfers, lambda: jax.transfer_guard("disallow")),
         (debug.compiles, lambda: jax.log_compiles(True)),
+        (debug.compiles, lambda: jax.explain_cache_misses(True)),
         (debug.checks, lambda: jax.enable_checks(True)),
     ]
     with ExitStack() as stack:

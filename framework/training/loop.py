@@ -20,6 +20,7 @@ from framework.registry.sections import rates_of
 from framework.tasks.nonfinite import FIND, Rollback, check_skips, finite_leaves, spoilt_leaf
 from framework.training.callbacks import notify, raise_pending
 from framework.training.chunks import AUTO_CHUNK, steps_per_call
+from framework.training.compiles import Compiles
 from framework.training.evaluation import (
     Clock,
     Scalars,
@@ -91,7 +92,7 @@ class Loop:
         self.recorder: Recorder | None = None
         self.has_kept = False  # a fault was looked for: the first one is kept
         self.advice: str | None = None  # on how to look at it
-        self.times = Times()
+        self.times, self.compiles = Times(), Compiles()
         self.lower = f"lower {rates_of(experiment.config)}"
 
     def fit(self, state: TrainState, begin: Callable[[], TrainState] | None = None) -> tuple[TrainState, str]:
@@ -117,7 +118,7 @@ class Loop:
         per_call = steps_per_call(self.experiment, state)
         self.unusable = _unusable(state, self.finite_at_first)
         longest = per_call * max(1, AUTO_CHUNK // per_call)
-        program = compiled(self.experiment, per_call)
+        program = compiled(self.experiment, per_call, self.compiles.traces)
         self.recorder = None if begin is None else Recorder(self.experiment, program, state, begin)
         with stepper(self.experiment, program, self._events(step, longest), step, self.requests, self.times) as advance:
             try:
@@ -200,7 +201,7 @@ class Loop:
         self._check(window)
         if self._evaluates(window.stop) or _is_due(self.settings.log_every, window.stop):
             scalars = results(self.experiment.task, last_of(window.parts), "train")
-            self.log(window.stop, scalars | clock.lap(finished) | self.times.shares())
+            self.log(window.stop, scalars | clock.lap(finished) | self.times.shares() | self.compiles.lap())
 
     def _check(self, window: Window) -> None:
         """Check every step of a window by the policy, and keep the first one that is not finite.

@@ -17,6 +17,7 @@ from framework.experiment import Experiment
 from framework.steps.metrics import Packed, pack_outputs, unwrap_keys, wrap_keys
 from framework.training.callbacks import raise_pending
 from framework.training.chunks import Step, chunked, is_resident
+from framework.training.compiles import Traces, check_traces
 from framework.training.prefetch import ahead, never
 from framework.training.times import Times
 
@@ -73,22 +74,29 @@ class Program(NamedTuple):
       call: `call(state, feed) -> (state, metrics)`, whose state has `Bits` in the place of keys.
       per_call: 1 for single steps, else the largest number of steps in one call.
       is_resident: the examples lie on the devices, and feeds are tables of indices.
+      traces: of the step, noted as they are made.
     """
 
     call: Callable[[TrainState, PyTree], tuple[TrainState, Packed]]
     per_call: int
     is_resident: bool
+    traces: Traces
 
 
-def compiled(experiment: Experiment, per_call: int) -> Program:
-    """Let the strategy compile the train step, alone or in chunks of up to `per_call` steps."""
+def compiled(experiment: Experiment, per_call: int, traces: Traces | None = None) -> Program:
+    """Let the strategy compile the train step, alone or in chunks of up to `per_call` steps.
+
+    Args:
+      traces: where those of the step are noted.
+    """
+    traces = Traces() if traces is None else traces
     memory, train = experiment.batches.in_memory(), experiment.strategy.train
     step = pack_outputs(_prepared(experiment.task.train_step, memory))
     if per_call == 1:
-        return Program(train(step, 0), 1, False)
+        return Program(train(traces.noting(step), 0), 1, False, traces)
     is_on_devices = memory is not None and is_resident(experiment)
-    call = train(chunked(step, per_call), RESIDENT_AXES if is_on_devices else STACKED_AXES)
-    return Program(call, per_call, is_on_devices)
+    axes = RESIDENT_AXES if is_on_devices else STACKED_AXES
+    return Program(train(traces.noting(chunked(step, per_call)), axes), per_call, is_on_devices, traces)
 
 
 @contextmanager
@@ -111,6 +119,8 @@ def stepper(
       start: updates made so far.
       requests: asked after each call; a signal ends `advance`.
       times: told what the time is spent on.
+
+    Raises: PluginError with train.retraces=error, if the step is traced more than once.
     """
     times = Times() if times is None else times
     memory, per_call = experiment.batches.in_memory(), program.per_call
@@ -126,10 +136,8 @@ def stepper(
 
     on_devices = (placed(each) for each in feeds)
     with nullcontext(feeds) if is_quick else ahead(on_devices, cancelled=requests.cancelled) as ready:
-        calling = "compiling"  # the first call does
 
         def advance(state: TrainState, start: int, stop: int) -> tuple[TrainState, Parts]:
-            nonlocal calling
             done: Parts = []
             before = times.switch("dispatch")
             state = unwrap_keys(state)
@@ -139,13 +147,16 @@ def stepper(
                     break  # the wait for data was cancelled
                 times.switch("checkpoints")
                 raise_pending(experiment.callbacks)
-                times.switch(calling)
+                times.switch("dispatch")
+                traced = len(program.traces.seen)
                 try:
                     state, metrics = program.call(state, feed)
                 except FloatingPointError as error:  # of debug=nans and debug=infs
                     raise FloatingPointError(str(error).splitlines()[0], end) from error
+                if len(program.traces.seen) > traced:
+                    times.recast("compiling")
+                    check_traces(program.traces, experiment, end)
                 done.append((metrics, 0 if per_call == 1 else end - first))
-                calling = "dispatch"
                 times.switch("device")
                 _throttle(done)
                 times.switch("dispatch")

@@ -32,6 +32,10 @@ class Times:
         self._part, self._since = part, now
         return before
 
+    def recast(self, part: str) -> None:
+        """Put the time since the last change to another part, which is known only afterwards."""
+        self._part = part
+
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Put the time inside the context to a part, but for the parts within it."""
