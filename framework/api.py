@@ -103,6 +103,7 @@ from framework.steps.precision import unless_skipped as unless_skipped
 from framework.steps.rng import example_keys as example_keys
 from framework.steps.rng import step_key as step_key
 from framework.steps.rng import stream as stream
+from framework.strategy import Evolution as Evolution
 from framework.strategy import Members as Members
 from framework.strategy import Strategy as Strategy
 from framework.strategy import StrategyWrapper as StrategyWrapper

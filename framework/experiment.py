@@ -32,6 +32,7 @@ from framework.config.compose import Config
 from framework.config.presets import total_steps
 from framework.config.resolve import Settings, as_written, changed, resolved, tagged
 from framework.distributed import coordination, processes
+from framework.ensembles.evolution import Compared, compared
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError, FrameworkError
@@ -141,7 +142,8 @@ def build(config: Config, registry: Registry) -> Experiment:
     directions |= dict.fromkeys(tag for each in probes for tag in _probed(each, problem, shapes, data))
     if members is not None:
         make = _maker(source, settings, builder, members)
-        task, init, shapes, batches = _of_all(make, members, data, task, shapes)
+        by = members.evolution and compared(members.evolution, directions, data.eval(data.splits[0]))
+        task, init, shapes, batches = _of_all(make, members, data, task, shapes, by)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(values, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]
     checked = check_examples(data, check)
@@ -206,18 +208,21 @@ def _maker(source: Mapping[str, Any], settings: Settings, builder: Builder, memb
         # Factories check ranges here, since they cannot check traced numbers.
         _build_task(each := Builder(registry), with_values(source, values_of(members, member)), settings)
         builder.schedules += each.schedules
+    bounds = {} if members.evolution is None else members.evolution.bounds
+    for end in (0, 1) if bounds else ():
+        _build_task(Builder(registry), with_values(source, {key: ends[end] for key, ends in bounds.items()}), settings)
     with_traced = template(source, values_of(members, 0))
     return lambda values: _build_task(Builder(registry), with_traced(values), settings)
 
 
 def _of_all(
-    make: Make, members: Members, data: DataPipeline, task: Task, shapes: TrainState
+    make: Make, members: Members, data: DataPipeline, task: Task, shapes: TrainState, by: Compared | None
 ) -> tuple[Task, Callable[[Any], TrainState], TrainState, DataPipeline]:
     """Make the task, the state's init and shapes, and the batches of all members from those of one."""
     means = jax.eval_shape(task.train_step, shapes, data.spec)[1]
     results = dict.fromkeys(means, operator.truediv) | dict(task.results)
     check_traceable(make, values_of(members, 0), data.spec)
-    together = population(make, members, results)._replace(
+    together = population(make, members, results, by)._replace(
         predict=task.predict, inputs=task.inputs, exhibits=task.exhibits, models=task.models
     )
     task, init = traced_once(together, data)

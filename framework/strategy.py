@@ -7,8 +7,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from framework.contracts import Batch, PyTree, TrainState
+from framework.contracts import Array, Batch, PyTree, TrainState
 from framework.data import Share
+
+
+class Evolution(NamedTuple):
+    """Turns at which members take each other's states and change their values, within the compiled step.
+
+    Attributes:
+      every: updates between two turns.
+      metric: a mean over examples by which members are compared on the evaluation's first split, such as "loss".
+      turn: `turn(key, scores, values) -> (sources, values)`, pure. Scores are float32 [members]; low ones are good, and
+        infinity is that of a member whose numbers were lost. Values are float32 [members] by config key. Sources are
+        int32 [members]: the member whose state each goes on from, perhaps itself.
+      bounds: by config key, the least and the greatest value.
+    """
+
+    every: int
+    metric: str
+    turn: Callable[[Array, Array, Mapping[str, Array]], tuple[Array, Mapping[str, Array]]]
+    bounds: Mapping[str, tuple[float, float]]
 
 
 class Members(NamedTuple):
@@ -19,11 +37,13 @@ class Members(NamedTuple):
       values: for each config key that differs, "seed" or such as "optimizer.learning_rate", one number for each member.
         Where "seed" is missing, all have the seed of the run; where nothing differs, their seeds count up from it.
       order: "own" if a member's data come in the order of its own seed, "shared" if all see those of the run's.
+      evolution: of members whose values change while they train; their seeds count up. None for values that stay.
     """
 
     size: int
     values: Mapping[str, tuple[float, ...]]
     order: Literal["own", "shared"]
+    evolution: Evolution | None = None
 
 
 class Strategy(ABC):

@@ -13,6 +13,7 @@ import numpy as np
 from framework.api import Batch, Members, PyTree, Strategy, Task, TrainState, quick_jit
 from framework.config.resolve import changed, resolved
 from framework.contracts import updates
+from framework.ensembles.evolution import evolved_values
 from framework.errors import ConfigError, FrameworkError
 from framework.registry.sections import Sections, names_of
 from framework.steps.rng import root_key
@@ -38,7 +39,8 @@ def members_of(strategy: Strategy, seed: int, sections: Sections) -> Members | N
         if key != "seed" and not key.startswith(tuple(f"{name}." for name in names)):
             text = f"expected seed, or a number of {', '.join(names)}."
             raise ConfigError(text, key=f"strategy.members.{key}")
-    counted = range(seed, seed + members.size) if not members.values else (seed,) * members.size
+    is_counted = not members.values or members.evolution is not None
+    counted = range(seed, seed + members.size) if is_counted else (seed,) * members.size
     seeds = members.values.get("seed", tuple(counted))
     for each in seeds:
         if not float(each).is_integer() or not 0 <= each < 2**32:
@@ -127,9 +129,13 @@ def check_traceable(make: Callable[[Mapping[str, Any]], Task], first: Mapping[st
             raise ConfigError(text, key=f"strategy.members.{key}")
 
 
-def rows(members: Members) -> list[dict[str, Any]]:
-    """Return one row for each member with its values, for the run record."""
-    columns = members.values.items()
+def rows(members: Members, state: TrainState | None = None) -> list[dict[str, Any]]:
+    """Return one row for each member with its values, for the run record.
+
+    Args:
+      state: of all members, for the values that it holds where they evolve; None for those that the run begins with.
+    """
+    columns = {**members.values, **({} if state is None else evolved_values(state))}.items()
     return [{"member": k, "values": {key: column[k] for key, column in columns}} for k in range(members.size)]
 
 
@@ -153,7 +159,7 @@ def outcome(members: Members, state: TrainState, metrics: Mapping[str, float]) -
         return {tag: value for tag, value in own.items() if tag in metrics}
 
     frozen = [None if step == last else int(step) + 1 for step in steps]
-    return [{**row, "frozen_at_step": frozen[k], "metrics": scalars(k)} for k, row in enumerate(rows(members))]
+    return [{**row, "frozen_at_step": frozen[k], "metrics": scalars(k)} for k, row in enumerate(rows(members, state))]
 
 
 def is_of_member(tag: str, tags: Mapping[str, float]) -> bool:
@@ -165,7 +171,8 @@ def is_of_member(tag: str, tags: Mapping[str, float]) -> bool:
 def table(rows: Sequence[Row]) -> list[str]:
     """Format outcomes as the lines of a table."""
     found = dict.fromkeys(tag for row in rows for tag in row["metrics"])
-    tags = [tag for tag in found if tag.count("/") == 1 and tag != "train/learning_rate"]
+    unlisted = {"train/learning_rate", *(f"train/{key}" for key in rows[0]["values"])}
+    tags = [tag for tag in found if tag.count("/") == 1 and tag not in unlisted]
 
     def cells(row: Row) -> list[str]:
         values = [f"{value:g}" for value in row["values"].values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState, Undefined
+from framework.ensembles.evolution import COPIES, Compared, Together, evolving
 from framework.errors import ConfigError
 from framework.steps.metrics import WeightedMean
 from framework.steps.rng import root_key
@@ -21,7 +23,7 @@ Make = Callable[[Mapping[str, Any]], Task]
 Result = Callable[[Any, float], float | Mapping[str, float]]
 
 
-def population(make: Make, members: Members, results: Mapping[str, Result]) -> Task:
+def population(make: Make, members: Members, results: Mapping[str, Result], compared: Compared | None = None) -> Task:
     """Make the task of all members, mapped over the first axis of every leaf of the state.
 
     A member is frozen if its loss or its new state is not finite. Its state stays what it was before that step, so that
@@ -31,16 +33,38 @@ def population(make: Make, members: Members, results: Mapping[str, Result]) -> T
       make: makes the task of one member, each time that a step is traced, since the task may hold traced numbers.
       members: with "seed" among the values.
       results: of the task of one member.
+      compared: examples and direction by which members that evolve are compared.
     """
     values = {key: np.asarray(column, np.float32) for key, column in members.values.items() if key != "seed"}
-    batch_axis = 0 if members.order == "own" else None
+    steps, results = _together(make, members), dict(results)
+    if members.evolution is not None and compared is not None:
+        steps = evolving(steps, members.evolution, compared)
+        results |= dict.fromkeys((*values, COPIES), operator.truediv)
 
     def init(key: Array, spec: Batch) -> TrainState:
+        return steps.init(key, spec, values)
+
+    def train_step(
+        state: TrainState, batch: Batch, axis: str | None = None
+    ) -> tuple[TrainState, dict[str, WeightedMean]]:
+        return steps.train_step(state, batch, axis, values)
+
+    def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, WeightedMean]:
+        return steps.eval_step(state, batch, axis, values)
+
+    each = {name: _for_each(name, result) for name, result in results.items()}
+    return Task(init, train_step, eval_step, {**each, "live_members": lambda total, count: float(total)})
+
+
+def _together(make: Make, members: Members) -> Together:
+    batch_axis = 0 if members.order == "own" else None
+
+    def init(key: Array, spec: Batch, values: Mapping[str, Any]) -> TrainState:
         keys = jnp.stack([root_key(int(seed)) for seed in members.values["seed"]])
         return jax.vmap(lambda key, own: make(own).init(key, spec))(keys, values)
 
     def train_step(
-        state: TrainState, batch: Batch, axis: str | None = None
+        state: TrainState, batch: Batch, axis: str | None, values: Mapping[str, Any]
     ) -> tuple[TrainState, dict[str, WeightedMean]]:
         def one(state: TrainState, batch: Batch, own: Mapping[str, Any]) -> tuple[TrainState, dict[str, WeightedMean]]:
             after, means = make(own).train_step(state, batch, axis)
@@ -54,14 +78,15 @@ def population(make: Make, members: Members, results: Mapping[str, Result]) -> T
         alive = WeightedMean(live.sum().astype(jnp.float32), jnp.ones([], jnp.float32))
         return after, {**counted, "live_members": alive}
 
-    def eval_step(state: TrainState, batch: Batch, axis: str | None = None) -> dict[str, WeightedMean]:
+    def eval_step(
+        state: TrainState, batch: Batch, axis: str | None, values: Mapping[str, Any]
+    ) -> dict[str, WeightedMean]:
         def one(state: TrainState, own: Mapping[str, Any], live: Array) -> dict[str, WeightedMean]:
             return _counted(make(own).eval_step(state, batch, axis), live)
 
         return jax.vmap(one)(state, values, _live(state))
 
-    each = {name: _for_each(name, result) for name, result in results.items()}
-    return Task(init, train_step, eval_step, {**each, "live_members": lambda total, count: float(total)})
+    return Together(init, train_step, eval_step)
 
 
 def _live(state: TrainState) -> Array:

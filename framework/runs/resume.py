@@ -36,6 +36,7 @@ APART = ("train.steps", "train.epochs", "run.")
 
 BOUND = (
     *("strategy.members", "strategy.order", "train.accumulate", "train.skips_in_row"),
+    *(f"strategy.{option}" for option in ("space", "every", "metric", "share", "factors", "resample", "seed")),
     *("debug.overfit", "debug.fast"),
 )
 """Keys of those sections that do decide what a run computes, to rounding or more."""

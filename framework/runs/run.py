@@ -215,7 +215,7 @@ def _result(experiment: Experiment, record: RunRecord, state: TrainState) -> Res
     config: Mapping[str, Any] = experiment.config
     view = coordination.addressable(view_of(state))
     if experiment.members is not None:
-        config = members.recorded(config, members.rows(experiment.members)[0])
+        config = members.recorded(config, members.rows(experiment.members, state)[0])
         view = members.part_of(view, 0)
     inputs = jax.tree.map(lambda leaf: Expected((-1, *leaf.shape[1:]), str(leaf.dtype)), experiment.inputs)
     facts, directory = data_facts(experiment), record.directory

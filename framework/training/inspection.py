@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from framework.api import Batch, Members, PyTree, TrainState, View
+from framework.ensembles.evolution import plain
 from framework.ensembles.members import part_of
 from framework.errors import blaming, nearest
 from framework.experiment import Experiment
@@ -25,7 +26,8 @@ def one_replica(tree: PyTree, members: Members | None = None) -> PyTree:
       tree: as `on_state` is given it, in a process whose devices hold all of it.
       members: of the strategy.
     """
-    tree = tree if members is None else part_of(tree, 0)
+    if members is not None:
+        tree = part_of(plain(tree) if isinstance(tree, TrainState) else tree, 0)
     leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     if not all(leaf.is_fully_replicated for leaf in leaves):
         return tree

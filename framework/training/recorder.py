@@ -109,8 +109,9 @@ class Recorder:
 
         Returns: None if none is, as where a device does not repeat its sums bit by bit.
         """
-        if self.experiment.members is not None:
-            return self._frozen_member()
+        if (members := self.experiment.members) is not None:
+            # Where members evolve, one that froze goes on from another's state, by values that no config has.
+            return self._frozen_member() if members.evolution is None else None
         state, start, trail = self._sound.state(), self._sound.step, []
         with stepper(self.experiment, self.program, range(start + 1, upto + 1), start) as advance:
             for step in range(start + 1, upto + 1):

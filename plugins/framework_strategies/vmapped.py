@@ -68,16 +68,23 @@ def vmapped(
 
     Raises: ConfigError if lists have different lengths or hold no numbers, or the devices do not divide the members.
     """
-    chosen = Members(members, {}, order) if isinstance(members, int) else _members(members, order)
+    return over_devices(Members(members, {}, order) if isinstance(members, int) else _members(members, order), devices)
+
+
+def over_devices(members: Members, devices: int) -> Strategy:
+    """Return the strategy that spreads members over local devices.
+
+    Raises: ConfigError if there is no member, or the devices do not divide them or do not exist.
+    """
     available = jax.local_device_count()
-    if chosen.size < 1:
-        raise ConfigError(f"expected at least 1, found {chosen.size}.", key="members")
+    if members.size < 1:
+        raise ConfigError(f"expected at least 1, found {members.size}.", key="members")
     if not 1 <= devices <= available:
         raise ConfigError(f"{devices} asked for, and there are {available} local devices.", key="devices")
-    if chosen.size % devices:
-        raise ConfigError(f"{chosen.size} members do not divide over {devices} devices.", key="devices")
+    if members.size % devices:
+        raise ConfigError(f"{members.size} members do not divide over {devices} devices.", key="devices")
     mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices])
-    return Vmapped(mesh, chosen)
+    return Vmapped(mesh, members)
 
 
 def _members(given: Mapping[str, Any], order: Literal["own", "shared"]) -> Members:

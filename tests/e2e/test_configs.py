@@ -58,6 +58,7 @@ NEEDS = {
     ("data", "episodes"): ["task=ppo", *PLAYED],
     **{("model", name): ["model.classes=10"] for name in ("policy_mlp", "value_mlp")},
     ("loss", "weighted"): ["loss.losses={{one: {{name: softmax_cross_entropy}}}}"],
+    ("strategy", "pbt"): ["strategy.space={{optimizer.learning_rate: {{low: 1e-4, high: 1}}}}"],
     ("model", "trained"): ["model.run={folder}/teacher"],
     ("model", "denoiser"): ["task=diffusion", "data.normalize=false"],
     **{("task", name): ["data.normalize=false"] for name in ("vae", "gan", "diffusion")},
