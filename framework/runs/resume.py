@@ -34,8 +34,11 @@ found to be harmful may be left out from there on."""
 APART = ("train.steps", "train.epochs", "run.")
 """Keys of the length and of the place of a run."""
 
-BOUND = ("strategy.members", "strategy.order", "train.accumulate", "train.skips_in_row", "debug.overfit", "debug.fast")
-BOUND += tuple(f"strategy.{option}" for option in ("space", "every", "metric", "share", "factors", "resample", "seed"))
+BOUND = (
+    *("strategy.members", "strategy.order", "train.accumulate", "train.skips_in_row"),
+    *(f"strategy.{option}" for option in ("space", "every", "metric", "share", "factors", "resample", "seed")),
+    *("debug.overfit", "debug.fast"),
+)
 """Keys of those sections that do decide what a run computes, to rounding or more."""
 
 
