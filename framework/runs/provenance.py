@@ -154,7 +154,7 @@ def machine() -> dict[str, Any]:
 def typed() -> str:
     """Return the command line as a shell takes it, without secrets: "framework train +experiment=mnist"."""
     program, *words = sys.argv or [""]
-    name = Path(program).name
+    name = Path(program).name if program not in ("", "-", "-c") else "python"
     by_module = name == "__main__.py" and Path(program).parent.name
     begin = ["python", "-m", by_module] if by_module else ["python", program] if name.endswith(".py") else [name]
     return shlex.join(masked_words([*begin, *words], ()))

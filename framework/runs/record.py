@@ -55,6 +55,7 @@ class RunRecord:
       input_dtypes: names of their dtypes; an older record has none.
       batch: [dtype, shape] of each leaf of a batch, from which the state is made; an older record has none.
       members: values, and at the end outcomes, of each member that the run trains side by side.
+      directions: by tag, whether high values are good (true) or low ones (false); other tags are left out.
       plugins: distribution, version, target and digest of the sources of each component, by config key.
       versions: of the packages that change numbers, as the run began with them.
       packages: versions of all installed distributions, as the run began with them.
@@ -88,6 +89,7 @@ class RunRecord:
     input_dtypes: object = None
     batch: object = None
     members: list[Any] | None = None
+    directions: dict[str, Any] = field(default_factory=dict)
     plugins: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     numerics: dict[str, Any] = field(default_factory=dict)
@@ -166,6 +168,7 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
         input_dtypes=jax.tree.map(lambda leaf: str(leaf.dtype), spec),
         batch=jax.tree.map(lambda leaf: [str(leaf.dtype), list(leaf.shape)], dict(experiment.data.spec)),
         members=None if experiment.members is None else members.rows(experiment.members),
+        directions={tag: is_high for tag, is_high in experiment.directions.items() if is_high is not None},
         plugins={
             key: {name: getattr(plugin, name) for name in PROVENANCE} | {"sources": source_digest(plugin.target)}
             for key, plugin in experiment.plugins.items()

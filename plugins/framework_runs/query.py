@@ -1,0 +1,111 @@
+"""Conditions and orders of a list of runs: `eval/accuracy>0.99`, `optimizer.learning_rate=0.001`, `status=done`."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from framework.errors import ConfigError, nearest
+from framework_runs.naming import label, seed_of
+from framework_runs.reading import Run
+
+FACTS: dict[str, Callable[[Run], Any]] = {
+    "status": lambda run: run.status,
+    "name": lambda run: str(run.record.get("name") or ""),
+    "label": label,
+    "seed": seed_of,
+    "step": lambda run: run.step,
+    "seconds": lambda run: run.seconds,
+    "started": lambda run: run.started,
+    "folder": lambda run: str(run.folder),
+}
+"""Facts of a run that a condition may name, beside tags of metrics and keys of the config."""
+
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+    "==": operator.eq,
+    "=": operator.eq,
+}
+
+_CONDITION = re.compile(r"\s*(.+?)\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+
+
+class Condition(NamedTuple):
+    """A comparison of what a run has under a key."""
+
+    key: str
+    sign: str
+    value: str
+
+    def holds(self, run: Run) -> bool:
+        """Tell whether a run fulfils it; one that has nothing under the key fulfils only `!=`."""
+        found = value_of(run, self.key)
+        if found is None:
+            return self.sign == "!=" and self.value not in ("null", "None")
+        number = _number(self.value)
+        if isinstance(found, int | float) and not isinstance(found, bool) and number is not None:
+            return COMPARISONS[self.sign](float(found), number)
+        return COMPARISONS[self.sign](str(found), self.value)
+
+
+def condition(text: str) -> Condition:
+    """Read a condition such as `eval/accuracy>0.99`.
+
+    Raises: ConfigError for a text without a comparison.
+    """
+    found = _CONDITION.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"--where: expected a comparison such as 'eval/accuracy>0.99', found {text!r}.")
+    return Condition(*found.groups())
+
+
+def value_of(run: Run, key: str) -> Any:
+    """Return a fact, the last value of a metric, or a value of the config; None if a run has none of that key."""
+    if key in FACTS:
+        return FACTS[key](run)
+    if key in run.metrics:
+        return run.metrics[key]
+    return run.config.get(key, run.config.get(f"{key}.name"))
+
+
+def check_keys(keys: Sequence[str], runs: Sequence[Run]) -> None:
+    """Check that each key is known to a run at least.
+
+    Raises: ConfigError naming the first other one, with the nearest that is known.
+    """
+    known = {*FACTS, *(key for run in runs for key in (*run.metrics, *run.config))}
+    for key in keys:
+        if key not in known and not any(f"{key}.name" in run.config for run in runs):
+            raise ConfigError(f"no run has '{key}', as fact, metric or key of the config.{nearest(key, known)}")
+
+
+def ordered(runs: Sequence[Run], key: str, is_reversed: bool) -> list[Run]:
+    """Sort runs by a key: a metric that has a direction from its best value on, all else from low to high.
+
+    Runs that have no such value, or one that is not finite, are last in either order.
+    """
+    values = [(run, value_of(run, key)) for run in runs]
+    has = [(run, value) for run, value in values if value is not None and not _is_lost(value)]
+    rest = [run for run, value in values if value is None or _is_lost(value)]
+    descends = any(key in run.metrics and run.is_high_better(key) for run in runs) != is_reversed
+    is_numeric = all(isinstance(value, int | float) for _, value in has)
+    has.sort(key=lambda each: each[1] if is_numeric else str(each[1]), reverse=descends)
+    return [run for run, _ in has] + rest
+
+
+def _is_lost(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
