@@ -29,7 +29,7 @@ from framework.api import (
 )
 from framework.batches import CheckedBatches, check_examples, check_pipeline
 from framework.config.compose import Config
-from framework.config.presets import total_steps
+from framework.config.presets import check_profile, total_steps
 from framework.config.resolve import Settings, as_written, changed, resolved, tagged
 from framework.distributed import coordination, processes
 from framework.ensembles.evolution import Compared, compared
@@ -126,6 +126,7 @@ def build(config: Config, registry: Registry) -> Experiment:
     settings, builder = config.settings, Builder(registry)
     data, data_seconds = clocked(lambda: _build_data(builder, config.values, settings))
     total = total_steps(settings.train, settings.debug, data.steps_per_epoch)
+    check_profile(settings.debug, total)
     written = as_written(_recordable(config.source), _recordable(config.values))
     config = config.with_values({"train.steps": total})
     source, values = _recordable(config.source), _recordable(config.values)

@@ -10,8 +10,8 @@ from framework.commands.arguments import Arguments
 
 
 def tell() -> Command:
-    """Ask a running process to save, to evaluate, or to stop."""
-    return Command("tell", "ask a run that is going on to save, to evaluate or to stop", run, group="train")
+    """Ask a running process to save, to evaluate, to profile, or to stop."""
+    return Command("tell", "ask a run that is going on to save, evaluate, profile or stop", run, group="train")
 
 
 def run(words: list[str]) -> None:

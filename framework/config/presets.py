@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framework.config.settings import Debug, Train
+from framework.errors import ConfigError
 from framework.keys import flat
 
 ROUND = 20
@@ -34,3 +35,18 @@ def total_steps(train: Train, debug: Debug, steps_per_epoch: int) -> int:
     wanted = debug.overfit or train.steps or (train.epochs or 1) * steps_per_epoch
     limits = (debug.limit, REHEARSED if debug.fast else None)
     return min([wanted, *(each for each in limits if each is not None)])
+
+
+def check_profile(debug: Debug, total: int) -> None:
+    """Check the steps of `debug.profile` against the number of updates of a run.
+
+    Raises: ConfigError if there are no such steps.
+    """
+    if debug.profile is None:
+        return
+    first, last = debug.profile
+    if not 1 <= first <= last or first > total:
+        text = f"expected the first and the last of {total} steps, found [{first}, {last}]"
+        raise ConfigError(
+            f"{text}; take such as debug.profile=[{min(total, 11)},{min(total, 20)}].", key="debug.profile"
+        )

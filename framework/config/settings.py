@@ -56,6 +56,7 @@ class Debug(NamedTuple):
     transfers: bool = False  # jax_transfer_guard=disallow: no implicit transfer between host and device
     compiles: bool = False  # jax_log_compiles
     checks: bool = False  # jax_enable_checks
+    profile: tuple[int, int] | None = None  # the first and the last step to record by jax.profiler, counted from 1
     limit: int | None = None  # batches of the training and of each evaluation, at most
     overfit: int | None = None  # steps with the first batch alone, at most, until its loss is near 0
     fast: bool = False  # one step of everything, a checkpoint, and one step of the run that goes on from it

@@ -11,6 +11,7 @@ from framework.errors import ConfigError, StorageError, nearest, writing
 WORDS = {
     "checkpoint": "save the state at the end of the window of steps",
     "evaluate": "evaluate there, and go on",
+    "profile": "record what host and devices do in the next window of steps, into the folder profile/",
     "stop": "save the state and end with exit code 0, so that `resume` goes on from there",
 }
 """Requests, and what the run does."""

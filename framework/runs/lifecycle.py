@@ -34,6 +34,7 @@ from framework.training.callbacks import notify
 from framework.training.debug import Explicit, OneByOne, switches
 from framework.training.faults import naming_components
 from framework.training.loop import Loop, Progress
+from framework.training.profiling import Profiler
 from framework.training.stepper import StopRequests, is_to_go_on
 
 Fitted = tuple[TrainState, dict[str, float], str]
@@ -81,7 +82,9 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
         while True:
             run = run_facts(experiment, record, history, state)
             coordination.agree(lambda run=run: media.cut(run.start_step))
-            loop = Loop(experiment, _progress(experiment, run, history), requests, partial(keep, experiment, record))
+            profiler = Profiler(record.directory, settings.debug.profile)
+            progress, keeping = _progress(experiment, run, history), partial(keep, experiment, record)
+            loop = Loop(experiment, progress, requests, profiler, keeping)
             initial = partial(_initial_state, experiment, state, barred)
             try:
                 return _fit(loop, run, record, media, initial)

@@ -34,6 +34,7 @@ from framework.training.evaluation import (
     unsound_step,
 )
 from framework.training.prefetch import ahead
+from framework.training.profiling import Profiler
 from framework.training.recorder import Fault, Recorder
 from framework.training.stepper import TOLD, Parts, StopRequests, compiled, count_finished, count_steps, stepper
 from framework.training.times import Times
@@ -82,9 +83,15 @@ class Loop:
     """The steps of one experiment, and what is done between them."""
 
     def __init__(
-        self, experiment: Experiment, progress: Progress, requests: StopRequests, keep: Keep = lambda fault, last: None
+        self,
+        experiment: Experiment,
+        progress: Progress,
+        requests: StopRequests,
+        profiler: Profiler,
+        keep: Keep = lambda fault, last: None,
     ) -> None:
-        self.experiment, self.progress, self.requests, self.keep = experiment, progress, requests, keep
+        self.experiment, self.progress, self.requests = experiment, progress, requests
+        self.profiler, self.keep = profiler, keep
         self.settings, self.callbacks = experiment.settings.train, experiment.callbacks
         self.finite_at_first: np.ndarray | None = None  # an optimizer may begin with a number that is not finite
         self.undefined: set[tuple[str, str]] = set()  # tags and reasons that were told
@@ -120,7 +127,10 @@ class Loop:
         longest = per_call * max(1, AUTO_CHUNK // per_call)
         program = compiled(self.experiment, per_call, self.compiles.traces)
         self.recorder = None if begin is None else Recorder(self.experiment, program, state, begin)
-        with stepper(self.experiment, program, self._events(step, longest), step, self.requests, self.times) as advance:
+        with (
+            stepper(self.experiment, program, self._events(step, longest), step, self.requests, self.times) as steps,
+            self.profiler.watching(steps) as advance,
+        ):
             try:
                 if self.progress.pending_eval:
                     self._evaluate(state, "eval", step)
@@ -185,7 +195,8 @@ class Loop:
         total, periods = self.experiment.total_steps, [self.settings.log_every, *self._synchronous_periods]
         step = start
         while step < total:
-            step = min([total, step + longest, *(step - step % period + period for period in periods if period > 0)])
+            ends = [total, step + longest, *(bound for bound in self.profiler.bounds if bound > step)]
+            step = min([*ends, *(step - step % period + period for period in periods if period > 0)])
             yield step
 
     def _read(self, window: Window, clock: Clock, finished: int) -> None:
@@ -297,6 +308,8 @@ class Loop:
         asked = self.requests.taken()
         for word in asked:
             LOGGER.info(f"told to {word}, at step {step}")
+        if "profile" in asked:
+            self.profiler.ask()
         return asked
 
     def _show(self, state: TrainState, step: int, is_last: bool = False, is_asked: bool = False) -> None:

@@ -49,7 +49,7 @@ class StopRequests(NamedTuple):
         get the same answer.
       cancelled: tells whether to stop waiting for data. Several processes end at a common step, so that none of them
         can stop waiting alone.
-      taken: returns the requests to do something between two windows: "checkpoint", "evaluate" or "stop".
+      taken: returns the requests to do something between two windows: "checkpoint", "evaluate", "profile" or "stop".
     """
 
     after: Callable[[int], Signals | None]
@@ -150,7 +150,8 @@ def stepper(
                 times.switch("dispatch")
                 traced = len(program.traces.seen)
                 try:
-                    state, metrics = program.call(state, feed)
+                    with jax.profiler.StepTraceAnnotation("train", step_num=end):
+                        state, metrics = program.call(state, feed)
                 except FloatingPointError as error:  # of debug=nans and debug=infs
                     raise FloatingPointError(str(error).splitlines()[0], end) from error
                 if len(program.traces.seen) > traced:

@@ -54,7 +54,7 @@ def asked(tmp_path, install):
 
 
 def test_a_run_saves_and_evaluates_on_demand(asked, tmp_path):
-    run = asked(4, "checkpoint", "evaluate")
+    run = asked(4, "checkpoint", "evaluate", "profile")
     evaluated = [line["step"] for line in testing.records(run) if "eval/loss" in line]
     assert len(evaluated) == 2
     assert 4 < evaluated[0] <= 8
@@ -66,6 +66,8 @@ def test_a_run_saves_and_evaluates_on_demand(asked, tmp_path):
     log = (run.directory / "run.log").read_text()
     assert f"told to checkpoint, at step {evaluated[0]}" in log
     assert not list(run.directory.glob("*asked*"))
+    assert f"profile of steps {evaluated[0] + 1} to {evaluated[0] + 2}: {run.directory}/profile" in log
+    assert len(list((run.directory / "profile").rglob("*.xplane.pb"))) == 1
 
 
 def test_a_run_that_is_told_to_stop_goes_on_where_it_was(asked, tmp_path):
