@@ -97,6 +97,7 @@ _ROWS = (
     Kind("data", "data pipeline", "data", attributes=_PIPELINE, calls=("train(seed, start)", "eval(split)")),
     Kind("tasks", "task", "task", base="framework.api:Task", calls=_TASK),
     Kind("preprocessors", "preprocessor", calls=("(raw)",)),
+    Kind("exporters", "exporter", calls=("(model, folder) -> facts",)),
     Kind("transforms", "transform", annotation="framework.api:Transform", calls=("(keys, batch) -> batch",)),
     Kind("environments", "environment", "environment", annotation=_WORLD, lift=_as_environment, calls=_PLAYED),
     Kind("strategies", "strategy", "strategy", attributes=("devices",), calls=_STRATEGY),

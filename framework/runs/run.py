@@ -219,5 +219,6 @@ def _result(experiment: Experiment, record: RunRecord, state: TrainState) -> Res
         view = members.part_of(view, 0)
     inputs = jax.tree.map(lambda leaf: Expected((-1, *leaf.shape[1:]), str(leaf.dtype)), experiment.inputs)
     facts, directory = data_facts(experiment), record.directory
-    model = Trained(experiment.task, view.params, view.model_state, view.task_state, config, facts, inputs, directory)
+    parts = view.params, view.model_state, view.task_state
+    model = Trained(experiment.task, *parts, config, facts, inputs, directory, updates(state))
     return Result(record.metrics or {}, state, model, directory, record.name, record.status)

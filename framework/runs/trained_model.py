@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, Model, PyTree, Shape, Task, View, stream
+from framework.api import Array, Batch, Model, PyTree, Shape, Task, TrainState, View, stream
 from framework.config import policy
 from framework.ensembles import members
 from framework.errors import ConfigError, StorageError, blaming, nearest
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
+from framework.runs import exported
 from framework.runs.blocks import computed, in_blocks
 from framework.runs.inputs import checked_inputs, described, expected_inputs
 from framework.runs.places import Place, best_member, place_of
@@ -70,6 +71,7 @@ class Trained:
         characters integers stand for.
       inputs: shape and dtype of each leaf of its inputs.
       directory: the run folder.
+      step: updates that were made.
     """
 
     task: Task
@@ -80,6 +82,7 @@ class Trained:
     facts: Mapping[str, Any]
     inputs: PyTree
     directory: Path
+    step: int
 
     def __call__(self, inputs: PyTree, seed: int | None = None) -> PyTree:
         """Compute what the task predicts: of a supervised model, its outputs. Compiled once for each size of the batch.
@@ -201,6 +204,14 @@ class Trained:
         hint = "; model.preprocess(raw) makes them of raw inputs" if self.is_preprocessed else ""
         return checked_inputs(inputs, self.inputs, hint)
 
+    def record(self) -> RunRecord:
+        """Read the record of its run, or of an exported model what its recipe knows of that.
+
+        Raises: StorageError if it cannot be read.
+        """
+        is_exported = exported.is_exported(self.directory)
+        return exported.read_recipe(self.directory)[0] if is_exported else read_record(self.directory)
+
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         name, inputs = self.config.get("model", self.config["task"])["name"], described(self.inputs)
@@ -223,6 +234,8 @@ def load(
       ConfigError or PluginError if the model's plugin is missing or has other options.
     """
     place = place_of(path, 0 if member == "best" else member) if step is None else Place(Path(path), step)
+    if exported.is_exported(place.directory):
+        return _exported(place.directory)
     record = read_record(place.directory)
     if record.inputs is None or not isinstance(record.config.get("model", record.config["task"]), Mapping):
         raise StorageError(f"{place.directory} is not a run folder: its run.json names no inputs or no model.")
@@ -230,15 +243,46 @@ def load(
     saved = saved_steps(place.directory, place.step)
     number = best_member(record) if member == "best" else member
     config, rows = member_config(record, number), record.members or []
-    task = trained_task_of(Builder(discover()), config)
-    state = jax.eval_shape(lambda key: task.init(key, _batch(record)), root_key(0))
+    task, state = _built(record, config)
     found = read_part(
         record, saved, part_for_model(state, len(rows), averaged and record.config.get("ema") is not None)
     )
     found = members.part_of(found, number) if rows else found
-    inputs, task_state = expected_inputs(record.inputs, record.input_dtypes), found.get("task_state", ())
-    params = from_checkpoint(found)
-    return Trained(task, params, found["model_state"], task_state, config, record.facts, inputs, place.directory)
+    parts = from_checkpoint(found), found["model_state"], found.get("task_state", ())
+    inputs = expected_inputs(record.inputs, record.input_dtypes)
+    return Trained(task, *parts, config, record.facts, inputs, place.directory, int(found["step"]))
+
+
+def _exported(folder: Path) -> Trained:
+    """Build an exported model again, from its recipe and its arrays."""
+    record, step = exported.read_recipe(folder)
+    policy.check_content(record.config)
+    task, state = _built(record, record.config)
+    found = exported.read_arrays(folder, _parts(View(state.params, state.model_state, state.task_state)))
+    inputs, parts = expected_inputs(record.inputs, record.input_dtypes), View(**found)
+    return Trained(task, *parts, record.config, record.facts, inputs, folder, step)
+
+
+def export(model: Trained, folder: Path) -> None:
+    """Write the arrays of a trained model as safetensors, and a recipe, from which `load(folder)` builds it again.
+
+    Args:
+      folder: an existing one.
+
+    Raises: StorageError if a file cannot be written.
+    """
+    parts = _parts(View(model.params, model.model_state, model.task_state))
+    exported.write(folder, model.record(), model.config, model.step, parts)
+
+
+def _parts(view: View) -> dict[str, PyTree]:
+    return {"params": view.params, "model_state": view.model_state, "task_state": view.task_state}
+
+
+def _built(record: RunRecord, config: Mapping[str, Any]) -> tuple[Task, TrainState]:
+    """Build the task of a recorded config, and the shapes of its state."""
+    task = trained_task_of(Builder(discover()), config)
+    return task, jax.eval_shape(lambda key: task.init(key, _batch(record)), root_key(0))
 
 
 def member_config(record: RunRecord, member: int) -> Mapping[str, Any]:

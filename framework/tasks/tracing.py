@@ -192,4 +192,5 @@ def _tails(shapes: Any) -> Any:
 
 
 def _is_shape(node: Any) -> bool:
-    return isinstance(node, tuple) and all(isinstance(size, int | np.integer) for size in node)
+    # A size may be symbolic: that of the batch, in an exported program.
+    return isinstance(node, tuple) and not any(isinstance(size, tuple | list | dict) for size in node)

@@ -92,7 +92,7 @@ def _by_patches(terms: Sequence[tuple[Array, Array]], strides: Pair, padding: st
     def patches(images: Array) -> Array:
         reach = ((rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1)
         views = [
-            lax.slice(images, (0, i, j, 0), (len(images), i + reach[0], j + reach[1], channels), (1, *strides, 1))
+            lax.slice(images, (0, i, j, 0), (images.shape[0], i + reach[0], j + reach[1], channels), (1, *strides, 1))
             for i in range(height)
             for j in range(width)
         ]
@@ -104,5 +104,7 @@ def _by_patches(terms: Sequence[tuple[Array, Array]], strides: Pair, padding: st
         total = functools.reduce(jnp.add, products)
         return total.astype(inputs.dtype).reshape(-1, rows, columns, features)
 
-    batch, size = len(inputs), rows * columns * height * width * channels * exact.itemsize
+    batch, size = inputs.shape[0], rows * columns * height * width * channels * exact.itemsize
+    if not isinstance(batch, int):  # symbolic, in an exported program
+        return product(*padded)
     return by_tiles(product, padded, math.ceil(batch / math.ceil(batch * size / TILE_BYTES)))  # of nearly equal size

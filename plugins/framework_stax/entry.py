@@ -107,7 +107,11 @@ def _plain(shape: Shape) -> Shape:
 
 
 def _is_shape(node: Any) -> bool:
-    return isinstance(node, list | tuple) and len(node) > 0 and all(isinstance(size, int | np.integer) for size in node)
+    # A size may be symbolic: that of the batch, in an exported program.
+    return isinstance(node, list | tuple) and len(node) > 0 and not any(isinstance(size, CONTAINERS) for size in node)
+
+
+CONTAINERS = (list, tuple, dict)
 
 
 def _tails(shapes: Any) -> Any:

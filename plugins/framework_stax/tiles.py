@@ -47,8 +47,8 @@ def by_tiles(function: Callable[..., Array], inputs: tuple[Array, ...], size: in
 
     Returns: the array [B, …] of `function(*inputs)`.
     """
-    batch = len(inputs[0])
-    if batch <= size:
+    batch = inputs[0].shape[0]
+    if not isinstance(batch, int) or batch <= size:  # an exported program has a symbolic one
         return function(*inputs)
     whole = batch - batch % size
     cut = tuple(each[:whole].reshape(-1, size, *each.shape[1:]) for each in inputs)

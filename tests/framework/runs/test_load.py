@@ -85,6 +85,8 @@ def test_a_result_and_a_model_say_what_they_are_in_one_line(saved):
         "block",
         "checked",
         "is_preprocessed",
+        "step",
+        "record",
     }
 
 

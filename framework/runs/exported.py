@@ -1,0 +1,95 @@
+"""A trained model as two lasting files: its arrays as safetensors, and the recipe from which it is built again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.api import PyTree
+from framework.checkpoints import safetensors
+from framework.checkpoints.snapshot import as_asked, as_stored
+from framework.config.safe_load import load_json
+from framework.errors import MismatchError, StorageError, writing
+from framework.runs.record import RunRecord
+from framework.trees import data_by_path, leaves_by_path
+
+RECIPE, ARRAYS = "recipe.json", "model.safetensors"
+
+TAKEN = ("name", "id", "data", "facts", "inputs", "input_dtypes", "batch", "versions", "plugins", "seed")
+"""Fields of a run's record that a recipe has too."""
+
+
+def is_exported(folder: Path) -> bool:
+    """Tell a folder of an exported model from that of a run."""
+    return (folder / RECIPE).is_file()
+
+
+def write(folder: Path, record: RunRecord, config: Mapping[str, Any], step: int, parts: Mapping[str, PyTree]) -> None:
+    """Write a trained model.
+
+    Args:
+      folder: an existing one.
+      record: of its run.
+      config: of the run, or of the member that was taken.
+      step: of the checkpoint.
+      parts: its parameters and states by name.
+
+    Raises: StorageError if a file cannot be written.
+    """
+    arrays = {path: np.asarray(leaf) for path, leaf in data_by_path(dict(parts)).items()}
+    safetensors.write(folder / ARRAYS, arrays, {"framework": str(record.versions.get("framework", ""))})
+    recipe = {
+        "about": f"framework.load(FOLDER) builds the model that this describes, with the arrays of {ARRAYS}",
+        **{name: getattr(record, name) for name in TAKEN},
+        "config": dict(config),
+        "step": step,
+        "sha256": digest(folder / ARRAYS),
+    }
+    with writing(folder / RECIPE):
+        (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")
+
+
+def read_recipe(folder: Path) -> tuple[RunRecord, int]:
+    """Read a recipe as the record of a run, with the step of the model.
+
+    Raises: StorageError if it is damaged.
+    """
+    try:
+        found = load_json(folder / RECIPE)
+        record = RunRecord(directory=folder, **{name: found[name] for name in (*TAKEN, "config")})
+        if found["sha256"] != digest(folder / ARRAYS):
+            raise ValueError(f"the bytes of {ARRAYS} are not those that were exported")
+        return record, int(found["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{folder} is not an exported model: {error}.") from error
+
+
+def read_arrays(folder: Path, like: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """Read parts of a model into trees of the same shapes.
+
+    Args:
+      like: by name, trees with `jax.ShapeDtypeStruct` leaves.
+
+    Raises: MismatchError naming the arrays that are missing or have another shape; StorageError if they are damaged.
+    """
+    found, leaves = safetensors.read(folder / ARRAYS), leaves_by_path(dict(like))
+    wanted = {path: as_stored(leaf) for path, leaf in leaves.items()}
+    for path, leaf in wanted.items():
+        if path not in found or (found[path].shape, found[path].dtype) != (leaf.shape, leaf.dtype):
+            text = f"{found[path].dtype}{list(found[path].shape)}" if path in found else "no such array"
+            wanted_text = f"expected '{path}' {leaf.dtype}{list(leaf.shape)}, found {text}"
+            raise MismatchError(f"{folder / ARRAYS}: {wanted_text}; the model's plugin has changed since the export.")
+    arrays = [as_asked(found[path], leaf) for path, leaf in leaves.items()]
+    return jax.tree.unflatten(jax.tree.structure(dict(like)), arrays)
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
