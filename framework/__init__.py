@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from framework.runs.python_api import run as run
     from framework.runs.run import Result as Result
     from framework.runs.trained_model import Trained as Trained
+    from framework.sweeps.python_api import sweep as sweep
 
     __version__: str
 
@@ -22,6 +23,7 @@ _HOMES = {
     "evaluate": "framework.runs.python_api",
     "Result": "framework.runs.run",
     "Trained": "framework.runs.trained_model",
+    "sweep": "framework.sweeps.python_api",
     "FrameworkError": "framework.errors",
 }
 

@@ -42,7 +42,7 @@ from framework.keys import flat
 from framework.numerics import numeric_settings
 from framework.registry.blame import NamedStrategy
 from framework.registry.builder import Builder, building
-from framework.registry.entry_points import OURS, Plugin, Registry
+from framework.registry.entry_points import OURS, Plugin, Registry, discover
 from framework.registry.sections import taken_by
 from framework.registry.signatures import check
 from framework.steps.rng import root_key
@@ -171,6 +171,14 @@ def build(config: Config, registry: Registry) -> Experiment:
         plugins=dict(sorted(builder.used.items())),
         schedules=tuple(builder.schedules),
     )
+
+
+def data_of(config: Config) -> DataPipeline:
+    """Build the data of a config alone.
+
+    Raises: FrameworkError.
+    """
+    return _build_data(Builder(discover()), config.values, config.settings)
 
 
 def _build_data(builder: Builder, config: Mapping[str, Any], settings: Settings) -> DataPipeline:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.command import Command
 from framework.commands.arguments import Arguments, config_of
-from framework.config.overrides import is_run_folder
+from framework.config.overrides import is_of_sweep, is_run_folder
 from framework.errors import ConfigError
 from framework.startup import import_jax
 
@@ -21,7 +22,7 @@ def train() -> Command:
 
 
 def run(words: list[str]) -> int | None:
-    """Train, or run each job of a sweep, or show the config.
+    """Train, or sweep, or show the config.
 
     Raises: FrameworkError.
     """
@@ -33,11 +34,12 @@ def run(words: list[str]) -> int | None:
 
         show(given.words, given.config_dir, flags)
     elif given.multirun:
-        from framework.commands.hydra_app import sweep
+        from framework.commands.sweeps import start
 
-        return sweep(given.words, given.config_dir, train_one)
+        return start(given.words, given.config_dir, given.detach)
     else:
-        train_one(given.words, given.config_dir)
+        _check_sections(given.words)
+        train_one(_of_best(given.words) if given.best else given.words, given.config_dir)
     return None
 
 
@@ -68,19 +70,46 @@ def _read(words: list[str]) -> Namespace:
     )
     arguments.add_config()
     instead = arguments.add_mutually_exclusive_group()
-    instead.add_argument("--multirun", "-m", action="store_true", help="run one job after the other, as of seed=1,2,3")
+    instead.add_argument("--multirun", "-m", action="store_true", help="sweep: train each point, as of seed=1,2,3")
     instead.add_argument("--cfg", "-c", choices=["job", "hydra", "all"], help="show the composed config: job is ours")
     choices = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
     about = f"show how the config is composed: {', '.join(choices)}"
     instead.add_argument("--info", "-i", nargs="?", const="all", choices=choices, metavar="WHAT", help=about)
     about = 'complete words in a shell; eval "$(framework -sc install=bash)" begins'
     instead.add_argument("--shell-completion", "-sc", action="store_true", help=about)
+    arguments.add_argument("--detach", action="store_true", help="with --multirun: return at once; docs/sweep.md")
+    arguments.add_argument("--best", action="store_true", help="RUN is a sweep: train its best point anew")
     arguments.add_argument("--resolve", action="store_true", help="with --cfg: without interpolations")
     arguments.add_argument("--package", "-p", metavar="KEY", help="with --cfg: only this section")
     given = arguments.read(words)
     if (given.resolve or given.package) and not given.cfg:
         arguments.error("--resolve and --package go with --cfg")
+    if given.detach and not given.multirun:
+        arguments.error("--detach goes with --multirun")
+    if given.best and (given.multirun or not (given.words and is_run_folder(given.words[0]))):
+        arguments.error("--best goes with the folder of a sweep, such as sweeps/mnist/20260101-120000-1a2b")
     return given
+
+
+def _of_best(words: list[str]) -> list[str]:
+    """Put the run folder of the best point in the place of a sweep's folder, and keep the experiment's name.
+
+    Raises: StorageError if it is no sweep, or no point of it is done.
+    """
+    from framework.sweeps.start import best_of
+
+    folder, name = best_of(Path(words[0]))
+    return [str(folder), f"run.name={name}", *words[1:]]
+
+
+def _check_sections(words: list[str]) -> None:
+    """Refuse words that a sweep alone has a use for.
+
+    Raises: ConfigError.
+    """
+    for word in words:
+        if is_of_sweep(word):
+            raise ConfigError("it is of a sweep, and this is one run; add -m, or leave it out.", key=word)
 
 
 def _check_overrides(words: list[str]) -> None:

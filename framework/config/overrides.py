@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framework.errors import ConfigError
-from framework.registry.kinds import GROUPS
+from framework.registry.kinds import GROUPS, OF_SWEEPS
 
 _EXTEND = re.compile(r"^(?P<key>[\w.-]+)\+=(?P<value>.*)$", re.DOTALL)
 _OPTION = re.compile(r"^\w[\w-]*((\.[\w-]+)+=|=\s*\{)")
@@ -65,6 +65,11 @@ def is_word(word: str) -> bool:
 def is_run_folder(word: str) -> bool:
     """Tell a run folder, whose path may hold a `=`, from an override."""
     return is_word(word) or os.path.exists(f"{word}/config.yaml")  # noqa: PTH110 - False for impossible names
+
+
+def is_of_sweep(word: str) -> bool:
+    """Tell an override of a section that is a sweep's, and no run's."""
+    return "=" in word and re.split(r"[.=]", word.lstrip("+~"))[0] in OF_SWEEPS
 
 
 def quoted(text: str) -> str:

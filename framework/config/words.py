@@ -141,6 +141,8 @@ def _check(override: Override) -> None:
 def _jobs(override: Override, sweeps: bool) -> int:
     """Count the values that a sweep gives to a key; a range is not made for that."""
     key, sweep = override.key_or_group, override.value()
+    if override.is_interval_sweep() and sweeps:
+        return 1  # a search chooses from it
     if override.is_interval_sweep():
         raise ConfigError("an interval has no single values; list some, as 1,2,3 or range(1,4).", key=key)
     if isinstance(sweep, Glob) and key not in CHOOSABLE:

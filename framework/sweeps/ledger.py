@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from framework.errors import StorageError
+from framework.errors import StorageError, writing
 
 State = Literal["waiting", "running", "paused", "done", "failed", "pruned", "preempted", "lost"]
 """States of a point. Lost: the lease ran out, and nobody said how it ended. A paused one waits for its search."""
@@ -127,13 +127,23 @@ class Ledger:
         self.path = path
         if not create and not path.is_file():
             raise StorageError(f"{path.parent} is no sweep: it holds no {path.name}; `framework -m …` begins one.")
+        if create and not path.exists():
+            self._create(path)
         with self._errors():
             self._connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
-            if create:
-                self._connection.executescript(_SCHEMA)
+
+    def _create(self, path: Path) -> None:
+        """Make the file under another name first, so that no reader finds it without its tables."""
+        partial = path.with_name(f".{path.name}.partial")
+        with self._errors(), writing(path):
+            partial.unlink(missing_ok=True)
+            connection = sqlite3.connect(partial)
+            connection.executescript(_SCHEMA)
+            connection.close()
+            partial.replace(path)
 
     def close(self) -> None:
         """Close the file."""
@@ -287,19 +297,35 @@ class Ledger:
                 _event(connection, state, number, row["attempts"], content)
             return True
 
-    def reopen(self, number: int, hash: str | None = None, content: Mapping[str, Any] | None = None) -> None:
-        """Let a point that is over, failed or paused wait again; with another hash it begins anew."""
+    def note_data(self, number: int, digests: Mapping[str, str]) -> None:
+        """Note the digests of the data that a point has read."""
+        with self._writing() as connection:
+            text = "UPDATE points SET content = json_set(COALESCE(content, '{}'), '$.data', json(?)) WHERE number = ?"
+            connection.execute(text, (_text(dict(digests)), number))
+
+    def rehash(self, number: int, hash: str, content: Mapping[str, Any]) -> None:
+        """Note what a point's numbers follow from, and the hash of that."""
+        with self._writing() as connection:
+            text = "UPDATE points SET hash = ?, content = ? WHERE number = ?"
+            connection.execute(text, (hash, _text(dict(content)), number))
+
+    def reopen(self, number: int, keep_failures: bool = False, directory: str | None = None) -> None:
+        """Let a point that is over, failed or paused wait again, in another run folder if it is to begin anew."""
         with self._writing() as connection:
             connection.execute(
-                "UPDATE points SET state = 'waiting', failures = 0, hash = COALESCE(?, hash), "
-                "content = COALESCE(?, content) WHERE number = ? AND state != 'running'",
-                (hash, None if content is None else _text(content), number),
+                "UPDATE points SET state = 'waiting', failures = failures * ?, hash = CASE WHEN ? IS NULL THEN hash "
+                "ELSE '' END, directory = COALESCE(?, directory) WHERE number = ? AND state != 'running'",
+                (int(keep_failures), directory, directory, number),
             )
 
-    def move(self, number: int, directory: str) -> None:
-        """Give a point another run folder."""
+    def settle(self, number: int, state: State) -> None:
+        """End a point that nobody trains, by an answer of the search that its worker did not live to hear."""
         with self._writing() as connection:
-            connection.execute("UPDATE points SET directory = ? WHERE number = ?", (directory, number))
+            rows = connection.execute("SELECT * FROM points WHERE number = ?", (number,)).fetchall()
+            if rows and rows[0]["state"] in OPEN:
+                connection.execute("UPDATE points SET state = ? WHERE number = ?", (state, number))
+                content = {"step": rows[0]["step"], "scalars": json.loads(rows[0]["scalars"])}
+                _event(connection, state, number, rows[0]["attempts"], content)
 
     def events(self, after: int = 0) -> list[Event]:
         """Return the history beyond an event."""
@@ -345,7 +371,7 @@ def _event(connection: sqlite3.Connection, kind: str, number: int, attempt: int,
 
 
 def _point(row: sqlite3.Row) -> Point:
-    read = {key: json.loads(row[key]) if key in _JSON and row[key] is not None else row[key] for key in row.keys()}  # noqa: SIM118
+    read = {key: json.loads(row[key]) if key in _JSON and row[key] is not None else row[key] for key in row.keys()}  # noqa: SIM118 - not a mapping
     return Point(**{**read, "words": tuple(read["words"])})
 
 

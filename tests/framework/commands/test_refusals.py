@@ -17,7 +17,7 @@ FOREIGN = re.compile(
 
 REFUSED = [  # words, and what the refusal begins with and says
     ("-m seed=interval(1,2)", "seed: ", "range(1,4)"),
-    ("-m optimizer.learning_rate=interval(0,1)", "optimizer.learning_rate: ", "list some"),
+    ("-m optimizer.learning_rate=interval(0,1)", "optimizer.learning_rate: ", "search=random"),
     ("-m seed=glob(*)", "seed: glob", "'seed' has none"),
     ("-m model=glob(zz*)", "the sweep has no job", "model=glob(zz*)"),
     ("-m seed=range(0,10,0)", "seed: the step", "0"),

@@ -361,18 +361,18 @@ def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(tmp_p
 
 
 def test_a_signal_ends_a_sweep(tmp_path):
-    words = [*TINY, "-m", "seed=1,2", f"run.root={tmp_path}", "run.name=sweep", "train.steps=1000000"]
+    words = [*TINY, "-m", "seed=1,2", f"sweep.dir={tmp_path}/sweep", "train.steps=1000000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "framework", *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
-    while not list(tmp_path.glob("sweep/*/metrics.jsonl")):
+    while not list(tmp_path.glob("sweep/runs/*/metrics.jsonl")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 143, errors
     assert errors.splitlines()[-1].startswith("stopped at step ")
-    assert len(list((tmp_path / "sweep").iterdir())) == 1
+    assert len(list((tmp_path / "sweep" / "runs").iterdir())) == 1
 
 
 def test_two_processes_never_share_a_folder(tmp_path):

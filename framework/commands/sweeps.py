@@ -1,0 +1,228 @@
+"""The verb `sweep`: plan, watch, resume and end sweeps, and show their results; and the start of one by `-m`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from framework.command import Command
+from framework.commands.arguments import Arguments
+from framework.config.overrides import is_run_folder
+from framework.errors import ConfigError, nearest
+
+POLL = 0.1
+"""Seconds between two looks of `wait`."""
+
+
+def sweep() -> Command:
+    """Plan, watch, resume and end sweeps."""
+    return Command("sweep", "plan, watch, resume and end sweeps, and show their results", run, group="train")
+
+
+def run(words: list[str]) -> int | None:
+    """Call one of the actions.
+
+    Raises: ConfigError for an unknown one; SystemExit after `--help`; FrameworkError as the action.
+    """
+    if words and words[0] in ACTIONS:
+        return ACTIONS[words[0]](words[1:])
+    if {"--help", "-h"} & set(words):
+        sys.stdout.write(HELP)
+        sys.exit(0)
+    if not words:
+        raise ConfigError("sweep: name an action, such as status; `framework sweep --help` lists them.")
+    known = [name for name in ACTIONS if name != "work"]
+    raise ConfigError(f"sweep: no action is called '{words[0]}'.{nearest(words[0], known)}")
+
+
+HELP = """usage: framework sweep ACTION SWEEP [options]
+
+A sweep begins by -m: `framework -m +experiment=mnist seed=0,1,2 optimizer.learning_rate=1e-3,3e-3`. The same command
+again goes on with it. From any shell:
+
+  plan KEY=VALUE ...   show the points of a command, what is done, and what differs, without training
+  status SWEEP         count points by state; --points lists them
+  wait SWEEP           wait until nobody drives it; the exit code is that of the sweep
+  resume SWEEP         go on: what was cut goes on from its checkpoint
+  retry SWEEP          the same, and begin failed points once more
+  stop SWEEP           end it in good order: running points save their state
+  table SWEEP          show the results; --csv, --json, --md or --latex
+
+example:
+  framework sweep table sweeps/mnist/20260101-120000-1a2b --md
+"""
+
+
+def start(words: list[str], config_dir: str | None, detach: bool) -> int:
+    """Begin a sweep, or go on with that of the same command.
+
+    Returns: the exit code of the first point that failed, else 0.
+
+    Raises: FrameworkError.
+    """
+    from framework.sweeps import plan as plans
+    from framework.sweeps.start import begin
+
+    folder = begin(plans.read(words, config_dir))
+    return _detached(folder) if detach else _driven(folder)
+
+
+def _driven(folder: Path, again: tuple[str, ...] = ("failed",)) -> int:
+    from framework.sweeps.python_api import results
+    from framework.sweeps.start import drive, show
+
+    show(f"sweep folder: {folder}")
+    code = drive(folder, show, again)
+    sys.stdout.flush()
+    show(results(folder).text())
+    return code
+
+
+def _detached(folder: Path, action: str = "retry") -> int:
+    """Drive a sweep by a process that outlives this shell."""
+    command = [sys.executable, "-m", "framework", "sweep", action, str(folder)]
+    with (folder / "driver.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ)
+        )
+    sys.stdout.write(f"{folder} is driven by process {process.pid}; `framework sweep wait {folder}` waits for it\n")
+    return 0
+
+
+def _folder(arguments: Arguments, words: list[str]):  # noqa: ANN202 - argparse's own
+    arguments.add_argument("folder", metavar="SWEEP", help="folder of the sweep")
+    given = arguments.read(words)
+    from framework.sweeps import folder as folders
+
+    given.folder = folders.check(Path(given.folder))
+    return given
+
+
+def _plan(words: list[str]) -> None:
+    arguments = Arguments(
+        "sweep plan",
+        "Show the points of a command without training: those that are done, those to come, and, for each of these, "
+        "what differs from the nearest one that is done.",
+        "sweep plan +experiment=mnist seed=0,1,2",
+        "KEY=VALUE ...",
+    )
+    arguments.add_config()
+    given = arguments.read(words)
+    if given.words and is_run_folder(given.words[0]):
+        raise ConfigError("sweep plan: expected the words of a sweep, such as +experiment=mnist seed=0,1.")
+    from framework.sweeps import plan as plans
+    from framework.sweeps.preview import preview
+
+    sys.stdout.write(preview(plans.read(given.words, given.config_dir)) + "\n")
+
+
+def _status(words: list[str]) -> None:
+    arguments = Arguments("sweep status", "Count the points of a sweep by state.", "sweep status SWEEP", "SWEEP")
+    arguments.add_argument("--points", action="store_true", help="list each point")
+    arguments.add_argument("--json", action="store_true", help="as JSON, with each point")
+    given = _folder(arguments, words)
+    from framework.sweeps import folder as folders
+    from framework.sweeps import status
+    from framework.sweeps.ledger import Ledger
+
+    with Ledger(given.folder / folders.LEDGER) as ledger:
+        if given.json:
+            text = status.as_json(given.folder, ledger)
+        else:
+            text = status.line(given.folder, ledger) + (f"\n{status.table(ledger)}" if given.points else "")
+    sys.stdout.write(text + "\n")
+
+
+def _wait(words: list[str]) -> int:
+    arguments = Arguments("sweep wait", "Wait until nobody drives a sweep.", "sweep wait SWEEP", "SWEEP")
+    arguments.add_argument("--timeout", type=float, metavar="SECONDS", help="exit with 124 after that time")
+    given = _folder(arguments, words)
+    from framework.sweeps import folder as folders
+    from framework.sweeps import status
+    from framework.sweeps.ledger import Ledger
+
+    until = time.monotonic() + given.timeout if given.timeout else None
+    while folders.is_driven(given.folder):
+        if until is not None and time.monotonic() > until:
+            sys.stderr.write(f"{given.folder} is not done after {given.timeout:g} s\n")
+            return 124
+        time.sleep(POLL)
+    with Ledger(given.folder / folders.LEDGER) as ledger:
+        sys.stdout.write(status.line(given.folder, ledger) + "\n")
+        failed = ledger.points("failed")
+        return failed[0].exit_code or 1 if failed else 0
+
+
+def _resume(words: list[str], action: str = "resume", again: tuple[str, ...] = ()) -> int:
+    about = "Go on with a sweep: points that were cut go on from their checkpoints, and those that are done stay."
+    arguments = Arguments(f"sweep {action}", about, f"sweep {action} SWEEP", "SWEEP")
+    arguments.add_argument("--detach", action="store_true", help="return at once; another process goes on")
+    given = _folder(arguments, words)
+    return _detached(given.folder, action) if given.detach else _driven(given.folder, again)
+
+
+def _retry(words: list[str]) -> int:
+    return _resume(words, "retry", ("failed",))
+
+
+def _stop(words: list[str]) -> None:
+    about = "End a sweep in good order: running points save their state, and no other is begun."
+    given = _folder(Arguments("sweep stop", about, "sweep stop SWEEP", "SWEEP"), words)
+    from framework.sweeps import folder as folders
+
+    folder = given.folder
+    if not folders.is_driven(folder):
+        sys.stdout.write(f"nobody drives {folder}\n")
+        return
+    pid = folders.driver_of(folder)
+    if pid is None:
+        (folder / folders.STOP).touch()
+        sys.stdout.write(f"asked the driver of {folder}, on another machine, to begin no further point\n")
+        return
+    os.kill(pid, signal.SIGTERM)
+    sys.stdout.write(f"asked process {pid} to stop; `framework sweep wait {folder}` waits for its end\n")
+
+
+def _table(words: list[str]) -> None:
+    arguments = Arguments("sweep table", "Show the results of a sweep.", "sweep table SWEEP --md", "SWEEP")
+    formats = arguments.add_mutually_exclusive_group()
+    for name, about in (("csv", "CSV"), ("json", "JSON"), ("md", "Markdown"), ("latex", "LaTeX")):
+        formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=f"as {about}")
+    given = _folder(arguments, words)
+    from framework.sweeps.python_api import results
+
+    sys.stdout.write(results(given.folder).text(given.format or "text") + "\n")
+
+
+def _work(words: list[str]) -> int:
+    """Train one point in this process, as a launcher asks for it."""
+    arguments = Arguments("sweep work", "Train one point of a sweep.", "sweep work SWEEP 3", "SWEEP NUMBER")
+    arguments.add_argument("folder", metavar="SWEEP", help="folder of the sweep")
+    arguments.add_argument("number", type=int, metavar="NUMBER", help="of the point")
+    given = arguments.read(words)
+    from framework.sweeps import folder as folders
+    from framework.sweeps.here import show_error
+    from framework.sweeps.ledger import Ledger
+    from framework.sweeps.worker import job_of, work
+
+    folder = folders.check(Path(given.folder))
+    with Ledger(folder / folders.LEDGER) as ledger:
+        job = job_of(folder, ledger.point(given.number))
+    return work(folder, job, is_all=True, tell=show_error).exit_code or 0
+
+
+ACTIONS: dict[str, Callable[[list[str]], int | None]] = {
+    "plan": _plan,
+    "status": _status,
+    "wait": _wait,
+    "resume": _resume,
+    "retry": _retry,
+    "stop": _stop,
+    "table": _table,
+    "work": _work,
+}

@@ -1,0 +1,275 @@
+"""The driver of a sweep: it asks the search for points, hands them to the launcher, and keeps the ledger true.
+
+All that counts is in the ledger. So a driver that was killed is followed by another that goes on: points that are done
+stay, those that were cut go on from their checkpoints, and the search is told the same reports in the same order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from framework.errors import FrameworkError
+from framework.launcher import Here, Job, Launcher, Outcome
+from framework.search import Goal, Report, Search, Trial
+from framework.sweeps import folder as folders
+from framework.sweeps.ledger import LEASE, OPEN, Event, Ledger, Point
+from framework.sweeps.plan import Plan
+from framework.sweeps.points import config_of, content_of, folder_name, hash_of
+from framework.sweeps.space import label, words_of
+from framework.sweeps.worker import TAKEN, job_of
+
+PERMANENT = (2, 3, 4, 6, 124)
+"""Exit codes of mistakes that a second attempt would make again: config, plugin, data, numbers, and time."""
+
+LOSSES = 5
+"""Times in a row that a point may be lost without a step of progress, before it counts as failed: what kills it is the
+point itself, such as its need of memory."""
+
+LISTEN = 0.02
+"""Seconds between two looks for reports, where the search answers them."""
+
+Tell = Callable[[str], None]
+
+
+class Driver:
+    """One driver, while it drives."""
+
+    def __init__(self, sweep: Path, ledger: Ledger, plan: Plan, goals: list[Goal], search: Search, tell: Tell) -> None:
+        """Restore the search from the ledger.
+
+        Args:
+          sweep: the folder.
+          tell: shows a line.
+        """
+        self.sweep, self.ledger, self.plan, self.search, self.tell = sweep, ledger, plan, search, tell
+        self.goals, self.settings = goals, plan.settings
+        self.lock = threading.RLock()  # of the search: a thread answers while the launcher waits
+        self.trials: dict[int, Trial] = {}
+        self.told = 0  # the last event that the search knows
+        self.out: dict[int, int] = {}  # attempts that the launcher has, by point
+        self.losses: dict[int, tuple[int, int]] = {}  # how often in a row, and at which step
+        self.failed = False
+        self.exit_code = 0
+        self.total = search.begin(plan.space, goals, self.settings.search_seed)
+        self.unasked: dict[str, list[int]] = {}
+        for point in ledger.points():
+            self.unasked.setdefault(_key(point.parameters), []).append(point.number)
+        self.next_number = max((point.number for point in ledger.points()), default=-1) + 1
+        self._restore()
+
+    def drive(self, launcher: Launcher, here: Here) -> int:
+        """Train until nothing is left.
+
+        Returns: the exit code of the first point that has failed, else 0.
+
+        Raises: InterruptError after a signal.
+        """
+        over = threading.Event()
+        listener = threading.Thread(target=self._listen_always, args=(over,), name="search", daemon=True)
+        if self.search.watches:
+            listener.start()
+        try:
+            with contextlib.closing(_generator(launcher.launch(self._jobs(), here))) as outcomes:
+                for outcome in outcomes:
+                    self._take(outcome)
+        finally:
+            over.set()
+            if listener.is_alive():
+                listener.join()
+        return self.exit_code
+
+    def _jobs(self) -> Iterator[Job | None]:
+        """Yield jobs; None where there is none at the moment."""
+        while True:
+            self._find_lost()
+            with self.lock:
+                self._listen()
+                point = self._next()
+            if point is not None:
+                yield self._job(point)
+            elif self._is_over():
+                return
+            else:
+                yield None
+
+    def _is_over(self) -> bool:
+        if self._is_stopping():
+            return not self.out
+        return not self.out and not any(point.number in self.trials for point in self.ledger.points("running", *OPEN))
+
+    def _is_stopping(self) -> bool:
+        return (self.failed and self.settings.stop_on_failure) or (self.sweep / folders.STOP).exists()
+
+    def _next(self) -> Point | None:
+        """Return a point that waits, of the ledger or of the search."""
+        if self._is_stopping():
+            return None
+        for point in self.ledger.points(*OPEN):
+            if point.number in self.trials and point.number not in self.out:
+                return self._sound(point)
+        while (trial := self.search.ask()) is not None:
+            point = self._asked(trial)
+            if point.state in OPEN and point.number not in self.out:
+                return self._sound(point)
+        return None
+
+    def _asked(self, trial: Trial, number: int | None = None) -> Point:
+        """Find the point of a trial, or add one, and tell the search its number."""
+        if trial.goes_on_from is not None:
+            if number is None:
+                self.ledger.ask_again(trial.goes_on_from, {**trial._asdict(), "after": self.told})
+            self.trials[trial.goes_on_from] = trial
+            return self.ledger.point(trial.goes_on_from)
+        known = self.unasked.get(_key(trial.parameters), [])
+        if known:
+            found = number if number in known else known[0]
+            known.remove(found)
+        else:
+            found, self.next_number = self.next_number, self.next_number + 1
+            words = (*self.plan.words, *words_of(trial.parameters))
+            directory = f"{folders.RUNS}/{folder_name(found, trial.parameters)}"
+            told = {**trial._asdict(), "after": self.told}
+            self.ledger.add(found, "", trial.parameters, words, directory, None, told)
+        self.trials[found] = trial
+        self.search.told_number(trial, found)
+        return self.ledger.point(found)
+
+    def _sound(self, point: Point) -> Point:
+        """Hash a point where that was not done, so that a later change of its config is noticed."""
+        if not point.hash:
+            with contextlib.suppress(FrameworkError):  # the attempt tells it
+                content = content_of(config_of(job_of(self.sweep, point).words, self.plan.config_dir))
+                self.ledger.rehash(point.number, hash_of(content), content._asdict())
+        return point
+
+    def _job(self, point: Point) -> Job:
+        job = job_of(self.sweep, point)
+        self.out[point.number] = job.attempt
+        return job
+
+    def _take(self, outcome: Outcome) -> None:
+        """Compare an outcome with the ledger, where the worker has written the end, unless it was killed."""
+        self.out.pop(outcome.number, None)
+        point = self.ledger.point(outcome.number)
+        if point.state in OPEN and outcome.exit_code == TAKEN:
+            return
+        if point.state in ("waiting", "preempted") and outcome.how == "ended" and outcome.exit_code:
+            # It ended before it had its lease: the mistake is one of the command or of the machine.
+            self.ledger.claim(point.number, "driver")
+            code, reason = outcome.exit_code, outcome.reason or f"its process ended with exit code {outcome.exit_code}"
+            self.ledger.finish(point.number, "driver", "failed", exit_code=code, reason=reason)
+        elif point.state == "running" and (folders.is_gone(point.owner) or outcome.how == "preempted"):
+            self._lose(point, outcome)
+        point = self.ledger.point(outcome.number)
+        with self.lock:
+            self._listen()
+        self._say(point)
+
+    def _lose(self, point: Point, outcome: Outcome | None) -> None:
+        """Note that a worker is gone; its point is begun again, from its last checkpoint."""
+        state = "preempted" if outcome is not None and outcome.how == "preempted" else "lost"
+        code = None if outcome is None else outcome.exit_code
+        reason = (outcome.reason if outcome else "") or "its process is gone"
+        before, step = self.losses.get(point.number, (0, -1))
+        many = before + 1 if step == point.step else 1
+        self.losses[point.number] = many, point.step
+        if many >= LOSSES and state == "lost":
+            text = f"it was lost {many} times without a step of progress ({reason})"
+            self.ledger.finish(point.number, None, "failed", exit_code=code or 1, reason=text)
+        else:
+            self.ledger.finish(point.number, None, state, exit_code=code, reason=reason)
+
+    def _find_lost(self) -> None:
+        """Find points whose worker is gone, or has shown no life for long."""
+        for point in self.ledger.points("running"):
+            if point.number in self.out:
+                continue
+            gone = folders.is_gone(point.owner)
+            if gone or (gone is None and (point.beat or 0) < time.time() - LEASE):
+                self._lose(point, None)
+
+    def _say(self, point: Point) -> None:
+        """Show how a point ended, let it be tried again if it failed, and note the first failure."""
+        name = f"point {point.number}{f' of {self.total}' if self.total else ''} ({label(point.parameters)})"
+        if point.state == "failed":
+            if self._may_retry(point):
+                self.tell(f"{name} failed and is tried again: {point.reason}")
+                self.ledger.reopen(point.number, keep_failures=True)
+                return
+            self.tell(f"{name} failed: {point.reason}")
+            self.failed = True
+            self.exit_code = self.exit_code or point.exit_code or 1
+        elif point.state in ("lost", "preempted"):
+            self.tell(f"{name} is {point.state} at step {point.step}, and will go on: {point.reason}")
+        else:
+            tag = self.goals[0].tag
+            shown = f", {tag} {point.scalars[tag]:.6g}" if tag in point.scalars else ""
+            self.tell(f"{name} {point.state} at step {point.step}, {point.seconds:.1f} s{shown}")
+
+    def _may_retry(self, point: Point) -> bool:
+        return point.failures <= self.settings.retries and point.exit_code not in PERMANENT
+
+    def _restore(self) -> None:
+        """Tell the search what the ledger holds, in its order."""
+        events = self.ledger.events()
+        for event in events:
+            if event.kind == "ask":
+                self._tell_until(event.content.get("after", 0), events)
+                if (trial := self.search.ask()) is not None:
+                    self._asked(trial, event.number)
+        self._listen()
+
+    def _tell_until(self, last: int, events: list[Event]) -> None:
+        for event in events:
+            if self.told < event.id <= last and event.kind != "ask":
+                self._hear(event)
+        self.told = max(self.told, last)
+
+    def _listen(self) -> None:
+        """Tell the search every event that it does not know."""
+        for event in self.ledger.events(self.told):
+            if event.kind != "ask":
+                self._hear(event)
+            self.told = event.id
+
+    def _listen_always(self, over: threading.Event) -> None:
+        with Ledger(self.ledger.path) as ledger:  # a connection belongs to its thread
+            while not over.wait(LISTEN):
+                with self.lock:
+                    for event in ledger.events(self.told):
+                        if event.kind != "ask":
+                            self._hear(event, ledger)
+                        self.told = event.id
+
+    def _hear(self, event: Event, ledger: Ledger | None = None) -> None:
+        """Tell the search a report, and write its answer down."""
+        trial, ledger = self.trials.get(event.number), ledger or self.ledger
+        if trial is None:
+            return
+        content: Mapping[str, Any] = event.content
+        status: Any = event.kind
+        report = Report(event.number, int(content["step"]), content["scalars"], status)
+        self.search.tell(trial, report)
+        if event.kind != "running":
+            return
+        decision = self.search.decide(trial, report)
+        if event.decision is None:
+            ledger.decide(event.id, decision)
+            point = ledger.point(event.number)
+            if decision != "continue" and point.state in OPEN:  # its worker was gone before it heard
+                ledger.settle(point.number, "pruned" if decision == "prune" else "paused")
+
+
+def _key(parameters: Mapping[str, Any]) -> str:
+    return json.dumps(dict(parameters), sort_keys=True)
+
+
+def _generator(outcomes: Iterator[Outcome]) -> Any:
+    """Return an iterator that can be closed, whatever a launcher returns."""
+    return outcomes if hasattr(outcomes, "close") else (each for each in outcomes)

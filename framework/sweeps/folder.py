@@ -1,0 +1,133 @@
+"""The folder of a sweep: found again for the same command, or made; and the one driver that owns it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from framework.errors import ConfigError, StorageError, writing
+from framework.runs.folder import make_folder
+
+LEDGER = "ledger.sqlite"
+RUNS = "runs"
+GROUPS = "groups"
+"""Folder of the programs that train several points: each keeps a record of its own there."""
+
+
+STOP = "stop"
+"""File that asks the driver to begin no further point."""
+
+
+def identity_of(plan: Mapping[str, Any]) -> str:
+    """Hash what makes a command the same as before, so that its sweep goes on: all but the values of its dimensions."""
+    return hashlib.blake2b(json.dumps(plan, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def find(root: Path, name: str, identity: str) -> Path | None:
+    """Return the newest sweep of an experiment that has an identity, or None."""
+    for folder in sorted((root / name).glob("*"), reverse=True):
+        with suppress(OSError):
+            if (folder / LEDGER).is_file() and (folder / "identity").read_text().strip() == identity:
+                return folder
+    return None
+
+
+def make(root: Path, name: str, directory: str | None, identity: str) -> Path:
+    """Make `root/<experiment>/<time>-<id>`, or the folder that is asked for.
+
+    Raises: StorageError if it cannot be made, or if there is one that is no sweep.
+    """
+    folder = Path(directory) if directory else root / name / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    with writing(folder):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise StorageError(f"{folder} is not empty, and holds no sweep; choose another folder.", key="sweep.dir")
+        make_folder(folder / RUNS, exist_ok=True)
+        (folder / "identity").write_text(f"{identity}\n")
+    return folder
+
+
+def check(folder: Path) -> Path:
+    """Return the folder of a sweep.
+
+    Raises: StorageError if it is none.
+    """
+    if not (folder / LEDGER).is_file():
+        raise StorageError(f"{folder} is no sweep: it holds no {LEDGER}; `framework -m …` begins one.")
+    return folder
+
+
+@contextmanager
+def driven(folder: Path) -> Iterator[None]:
+    """Be the one driver of a sweep inside the context. The kernel holds the lock.
+
+    Raises: ConfigError naming the process that drives it.
+    """
+    with writing(folder / "lock"), (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            text = f"{folder} is driven by {file.read().strip() or 'another process'}"
+            raise ConfigError(f"{text}; `framework sweep wait {folder}` waits for it.") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def is_driven(folder: Path) -> bool:
+    """Tell whether a process drives a sweep."""
+    try:
+        with (folder / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def owner() -> str:
+    """Return a name for a worker in this process that no other has: host, process, when it began, and a random part."""
+    return f"{platform.node()} {os.getpid()} {_born(os.getpid())} {secrets.token_hex(4)}"
+
+
+def is_gone(owner: str | None) -> bool | None:
+    """Tell whether the process of an owner has ended; None if it is on another machine."""
+    host, pid, born = (owner or "").split()[:3] if len((owner or "").split()) >= 3 else ("", "0", "")
+    if host != platform.node():
+        return None
+    return _born(int(pid)) != born
+
+
+def _born(pid: int) -> str:
+    """Return the clock tick at which a process began, "" if there is none: numbers of processes are used again."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except OSError:
+            pass
+        return "alive"
+    fields = text.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]  # a zombie has ended
+
+
+def driver_of(folder: Path) -> int | None:
+    """Return the number of the process that drives a sweep on this machine, or None."""
+    if not is_driven(folder):
+        return None
+    words = (folder / "lock").read_text().split()
+    return int(words[1]) if len(words) == 4 and words[3] == platform.node() else None

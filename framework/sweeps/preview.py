@@ -1,0 +1,73 @@
+"""A preview of a sweep: its points, without training any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from framework.errors import FrameworkError
+from framework.sweeps import folder as folders
+from framework.sweeps import plan as plans
+from framework.sweeps.ledger import Ledger, Point
+from framework.sweeps.plan import Plan
+from framework.sweeps.points import Content, config_of, content_of, differences, read_content
+from framework.sweeps.space import label, words_of
+from framework.sweeps.start import changes
+
+LISTED = 3
+"""Differences that a line names."""
+
+
+def preview(plan: Plan) -> str:
+    """Return a line for each point: done, cut or new, and what differs from the nearest point that is done."""
+    search, goals, settings = plans.search_of(plan), plans.goals_of(plan), plan.settings
+    total = search.begin(plan.space, goals, settings.search_seed)
+    folder = Path(settings.dir) if settings.dir else folders.find(Path(settings.root), plan.name, plan.identity)
+    points: list[Point] = []
+    changed: Mapping[int, list[str]] = {}
+    if folder is not None and (folder / folders.LEDGER).is_file() and not settings.new:
+        with Ledger(folder / folders.LEDGER) as ledger:
+            points = ledger.points()
+            changed = {point.number: names for point, names in changes(ledger, plan)}
+    done = [point for point in points if point.state in ("done", "pruned")]
+    lines = []
+    known = {json.dumps(dict(point.parameters), sort_keys=True): point for point in points}
+    while (trial := search.ask()) is not None and len(lines) < (total or 100):
+        point = known.get(json.dumps(dict(trial.parameters), sort_keys=True))
+        number = len(lines) if point is None else point.number
+        search.told_number(trial, number)
+        lines.append(f"{label(trial.parameters)}: {_said(plan, trial.parameters, point, changed, done)}")
+    known_folder = f"goes on in {folder}" if points else "begins a new folder"
+    head = f"{total or 'an open number of'} points by {plan.search['name']}, {known_folder}"
+    return "\n".join([head, *(f"  {each}" for each in lines)])
+
+
+def _said(
+    plan: Plan,
+    parameters: Mapping[str, Any],
+    point: Point | None,
+    changed: Mapping[int, list[str]],
+    done: Sequence[Point],
+) -> str:
+    if point is not None and point.number in changed:
+        return f"again, since it differs: {', '.join(changed[point.number][:LISTED])}"
+    if point is not None and point.state != "waiting":
+        return f"{point.state}" + (f" at step {point.step}" if point.state not in ("done", "failed") else "")
+    try:
+        content = content_of(config_of((*plan.words, *words_of(parameters)), plan.config_dir))
+    except FrameworkError as error:
+        return f"cannot be run: {error}"
+    nearest = _nearest(content, done)
+    if nearest is None:
+        return "new"
+    number, names = nearest
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"new; differs from point {number} in {', '.join(names[:LISTED])}{more}"
+
+
+def _nearest(content: Content, done: Sequence[Point]) -> tuple[int, list[str]] | None:
+    read = [(point.number, read_content(point.content)) for point in done]
+    found = [(number, differences(old, content)) for number, old in read if old is not None]
+    return min(found, key=lambda each: len(each[1]), default=None)

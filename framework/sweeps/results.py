@@ -1,0 +1,276 @@
+"""Results of a sweep: one row for each setting, its seeds as mean and spread, and the best point."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from framework.errors import ConfigError
+from framework.search import Goal
+from framework.sweeps.ledger import Ledger, Point
+from framework.sweeps.space import label, short
+from framework.tables import text_table
+
+QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""Of Student's t at 97.5 %, for 1 to 15 degrees of freedom; beyond, 1.96 + 2.4 / degrees is right to 0.3 %."""
+
+FORMATS = ("text", "csv", "json", "md", "latex")
+
+
+class Spread(NamedTuple):
+    """A metric over the seeds of one setting.
+
+    Attributes:
+      mean: of the values.
+      sd: standard deviation of a sample; NaN for a single value.
+      n: number of values.
+      half: half the width of the 95 % interval of the mean, by Student's t; NaN for a single value.
+    """
+
+    mean: float
+    sd: float
+    n: int
+    half: float
+
+
+class Row(NamedTuple):
+    """One setting.
+
+    Attributes:
+      setting: parameters without the seed.
+      numbers: of its points.
+      n: number of points that are done.
+      metrics: a spread for each tag.
+      seconds: of all its points.
+      states: how many points are in each state.
+    """
+
+    setting: Mapping[str, Any]
+    numbers: tuple[int, ...]
+    n: int
+    metrics: Mapping[str, Spread]
+    seconds: float
+    states: Mapping[str, int]
+
+
+class Results(NamedTuple):
+    """The results of a sweep.
+
+    Attributes:
+      directory: the folder of the sweep.
+      seed: the key over which settings are averaged, or "".
+      tags: the metrics, those to improve first.
+      goal: the metric that decides the best setting.
+      rows: the settings, the best first.
+      best: number of the best point, or None.
+      failed: points that failed, each with its reason.
+      seconds: spent on all points.
+    """
+
+    directory: Path
+    seed: str
+    tags: tuple[str, ...]
+    goal: Goal
+    rows: tuple[Row, ...]
+    best: Point | None
+    failed: tuple[Point, ...]
+    seconds: float
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def text(self, format: str = "text") -> str:
+        """Write the table as text, CSV, JSON, Markdown or LaTeX."""
+        return {"text": _text, "csv": _csv, "json": _json, "md": _markdown, "latex": _latex}[format](self)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one flat mapping for each setting: parameters, n, and for each tag its mean, sd and half width."""
+        found = []
+        for row in self.rows:
+            record: dict[str, Any] = {**row.setting, "n": row.n, "points": list(row.numbers)}
+            for tag, spread in row.metrics.items():
+                record |= {tag: spread.mean, f"{tag}/sd": spread.sd, f"{tag}/interval": spread.half}
+            found.append({**record, "seconds": round(row.seconds, 3)})
+        return found
+
+    def frame(self) -> Any:
+        """Return the table as a pandas DataFrame.
+
+        Raises: ConfigError if pandas is not installed.
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ConfigError("pandas is not installed; `records()` gives plain mappings.") from error
+        return pandas.DataFrame(self.records())
+
+
+def results_of(directory: Path, ledger: Ledger, goals: Sequence[Goal]) -> Results:
+    """Read the results of a sweep from its ledger."""
+    points = ledger.points()
+    done, goal = [point for point in points if point.state in ("done", "pruned")], goals[0]
+    seed = seed_key([point.parameters for point in points])
+    found = dict.fromkeys(tag for point in done for tag in point.scalars if tag.startswith(("eval/", "test/")))
+    found = found or dict.fromkeys(tag for point in done for tag in point.scalars if tag == "train/loss")
+    tags = tuple(dict.fromkeys([*(each.tag for each in goals if each.tag in found), *found]))
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(json.dumps(_without(point.parameters, seed), sort_keys=True), []).append(point)
+    rows = [_row(group, seed, tags) for group in groups.values()]
+    sign = -1 if goal.is_high_good else 1
+
+    def rank(row: Row) -> float:
+        return sign * row.metrics[goal.tag].mean if goal.tag in row.metrics else math.inf
+
+    finished = [point for point in points if point.state == "done" and goal.tag in point.scalars]
+    best = min(finished, key=lambda point: sign * point.scalars[goal.tag], default=None)
+    failed = tuple(point for point in points if point.state == "failed")
+    seconds = sum(point.seconds for point in points)
+    return Results(directory, seed, tags, goal, tuple(sorted(rows, key=rank)), best, failed, seconds)
+
+
+def seed_key(parameters: Sequence[Mapping[str, Any]]) -> str:
+    """Find the key that says which repeat a point is: one called `seed`, with integers, of which there are several."""
+    keys = dict.fromkeys(key for each in parameters for key in each)
+    named = sorted((key for key in keys if short(key) == "seed"), key=len)
+    for key in named:
+        values = {each.get(key) for each in parameters}
+        if len(values) > 1 and all(isinstance(value, int) for value in values):
+            return key
+    return ""
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Summarise values: mean, standard deviation, number, and half the 95 % interval of the mean."""
+    n, mean = len(values), statistics.fmean(values)
+    if n < 2:
+        return Spread(mean, math.nan, n, math.nan)
+    sd, degrees = statistics.stdev(values), n - 1
+    t = QUANTILES[degrees - 1] if degrees <= len(QUANTILES) else 1.96 + 2.4 / degrees
+    return Spread(mean, sd, n, t * sd / math.sqrt(n))
+
+
+def _row(points: Sequence[Point], seed: str, tags: Sequence[str]) -> Row:
+    done = [point for point in points if point.state == "done"]
+    metrics = {tag: [point.scalars[tag] for point in done if tag in point.scalars] for tag in tags}
+    states: dict[str, int] = {}
+    for point in points:
+        states[point.state] = states.get(point.state, 0) + 1
+    return Row(
+        _without(points[0].parameters, seed),
+        tuple(point.number for point in points),
+        len(done),
+        {tag: spread_of(values) for tag, values in metrics.items() if values},
+        sum(point.seconds for point in points),
+        states,
+    )
+
+
+def _without(parameters: Mapping[str, Any], seed: str) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if key != seed}
+
+
+def _cells(results: Results, join: str) -> list[list[str]]:
+    keys = list(dict.fromkeys(key for row in results.rows for key in row.setting))
+    head = [*(_names(keys)), "n", *results.tags, "seconds"]
+    has_states = any(set(row.states) != {"done"} for row in results.rows)
+    lines = [[*head, "state"] if has_states else head]
+    for row in results.rows:
+        line = [_value(row.setting.get(key)) for key in keys]
+        line += [str(row.n), *(_spread(row.metrics.get(tag), join) for tag in results.tags), f"{row.seconds:.1f}"]
+        states = ", ".join(f"{many} {state}" for state, many in row.states.items())
+        lines.append([*line, states] if has_states else line)
+    return lines
+
+
+def _names(keys: Sequence[str]) -> list[str]:
+    """Shorten keys to their last parts, where those differ."""
+    shorts = [short(key) for key in keys]
+    return [one if shorts.count(one) == 1 else key.lstrip("+") for one, key in zip(shorts, keys, strict=True)]
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _spread(spread: Spread | None, join: str) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread.mean:.4g}" if spread.n < 2 else f"{spread.mean:.4g}{join}{spread.sd:.2g}"
+
+
+def _text(results: Results) -> str:
+    cells = _cells(results, " ± ")
+    lines = [text_table(cells, right=range(len(cells[0]) - ("state" in cells[0])))]
+    if results.seed:
+        lines.append(f"mean ± standard deviation over {results.seed}; n is the number of points that are done")
+    if results.best is not None:
+        value = results.best.scalars[results.goal.tag]
+        text = f"best: point {results.best.number} ({label(results.best.parameters)}), {results.goal.tag} {value:.6g}"
+        lines.append(f"{text}: {results.directory / results.best.directory}")
+    lines += [f"failed: point {point.number} ({label(point.parameters)}): {point.reason}" for point in results.failed]
+    lines.append(f"cost: {results.seconds:.1f} s in all points; sweep folder: {results.directory}")
+    return "\n".join(lines)
+
+
+def _csv(results: Results) -> str:
+    records = results.records()
+    names = list(dict.fromkeys(name for record in records for name in record if name != "points"))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue().rstrip("\n")
+
+
+def _json(results: Results) -> str:
+    def finite(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    rows = [{name: finite(value) for name, value in record.items()} for record in results.records()]
+    best = results.best
+    content = {
+        "directory": str(results.directory),
+        "seed": results.seed or None,
+        "goal": results.goal._asdict(),
+        "rows": rows,
+        "best": best
+        and {
+            "point": best.number,
+            "parameters": best.parameters,
+            "metrics": best.scalars,
+            "directory": str(results.directory / best.directory),
+        },
+        "failed": [
+            {"point": point.number, "parameters": point.parameters, "reason": point.reason} for point in results.failed
+        ],
+        "seconds": round(results.seconds, 3),
+    }
+    return json.dumps(content, indent=2)
+
+
+def _markdown(results: Results) -> str:
+    head, *lines = _cells(results, " ± ")
+    rule = ["---"] * len(head)
+    return "\n".join(
+        f"| {' | '.join(each.replace('|', chr(92) + '|') for each in line)} |" for line in [head, rule, *lines]
+    )
+
+
+def _latex(results: Results) -> str:
+    head, *lines = _cells(results, r" $\pm$ ")
+
+    def escaped(text: str) -> str:
+        return text.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
+
+    body = [" & ".join(map(escaped, line)) + r" \\" for line in (head, *lines)]
+    columns = "l" * (len(head) - 1 - len(results.tags)) + "r" * (len(results.tags) + 1)
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\hline", body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"]
+    )

@@ -1,0 +1,173 @@
+"""The start of a sweep: find or make its folder, compare what is done, and drive it to its end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from framework.config.compose import Config
+from framework.errors import FrameworkError, StorageError
+from framework.search import Goal
+from framework.startup import import_jax
+from framework.sweeps import folder as folders
+from framework.sweeps import plan as plans
+from framework.sweeps.driver import Driver
+from framework.sweeps.here import Hereabouts
+from framework.sweeps.ledger import Ledger, Point
+from framework.sweeps.plan import Plan
+from framework.sweeps.points import config_of, content_of, data_digests, differences, folder_name, read_content
+from framework.sweeps.results import results_of
+from framework.sweeps.space import label
+
+Tell = Callable[[str], None]
+
+
+def begin(plan: Plan) -> Path:
+    """Find the sweep of the same command, or make its folder and its ledger.
+
+    Raises: ConfigError, StorageError.
+    """
+    settings, root = plan.settings, Path(plan.settings.root)
+    goals = plans.goals_of(plan)
+    plans.search_of(plan).begin(plan.space, goals, settings.search_seed)  # refuse before anything is written
+    plans.launcher_of(plan)
+    folder = (
+        Path(settings.dir) if settings.dir else None if settings.new else folders.find(root, plan.name, plan.identity)
+    )
+    if folder is None or not (folder / folders.LEDGER).is_file():
+        folder = folders.make(root, plan.name, settings.dir, plan.identity)
+    with Ledger(folder / folders.LEDGER, create=True) as ledger:
+        note(ledger, plan, goals)
+    return folder
+
+
+def note(ledger: Ledger, plan: Plan, goals: Sequence[Goal]) -> None:
+    """Write a plan into the ledger, from where workers and later commands take it."""
+    ledger.note(
+        name=plan.name,
+        words=plan.words,
+        own=plan.own,
+        config_dir=plan.config_dir,
+        space=[[type(each).__name__, each._asdict()] for each in plan.space],
+        launcher=plan.launcher,
+        search=plan.search,
+        settings=plan.sweep,
+        goals=[goal._asdict() for goal in goals],
+        watches=plans.search_of(plan).watches,
+    )
+
+
+def recorded(ledger: Ledger) -> tuple[Plan, list[Goal]]:
+    """Read the plan of a ledger."""
+    from framework.search import Choice, Interval
+
+    facts = ledger.facts()
+    kinds = {"Choice": Choice, "Interval": Interval}
+
+    def dimension(name: str, fields: dict[str, Any]) -> Any:
+        if name == "Choice":
+            fields = {"keys": tuple(fields["keys"]), "values": tuple(map(tuple, fields["values"]))}
+        return kinds[name](**fields)
+
+    plan = Plan(
+        facts["name"],
+        tuple(facts["words"]),
+        tuple(facts["own"]),
+        facts["config_dir"],
+        [dimension(*each) for each in facts["space"]],
+        facts["launcher"],
+        facts["search"],
+        facts["settings"],
+    )
+    return plan, [Goal(**goal) for goal in facts["goals"]]
+
+
+def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
+    """Drive a sweep to its end, as its only driver.
+
+    Args:
+      folder: of the sweep.
+      tell: shows a line.
+      again: states of points that are begun once more.
+
+    Returns: the exit code of the first point that has failed, else 0.
+
+    Raises: ConfigError if another process drives it; InterruptError after a signal; FrameworkError.
+    """
+    with folders.driven(folder), Ledger(folder / folders.LEDGER) as ledger:
+        (folder / folders.STOP).unlink(missing_ok=True)
+        plan, goals = recorded(ledger)
+        for point in ledger.points():
+            if point.state in again:
+                ledger.reopen(point.number)
+        _compare(ledger, plan, tell)
+        search = plans.search_of(plan)
+        search.keep(folder)
+        driver = Driver(folder, ledger, plan, goals, search, tell)
+        counts = ledger.counts()
+        if counts.get("done"):
+            tell(f"{counts['done']} of {driver.total or sum(counts.values())} points are done already")
+        return driver.drive(plans.launcher_of(plan), Hereabouts(folder, plan.config_dir, tell))
+
+
+def _compare(ledger: Ledger, plan: Plan, tell: Tell) -> None:
+    """Begin points anew whose config, components or data are others than those they were trained with, and say so."""
+    for point, names in changes(ledger, plan):
+        tell(f"point {point.number} ({label(point.parameters)}) is trained again, since it differs: {', '.join(names)}")
+        ledger.reopen(point.number, directory=f"{folders.RUNS}/{_next_folder(ledger.path.parent, point)}")
+
+
+def changes(ledger: Ledger, plan: Plan) -> list[tuple[Point, list[str]]]:
+    """Return the points that are over and would come out otherwise at present, each with what differs."""
+    found = []
+    digests: dict[str, dict[str, str]] = {}
+    for point in ledger.points("done", "pruned", "paused"):
+        old = read_content(point.content)
+        if old is None:
+            continue
+        config = config_of(point.words, plan.config_dir)
+        present, key = content_of(config), json.dumps(config.values.get("data"), default=str)
+        if key not in digests:
+            digests[key] = _read_data(config)
+        if names := differences(old, present._replace(data=digests[key])):
+            found.append((point, names))
+    return found
+
+
+def _read_data(config: Config) -> dict[str, str]:
+    """Return the digests of the data as they are; of data that cannot be read, none: the attempt tells it."""
+    import_jax()
+    from framework.experiment import data_of
+
+    with suppress(FrameworkError):
+        return data_digests({name: dict(each) for name, each in data_of(config).fingerprint().items()})
+    return {}
+
+
+def _next_folder(sweep: Path, point: Point) -> str:
+    name, version = folder_name(point.number, point.parameters), 2
+    while (sweep / folders.RUNS / f"{name}~{version}").exists():
+        version += 1
+    return f"{name}~{version}"
+
+
+def best_of(folder: Path) -> tuple[Path, str]:
+    """Return the run folder of the best point of a sweep, and the name of the experiment.
+
+    Raises: StorageError if it is no sweep, or no point of it is done.
+    """
+    with Ledger(folders.check(folder) / folders.LEDGER) as ledger:
+        plan, goals = recorded(ledger)
+        best = results_of(folder, ledger, goals).best
+    if best is None:
+        raise StorageError(f"{folder} has no point that is done, and so no best one.")
+    return folder / best.directory, plan.name
+
+
+def show(line: str) -> None:
+    """Show a line on stderr."""
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,1 @@
+"""Launchers: what trains the points of a sweep on this machine."""

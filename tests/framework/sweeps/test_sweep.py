@@ -1,0 +1,262 @@
+"""Sweeps from the first point to the table: each point its own solo run, and nothing lost or made twice."""
+
+import csv
+import io
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import framework
+from framework import testing
+from framework.errors import ConfigError
+from framework.search import Choice, Interval
+from framework.sweeps import plan as plans
+from framework.sweeps import space as spaces
+from framework.sweeps.ledger import Ledger
+from framework.sweeps.python_api import results
+from framework.sweeps.results import seed_key, spread_of
+
+WORDS = [*testing.TINY, "train.steps=6", "train.eval_every=3", "callbacks=[checkpoint]"]
+GRID = ["seed=0,1", "optimizer.learning_rate=1e-3,1e-2"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of four points in turn, and the same by processes."""
+    folder = tmp_path_factory.mktemp("swept")
+    turn = framework.sweep([*WORDS, *GRID, f"sweep.dir={folder}/turn", "launcher=turn"])
+    done = testing.command("-m", *WORDS, *GRID, f"sweep.dir={folder}/processes", "launcher=processes")
+    assert done.code == 0, done.err
+    return folder, turn, done
+
+
+def digest(run: Path) -> str:
+    return json.loads((run / "checkpoints" / "6" / "manifest.json").read_text())["leaves"]
+
+
+def test_each_point_is_its_solo_run_bit_by_bit(swept, tmp_path):
+    folder, turn, _ = swept
+    solo = framework.run([*WORDS, "seed=1", "optimizer.learning_rate=1e-2", f"run.dir={tmp_path}/solo"])
+    expected = [{**line} for line in testing.records(solo)]
+    for launcher in ("turn", "processes"):
+        run = folder / launcher / "runs" / "003-seed=1,learning_rate=0.01"
+        assert testing.records(run) == expected
+        assert digest(run) == digest(solo.directory)
+        record = json.loads((run / "run.json").read_text())
+        assert (record["status"], record["step"], record["config"]["seed"]) == ("done", 6, 1)
+        assert not {"launcher", "search", "sweep"} & set(record["config"])
+        assert (run / "run.log").read_text()
+    assert len(turn.rows) == 2
+
+
+def test_the_table_is_the_mean_over_the_seeds(swept):
+    folder, turn, _ = swept
+    assert turn.seed == "seed"
+    losses = {}
+    for run in (folder / "turn" / "runs").iterdir():
+        record = json.loads((run / "run.json").read_text())
+        rate = record["config"]["optimizer"]["learning_rate"]
+        losses.setdefault(rate, []).append(record["metrics"]["eval/loss"])
+    for row in turn.rows:
+        values = losses[row.setting["optimizer.learning_rate"]]
+        found = row.metrics["eval/loss"]
+        assert (found.mean, found.n) == (pytest.approx(statistics.fmean(values)), 2)
+        assert found.sd == pytest.approx(statistics.stdev(values))
+    assert turn.best is not None
+    assert turn.best.scalars["eval/loss"] == min(value for values in losses.values() for value in values)
+    read = list(csv.DictReader(io.StringIO(turn.text("csv"))))
+    assert [float(row["eval/loss"]) for row in read] == [row.metrics["eval/loss"].mean for row in turn.rows]
+    content = json.loads(turn.text("json"))
+    assert content["best"]["point"] == turn.best.number and len(content["rows"]) == 2
+    assert turn.text("md").splitlines()[1].startswith("| --- |")
+    assert turn.text("latex").startswith(r"\begin{tabular}")
+    assert "best: point" in repr(turn)
+
+
+def test_the_same_command_again_trains_only_what_is_new(swept):
+    folder, _, _ = swept
+    before = {run: (run / "run.json").stat().st_mtime_ns for run in (folder / "turn" / "runs").iterdir()}
+    words = [*WORDS, "optimizer.learning_rate=1e-3,1e-2", f"sweep.dir={folder}/turn", "launcher=turn"]
+    planned = testing.command("sweep", "plan", *words, "seed=0,1,2")
+    assert planned.out.count(": done") == 4 and planned.out.count("differs from point") == 2
+    assert "in seed (0 to 2)" in planned.out
+    done = testing.command("-m", *words, "seed=0,1,2")
+    assert done.code == 0, done.err
+    assert "4 of 6 points are done already" in done.err
+    after = {run: (run / "run.json").stat().st_mtime_ns for run in (folder / "turn" / "runs").iterdir()}
+    assert {run: after[run] for run in before} == before
+    assert sorted(run.name[:3] for run in after) == ["000", "001", "002", "003", "004", "005"]
+    assert testing.command("sweep", "wait", f"{folder}/turn").code == 0
+    assert "6 points: 6 done; nobody drives it" in testing.command("sweep", "status", f"{folder}/turn").out
+    listed = json.loads(testing.command("sweep", "status", f"{folder}/turn", "--json").out)
+    assert [point["attempts"] for point in listed["points"]] == [1] * 6
+
+
+def test_a_change_of_the_data_is_named_and_those_points_are_trained_again(swept, tmp_path):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(64, 6)).astype(np.float32)
+    np.savez(tmp_path / "own.npz", inputs=inputs, targets=np.arange(64, dtype=np.int32) % 3)
+    words = [*WORDS, "data=arrays", f"data.train={tmp_path}/own.npz", "~data.shape", "~data.examples", "~data.noise"]
+    words = [word for word in words if not word.startswith(("data=syn", "data.shape", "data.ex", "data.noise", "~"))]
+    words += ["model.classes=3", "seed=0,1", f"sweep.dir={tmp_path}/sweep"]
+    assert testing.command("-m", *words).code == 0
+    np.savez(tmp_path / "own.npz", inputs=inputs + 1, targets=np.arange(64, dtype=np.int32) % 3)
+    done = testing.command("-m", *words)
+    assert done.code == 0, done.err
+    assert done.err.count("is trained again, since it differs: the data of the split") == 2
+    assert len(list((tmp_path / "sweep" / "runs").iterdir())) == 4, "the former runs stay"
+
+
+def test_failures_are_told_at_once_and_retried_by_the_next_command(tmp_path):
+    words = [*WORDS, "optimizer=sgd", "schedule=constant", f"sweep.dir={tmp_path}/sweep", "launcher=turn"]
+    done = testing.command("-m", *words, "optimizer.learning_rate=1e38,1e-2,1e37", "sweep.stop_on_failure=true")
+    assert done.code == 6
+    assert done.err.index("point 0 of 3 (learning_rate=1e+38) failed: train/loss is nan") < done.err.index("cost:")
+    status = json.loads(testing.command("sweep", "status", f"{tmp_path}/sweep", "--json").out)
+    assert [point["state"] for point in status["points"]] == ["failed"], "none was begun after it"
+    done = testing.command("sweep", "retry", f"{tmp_path}/sweep")
+    assert done.code == 6
+    ledger = Ledger(tmp_path / "sweep" / "ledger.sqlite")
+    assert [(point.state, point.attempts) for point in ledger.points()] == [("failed", 2)]
+    found = results(tmp_path / "sweep")
+    assert found.best is None and [point.number for point in found.failed] == [0]
+
+
+def test_the_best_point_is_trained_longer(swept):
+    folder, _, _ = swept
+    best = results(folder / "processes").best
+    assert best is not None
+    done = testing.command("train", f"{folder}/processes", "--best", "train.steps=8", f"run.dir={folder}/longer")
+    assert done.code == 0, done.err
+    config = json.loads((folder / "longer" / "run.json").read_text())["config"]
+    assert config["train"]["steps"] == 8
+    assert config["optimizer"]["learning_rate"] == best.parameters["optimizer.learning_rate"]
+
+
+def started(folder: Path, *words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "framework", "-m", *WORDS, f"sweep.dir={folder}", *words]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def until(condition, process) -> None:
+    while not condition():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+
+
+def test_kills_of_worker_and_driver_lose_no_point_and_run_none_twice(swept, tmp_path):
+    """A worker is killed in the middle of its point, then the driver; the next command ends with the same numbers."""
+    folder, sweep = swept[0], tmp_path / "sweep"
+    process = started(sweep, *GRID, "launcher=processes", "launcher.workers=1")
+
+    def running():
+        if not (sweep / "ledger.sqlite").exists():
+            return []
+        with Ledger(sweep / "ledger.sqlite") as ledger:
+            return ledger.points("running")
+
+    until(running, process)
+    os.kill(int(running()[0].owner.split()[1]), signal.SIGKILL)
+    until(lambda: (sweep / "runs").exists() and any(p.attempts == 2 for p in running()), process)
+    process.kill()
+    process.wait()
+    done = testing.command("-m", *WORDS, *GRID, f"sweep.dir={sweep}", "launcher=processes")
+    assert done.code == 0, done.err
+    with Ledger(sweep / "ledger.sqlite") as ledger:
+        points = ledger.points()
+    assert [point.state for point in points] == ["done"] * 4
+    ends = [event.number for event in Ledger(sweep / "ledger.sqlite").events() if event.kind == "done"]
+    assert sorted(ends) == [0, 1, 2, 3], "each point came to its end once"
+    for point in points:
+        assert digest(sweep / point.directory) == digest(folder / "processes" / point.directory)
+
+
+def test_a_stopped_sweep_saves_its_point_and_goes_on(tmp_path):
+    process = started(
+        tmp_path / "sweep", "seed=0,1", "launcher=turn", "train.steps=1000000", "train.checkpoint_every=3"
+    )
+    until(lambda: any((tmp_path / "sweep").glob("runs/*/checkpoints/*")), process)
+    assert "driven by process" in testing.command("sweep", "status", f"{tmp_path}/sweep").out
+    again = testing.command("sweep", "resume", f"{tmp_path}/sweep")
+    assert (again.code, "is driven by process" in again.err) == (2, True)
+    assert testing.command("sweep", "stop", f"{tmp_path}/sweep").code == 0
+    assert process.wait() == 143
+    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+        assert [point.state for point in ledger.points()] == ["preempted"]
+        assert ledger.point(0).attempts == 1
+
+
+def test_dimensions_of_the_section_and_of_the_words():
+    words = spaces.read(["+experiment=mnist", "seed=0,1", "model.hidden=[8],[16,16]", "launcher=turn"])
+    assert (words.fixed, words.own) == (("+experiment=mnist",), ("launcher=turn",))
+    section = {
+        "seed": "0-4",
+        "retries": 2,
+        "optimizer": {"learning_rate": {"low": 1e-4, "high": 0.1, "log": True}},
+        "zip": {"data.batch_size": [16, 32], "train.steps": [10, 5]},
+    }
+    assert list(spaces.declared(section, words)) == [
+        Interval("optimizer.learning_rate", 1e-4, 0.1, log=True),
+        Choice(("data.batch_size", "train.steps"), ((16, 10), (32, 5))),
+        Choice(("seed",), ((0,), (1,))),
+        Choice(("model.hidden",), (([8],), ([16, 16],))),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"seed": []}, "sweep.seed: expected some values"),
+        ({"seed": "4-1"}, "the lower number first"),
+        ({"retrys": 3}, "no setting of a sweep. Did you mean 'retries'?"),
+        ({"optimizer.learning_rate": {"low": 1}}, "needs low and high"),
+        ({"optimizer.learning_rate": {"low": 2, "high": 1}}, "expected low < high"),
+        ({"optimizer.learning_rate": {"low": 0, "high": 1, "log": True}}, "begins above 0"),
+        ({"zip": {"seed": [1, 2], "train.steps": [1]}}, "seed has 2, train.steps has 1"),
+    ],
+)
+def test_a_section_that_cannot_be_read_is_refused(section, says):
+    with pytest.raises(ConfigError, match="sweep") as error:
+        spaces.declared(section, spaces.read([]))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value", [1, 1e-05, True, None, "a", "a b", "1", "null", "it's", [1, "b,c"], {"a": [1.5]}, math.inf]
+)
+def test_values_survive_the_way_through_words(value):
+    (word,) = spaces.words_of({"model.option": value})
+    read = spaces.typed.read(spaces.rewrite([word]))[0].value()
+    assert spaces._plain(read) == value
+
+
+def test_settings_are_checked_and_the_same_command_is_known():
+    one = plans.read([*WORDS, "seed=0,1"])
+    assert one.identity == plans.read([*WORDS, "seed=0,1,2", "launcher=processes"]).identity
+    assert one.identity != plans.read([*WORDS, "seed=0,1", "train.log_every=3"]).identity
+    for word, says in {"sweep.retries=-1": "sweep.retries", "sweep.timeout=0": "sweep.timeout"}.items():
+        with pytest.raises(ConfigError, match=says):
+            plans.read([*WORDS, "seed=0,1", word])
+    assert plans.goals_of(plans.read([*WORDS, "seed=0,1", "sweep.metric=eval/accuracy"]))[0].is_high_good
+    with pytest.raises(ConfigError, match="no metric 'f1'"):
+        plans.goals_of(plans.read([*WORDS, "seed=0,1", "sweep.metric=eval/f1"]))
+
+
+def test_spreads_and_seeds():
+    found = spread_of([1.0, 2.0, 4.0])
+    assert (found.mean, found.n) == (pytest.approx(7 / 3), 3)
+    assert found.half == pytest.approx(4.303 * found.sd / math.sqrt(3))
+    assert math.isnan(spread_of([1.0]).sd)
+    assert seed_key([{"seed": 0, "lr": 1}, {"seed": 1, "lr": 1}]) == "seed"
+    assert seed_key([{"data.seed": 0}, {"data.seed": 1}]) == "data.seed"
+    assert seed_key([{"lr": 1}, {"lr": 2}]) == seed_key([{"seed": 0}]) == ""
