@@ -7,13 +7,14 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framework.command import Command
 from framework.commands.arguments import Arguments
 from framework.errors import ConfigError, StorageError, printable, writing
-from framework_runs import layout
-from framework_runs.reading import Run, find, read
+
+if TYPE_CHECKING:
+    from framework_runs.reading import Run
 
 EXAMPLE = "runs/mnist/20260101-120000-1a2b"
 
@@ -59,7 +60,8 @@ def run_runs(words: list[str]) -> None:
     arguments.add_argument("--keys", metavar="KEY,KEY", help="columns to show after the time (the usual metrics)")
     arguments.add_argument("--json", action="store_true", help="print JSON")
     given = arguments.read(words)
-    from framework_runs import listing, query
+    from framework_runs import layout, listing, query
+    from framework_runs.reading import find
 
     roots = [Path(root) for root in given.roots or ["runs"]]
     if not given.roots and not roots[0].is_dir():
@@ -101,7 +103,8 @@ def run_show(words: list[str]) -> None:
     arguments.add_argument("run", metavar="RUN", help="run folder; of a folder of runs, its newest run is shown")
     arguments.add_argument("--json", action="store_true", help="print JSON")
     given = arguments.read(words)
-    from framework_runs import showing
+    from framework_runs import layout, showing
+    from framework_runs.reading import find, read
 
     folder = Path(given.run)
     if folder.is_dir() and not (folder / "run.json").exists() and (found := find([folder])[0]):
@@ -132,7 +135,7 @@ def run_compare(words: list[str]) -> None:
     arguments.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     arguments.add_argument("--json", action="store_true", help="print JSON")
     given = arguments.read(words)
-    from framework_runs import comparing, query
+    from framework_runs import comparing, layout, query
 
     found = _found(given.runs)
     if len(found) < 2:
@@ -183,6 +186,8 @@ def run_report(words: list[str]) -> None:
 
 
 def _found(places: list[str]) -> list[Run]:
+    from framework_runs.reading import find  # YAML, for which help does not wait
+
     runs, broken = find([Path(place) for place in places])
     if broken and not runs:
         raise broken[0]
