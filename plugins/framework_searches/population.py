@@ -160,8 +160,8 @@ class Population(Search):
             raise ConfigError(f"{text}; pbt compares members by it.", key="sweep.metric" if space else "search")
         ranges = {each.key: {"low": each.low, "high": each.high, "log": each.log} for each in space}  # pyright: ignore
         options = {"space": ranges, "metric": metric, "seed": seed, **self.options}
-        parameters = {"strategy": "pbt", **{f"strategy.{name}": value for name, value in options.items()}}
-        self._left = [Trial(parameters)]
+        overrides = {f"strategy.{name}": value for name, value in options.items()}
+        self._left = [Trial({"strategy": "pbt"}, overrides=overrides)]
         return 1
 
     def ask(self) -> Trial | None:
