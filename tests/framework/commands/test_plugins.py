@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
 import pytest
 
-from framework.commands.plugins import show
+from framework.commands.plugins import as_json, show
+from framework.config.compose import compose
 from framework.errors import ConfigError, PluginError
 from framework.registry.kinds import GROUPS, KINDS
 from framework.testing import command
@@ -25,10 +29,20 @@ def wide(
     norm: type = dict,
     measure=len,
 ):
-    """A wide one, of layers.
+    r"""A :class:`~acme.Wide` one, of layers.
+
+    It computes :math:`\\alpha_t \\leftarrow \\hat{m}_{t-1}` of ``rate``.
+
+    .. math::
+        x^{2y} \\cdot \\beta
 
     Args:
-      hidden: how wide.
+      hidden: how wide,
+        in units.
+      rate (float): see `the paper <http://example.org>`_.
+
+    Returns:
+      A layer.
     """
 
 
@@ -49,11 +63,13 @@ class Watch:
 
 OPTIONS = [
     "hidden: int  (required)",
+    "    how wide, in units.",
     "rate: float = 0.5",
-    "shape: tuple[int, ...] = (1, 2)",
-    "name: str or null = None",
-    "padding: one of 'same', 'valid' = 'same'",
-    "key: any = None",
+    "    see the paper (http://example.org).",
+    "shape: tuple[int, ...] = [1, 2]",
+    "name: str or null = null",
+    "padding: one of 'same', 'valid' = same",
+    "key: any = null",
     "norm: type = dict",
     "measure: any = len",
 ]
@@ -79,7 +95,7 @@ def test_everything_is_listed_by_kind_with_distribution_version_and_first_line(a
     heads = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert heads == [f"{kind}:" for kind in KINDS]
     (row,) = rows(text, "wide")
-    assert row.split(maxsplit=3) == ["wide", "acme_jax", "0.3", "A wide one, of layers."]
+    assert row.split(maxsplit=3) == ["wide", "acme_jax", "0.3", "A acme.Wide one, of layers."]
     (row,) = rows(text, "bare")
     assert row.split() == ["bare", "acme_jax", "0.3"]
     (row,) = rows(text, "mlp")
@@ -87,24 +103,85 @@ def test_everything_is_listed_by_kind_with_distribution_version_and_first_line(a
     assert not any(line.strip() == "rate: float = 0.5" for line in text.splitlines())
 
 
-def test_a_kind_is_listed_with_types_and_defaults(acme):
-    lines = show(["layers"]).splitlines()
-    assert lines[0] == "layers:"
-    assert not any(line.split()[:1] == ["mlp"] for line in lines)
-    at = next(index for index, line in enumerate(lines) if line.split()[:1] == ["wide"])
-    assert [line.strip() for line in lines[at + 1 : at + 1 + len(OPTIONS)]] == OPTIONS
+def test_one_plugin_is_shown_with_an_example_its_options_and_its_text(acme):
+    assert show(["layers", "wide"]).splitlines() == [
+        "framework model=serial 'model.layers=[{wide: {hidden: 8}}]'",
+        "",
+        "layer 'wide', from acme_jax 0.3 (acme_m:wide)",
+        "",
+        "A acme.Wide one, of layers.",
+        "",
+        "options:",
+        *(f"  {option}" for option in OPTIONS),
+        "",
+        "It computes α_t ← m̂_(t-1) of `rate`.",
+        "",
+        "    x^(2y) · β",
+        "",
+        "Returns:",
+        "  A layer.",
+    ]
 
 
-def test_one_plugin_is_shown_with_its_text_types_and_defaults(acme):
-    text = show(["layers", "wide"])
-    assert text.startswith("layer 'wide', from acme_jax 0.3 (acme_m:wide)\n\nA wide one, of layers.\n\nArgs:\n")
-    assert text.endswith("\n\noptions:\n" + "\n".join(f"  {option}" for option in OPTIONS))
+EXAMPLES = {
+    ("losses", "huber"): "framework +experiment=mnist loss=huber loss.delta=1.0",
+    ("metrics", "accuracy"): "framework +experiment=mnist metrics+=accuracy",
+    ("callbacks", "early_stopping"): "framework +experiment=mnist callbacks+=early_stopping "
+    "callbacks.early_stopping.metric=eval/loss",
+    ("transforms", "random_shift"): "framework +experiment=mnist 'data.transform=[{random_shift: {pixels: ",
+    ("data", "digits"): "framework data=digits data.batch_size=128",
+    ("layers", "stax.Relu"): "framework model=serial 'model.layers=[stax.Relu]'",
+    ("optimizers", "sgd"): "framework +experiment=mnist optimizer=sgd optimizer.learning_rate=0.1",
+    ("tasks", "vae"): "framework task=vae",
+    ("stores", "files"): "framework data=digits callbacks.checkpoint.store=files",
+    ("commands", "bench"): "framework bench --help",
+    (
+        "searches",
+        "random",
+    ): "framework -m +experiment=mnist 'optimizer.learning_rate=interval(1e-4,1e-1)' search=random",
+}
+
+
+@pytest.mark.parametrize("named", EXAMPLES, ids=":".join)
+def test_examples_can_be_copied(named):
+    first = show(named).splitlines()[0]
+    assert first.startswith(EXAMPLES[named])
+    if named[0] not in ("commands", "tasks", "searches"):
+        compose(shlex.split(first)[1:])  # its words are ones that a run takes
+
+
+@pytest.mark.parametrize(
+    ("word", "found", "without"),
+    [
+        ("conv", ["layers:", "  Conv ", "models:", "  cnn "], ["losses:", "  mlp ", "  Dense "]),
+        ("CONV", ["layers:", "  Conv "], ["losses:"]),
+        ("whitened", [], []),
+    ],
+)
+def test_a_word_is_searched_for_in_names_and_first_lines(word, found, without):
+    if not found:
+        with pytest.raises(ConfigError, match="no plugin kind is named 'whitened'"):
+            show([word])
+        return
+    text = show([word])
+    assert all(each in text for each in found) and not any(each in text for each in without)
+    assert {each["name"] for each in as_json([word])} >= {"Conv", "cnn"}
+
+
+def test_json_tells_options_and_what_is_broken(acme):
+    told = json.loads(command("plugins", "layer", "wide", "--json").out)
+    (wide,) = told
+    assert (wide["kind"], wide["name"], wide["help"]) == ("layers", "wide", "A acme.Wide one, of layers.")
+    hidden = {"name": "hidden", "type": "int", "required": True, "default": None, "about": "how wide, in units."}
+    assert wide["options"][0] == hidden and wide["options"][1]["default"] == "0.5"
+    broken = [each for each in as_json(["callbacks"]) if each["error"]]
+    assert [each["name"] for each in broken] == ["broken"]
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "tail"),
     [
-        ("layers", "bare", "(no documentation)\n\noptions:\n  none"),
+        ("layer", "bare", "(no documentation)\n\noptions:\n  none"),
         ("layers", "acme-jax:bare", "(no documentation)\n\noptions:\n  none"),
         (
             "layers",
@@ -119,8 +196,8 @@ def test_options_of_every_form_are_shown(acme, kind, name, tail):
     assert show([kind, name]).endswith(f"\n\n{tail}")
 
 
-@pytest.mark.parametrize(("group", "kind"), GROUPS.items())
-def test_a_kind_may_be_named_as_the_config_names_it(group, kind):
+@pytest.mark.parametrize(("group", "kind"), [*GROUPS.items(), *((kind.noun, name) for name, kind in KINDS.items())])
+def test_a_kind_may_be_named_in_the_singular_and_as_the_config_names_it(group, kind):
     assert show([group]) == show([kind])
 
 
@@ -158,11 +235,14 @@ def test_what_cannot_be_shown_is_one_line(acme, words, error, text):
     assert "\n" not in str(raised.value)
 
 
-def test_in_a_terminal_the_listing_is_wrapped_below_what_it_says(acme):
-    wrapped = show(["callbacks"], width=60)
-    assert max(map(len, wrapped.splitlines())) <= 60
-    joined = " ".join(wrapped.split())
-    assert "watch acme_jax 0.3 Watches. every: int = 3" in joined
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_in_a_terminal_each_plugin_is_one_line_and_no_line_is_wrapped(acme, width):
+    for words in ([], ["callbacks"], ["layers", "wide"], ["optimizers", "adamw"]):
+        lines = show(words, width=width).splitlines()
+        prose = lines[2:] if len(words) == 2 else lines  # the example is whole, so that it can be copied
+        formulas = [line for line in prose if line.startswith("    ") and "←" in line]
+        assert max(len(line) for line in prose if line not in formulas) <= max(width, 78 if len(words) == 2 else 0)
+    assert "  watch           Watches. (acme_jax 0.3)" in show(["callbacks"], width=80).splitlines()
 
 
 @pytest.mark.parametrize("kind", KINDS)
