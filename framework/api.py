@@ -12,6 +12,7 @@ from framework.arrays import aligned as aligned
 from framework.arrays import as_aligned as as_aligned
 from framework.arrays import quick_jit as quick_jit
 from framework.arrays import with_sharding as with_sharding
+from framework.charts import curves_svg as curves_svg
 from framework.command import Command as Command
 from framework.contracts import Array as Array
 from framework.contracts import Batch as Batch
@@ -113,6 +114,7 @@ from framework.terminal import StatusLine as StatusLine
 from framework.terminal import broken as broken
 from framework.terminal import clipped as clipped
 from framework.terminal import columns_of as columns_of
+from framework.terminal import is_notebook as is_notebook
 from framework.terminal import is_terminal as is_terminal
 from framework.terminal import painted as painted
 from framework.terminal import width_of as width_of

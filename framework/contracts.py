@@ -372,6 +372,9 @@ class Run(NamedTuple):
     """`predict(state, inputs) -> outputs`: the model as it is evaluated, for inputs [B, ...] of any size, from a state
     as `on_state` has it under any strategy; of several members, the first. Not for a callback that says `everywhere`,
     where processes cut a state among them."""
+    window: Callable[[], Mapping[str, Any]] = dict
+    """`window()`: the training metrics since the last log, as JSON, which a saved state needs to go on with the same
+    means; {} right after a log."""
     now: Callable[[], tuple[str, float]] = lambda: ("other", 0.0)
     """`now() -> (part, seconds)`: what the loop does at this moment, one of the parts of `perf/share/`, and for how
     long already. A thread of a callback may ask."""

@@ -31,6 +31,10 @@ class FrameworkError(Exception):
         super().__init__(*args)
         self.key = key
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows in the place of a traceback: the line that a terminal has."""
+        return [line_of(self)]
+
     def __str__(self) -> str:
         text = " ".join([self.key and f"{self.key}:", *super().__str__().split(), self.origin]).strip()
         text = printable(" ".join(text.split()))

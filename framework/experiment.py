@@ -138,7 +138,8 @@ def build(config: Config, registry: Registry) -> Experiment:
     task, init = traced_once(task, data)
     shapes = check_shapes(task, init, data, builder.used)
     batches = data if processes.count() == 1 or strategy.share is None else data.restricted(strategy.share)
-    parameters, directions, problem = _parameters(shapes), _directions(task, shapes, data), problem_of(task)
+    parameters, problem = _parameters(shapes), problem_of(task)
+    directions = _directions(task, shapes, data, settings.train.log_last_step)
     probes = tuple(_probe(builder, tag, options, settings) for tag, options in _tags(values, "probes"))
     directions |= dict.fromkeys(tag for each in probes for tag in _probed(each, problem, shapes, data))
     if members is not None:
@@ -318,11 +319,12 @@ def _check_batches(strategy: Strategy, data: DataPipeline, options: Mapping[str,
         raise ConfigError(f"{text}another data.batch_size.", key="train.accumulate")
 
 
-def _directions(task: Task, shapes: TrainState, data: DataPipeline) -> dict[str, bool | None]:
+def _directions(task: Task, shapes: TrainState, data: DataPipeline, by_step: bool) -> dict[str, bool | None]:
     """Return all tags that a task's metrics give, each with whether high values are good."""
     batch = {"weights": jax.ShapeDtypeStruct((_leading(data),), np.float32), **data.spec}
     measured = jax.eval_shape(task.eval_step, shapes, batch)
     names = {"train": jax.eval_shape(task.train_step, shapes, data.spec)[1], "eval": measured}
+    names |= {"train_step": names["train"]} if by_step else {}
     names |= {"test": measured} if "test" in data.splits[1:] else {}
     tags = {f"{split}/{name}": task.directions.get(name) for split in names for name in names[split]}
     compiles = {COMPILED: False, COMPILE_SECONDS: False}

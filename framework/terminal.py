@@ -25,6 +25,17 @@ TICK = 0.2
 """Seconds between two drawings of a live line. One takes a tenth of a millisecond."""
 
 
+def is_notebook() -> bool:
+    """Tell whether the program runs in a kernel of Jupyter, whose cells show what is written."""
+    ipython = sys.modules.get("IPython")
+    return "ipykernel" in sys.modules and ipython is not None and ipython.get_ipython() is not None
+
+
+def console() -> Any:
+    """Return the stream for people: stderr, but stdout in a notebook, which shows stderr as an alarm."""
+    return sys.stdout if is_notebook() else sys.stderr
+
+
 def is_terminal(stream: Any) -> bool:
     """Tell whether a stream is a terminal that obeys control codes."""
     return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"

@@ -74,7 +74,7 @@ class Checkpoint(Callback):
 
     def on_start(self, run: Run) -> None:
         """Make the folder, delete what a killed process left, and refuse a disk that is too small."""
-        self.folder, self.run, self.ended = run.directory / "checkpoints", run.id, math.inf
+        self.folder, self.run, self.ended = run.directory / "checkpoints", run, math.inf
         if self.watched is not None:
             self.scores = {step: self.watched.sign * value for step, value in self.watched.start(run)}
         agree(lambda: self._prepare(run))
@@ -95,7 +95,8 @@ class Checkpoint(Callback):
             return
         state = state if self.writer.everywhere else addressable(state)
         leaves = snapshot(state) if self.asynchronous or count() > 1 else data_by_path(state)
-        self.saving = self.thread.submit(self._save, step, leaves, {**self.scores}, Barrier())
+        about = {name: value for name, value in (("run", self.run.id), ("window", self.run.window())) if value}
+        self.saving = self.thread.submit(self._save, step, leaves, about, {**self.scores}, Barrier())
         self.settle(wait=not self.asynchronous)
 
     def settle(self, wait: bool) -> None:
@@ -132,11 +133,18 @@ class Checkpoint(Callback):
             checkpoint.begin(self.folder, step)
         return True
 
-    def _save(self, step: int, leaves: Mapping[str, Any], scores: Mapping[int, float], barrier: Barrier) -> None:
+    def _save(
+        self,
+        step: int,
+        leaves: Mapping[str, Any],
+        about: Mapping[str, Any],
+        scores: Mapping[int, float],
+        barrier: Barrier,
+    ) -> None:
         if count() == 1:
-            checkpoint.commit(self.folder, step, leaves, self.writer, self.run)
+            checkpoint.commit(self.folder, step, leaves, self.writer, about)
         else:
-            checkpoint.commit_together(self.folder, step, leaves, self.writer, self.run, barrier, self._cancelled)
+            checkpoint.commit_together(self.folder, step, leaves, self.writer, about, barrier, self._cancelled)
         if index() == 0:
             self._delete(scores)
 

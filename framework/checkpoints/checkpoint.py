@@ -13,7 +13,7 @@ import numpy as np
 from framework.api import PyTree, Store
 from framework.checkpoints import shards
 from framework.checkpoints.folder import clear, put_in_place
-from framework.checkpoints.manifest import MANIFEST, check_leaves, read_manifest, write_manifest
+from framework.checkpoints.manifest import MANIFEST, NOTHING, check_leaves, read_manifest, write_manifest
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import as_asked, as_stored, is_shared, on_devices
 from framework.distributed.coordination import Barrier
@@ -26,7 +26,9 @@ from framework.trees import leaves_by_path
 T = TypeVar("T")
 
 
-def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FILES, run: str = "") -> Path:
+def commit(
+    folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FILES, about: Mapping[str, Any] = NOTHING
+) -> Path:
     """Write arrays to `folder/<step>`, whole or not at all; they are saved when it returns.
 
     Leaves are stored by their path in the tree, each with its sha256, so that NamedTuples, tuples and custom nodes need
@@ -37,13 +39,13 @@ def commit(folder: Path, step: int, leaves: Mapping[str, Any], store: Store = FI
       step: names this one; a checkpoint of that name is replaced.
       leaves: arrays of JAX or NumPy by path, which nothing may change meanwhile.
       store: writes the arrays.
-      run: id of the run, which the manifest carries.
+      about: what the manifest says beside: "run", the id of the run, and "window", which `Run.window` returned.
 
     Raises: StorageError if it cannot be written; an older checkpoint of that name is untouched then. Half-written
       files stay for `discard`, so that the error reaches its caller at once.
     """
     begin(folder, step)
-    return conclude(folder, step, write(folder, step, leaves, store), store, run)
+    return conclude(folder, step, write(folder, step, leaves, store), store, about)
 
 
 def commit_together(
@@ -51,7 +53,7 @@ def commit_together(
     step: int,
     leaves: Mapping[str, Any],
     store: Store,
-    run: str,
+    about: Mapping[str, Any],
     barrier: Barrier,
     cancelled: Callable[[], bool],
 ) -> None:
@@ -64,7 +66,7 @@ def commit_together(
       step: names this one.
       leaves: as `snapshot` gives them in this process.
       store: writes the arrays.
-      run: id of the run.
+      about: as in `commit`.
       barrier: made in all processes for this checkpoint.
       cancelled: tells process 0 to wait no longer for the others.
 
@@ -82,7 +84,7 @@ def commit_together(
     barrier.tell(bool(leaves))
     if index() == 0:
         _, *wrote = barrier.hear(cancelled)
-        conclude(folder, step, described, store, run, [process for process, has in enumerate(wrote, 1) if has])
+        conclude(folder, step, described, store, about, [process for process, has in enumerate(wrote, 1) if has])
 
 
 def begin(folder: Path, step: int) -> None:
@@ -111,13 +113,18 @@ def write(folder: Path, step: int, leaves: Mapping[str, Any], store: Store) -> d
 
 
 def conclude(
-    folder: Path, step: int, described: Mapping[str, Any], store: Store, run: str = "", others: Sequence[int] = ()
+    folder: Path,
+    step: int,
+    described: Mapping[str, Any],
+    store: Store,
+    about: Mapping[str, Any] = NOTHING,
+    others: Sequence[int] = (),
 ) -> Path:
     """Describe the parts of all processes in one manifest, and give the checkpoint its name.
 
     Args:
       described: the part of process 0.
-      run: id of the run.
+      about: as in `commit`.
       others: the processes that wrote as well.
 
     Raises: StorageError.
@@ -128,7 +135,7 @@ def conclude(
             with _reading(partial, MANIFEST):
                 parts.append(read_manifest(partial, process)["leaves"])
             (partial / shards.file_of(MANIFEST, process)).unlink()
-        write_manifest(partial, shards.merge(parts), store.name, run=run)
+        write_manifest(partial, shards.merge(parts), store.name, about=about)
         put_in_place(partial, folder / str(step))
     return folder / str(step)
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,30 +18,34 @@ from framework.config.safe_load import load_json
 from framework.errors import MismatchError
 
 MANIFEST = "manifest.json"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 NAMED = 3  # leaves that an error names; more make no line
 
 
-def sealed(leaves: Mapping[str, Any], store: str = FILES.name, run: str = "") -> dict[str, Any]:
+def sealed(leaves: Mapping[str, Any], store: str = FILES.name, about: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
     """Return a manifest with its own sha256, so that a damaged one is not taken for that of another model or store."""
-    content = {"store": store, "leaves": leaves} | ({"run": run} if run else {})
+    content = {"store": store, "leaves": leaves, **about}
     return {**content, "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
 
 
-def write_manifest(folder: Path, leaves: Mapping[str, Any], store: str, process: int = 0, run: str = "") -> None:
+def write_manifest(
+    folder: Path, leaves: Mapping[str, Any], store: str, process: int = 0, about: Mapping[str, Any] = NOTHING
+) -> None:
     """Write the manifest of a checkpoint, or of the part of a process other than 0. Raises: OSError."""
     with (folder / file_of(MANIFEST, process)).open("wb") as file:
-        file.write(json.dumps(sealed(leaves, store, run), indent=1).encode())
+        file.write(json.dumps(sealed(leaves, store, about), indent=1).encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_manifest(folder: Path, process: int = 0) -> dict[str, Any]:
-    """Read a manifest: "leaves", the descriptions by path, "store", the name of the one that wrote them, and "run".
+    """Read a manifest: "leaves", the descriptions by path, "store", the name of the one that wrote them, and the rest.
 
     Raises: ValueError if it is damaged, and whatever JSON raises.
     """
     found = load_json(folder / file_of(MANIFEST, process))
-    if sealed(found["leaves"], found["store"], found.get("run", "")) != found or not isinstance(found["store"], str):
+    about = {name: value for name, value in found.items() if name not in ("store", "leaves", "sha256")}
+    if sealed(found["leaves"], found["store"], about) != found or not isinstance(found["store"], str):
         raise ValueError("its sha256 does not match")
     return found
 

@@ -11,6 +11,7 @@ class Train(NamedTuple):
     steps: int | None = None  # updates in all; when null, `epochs` decides
     epochs: int | None = 1
     log_every: int = 50
+    log_last_step: bool = False  # also log the metrics of the last step alone, as train_step/…
     eval_every: int = 500
     checkpoint_every: int = 0
     accumulate: int = 1  # parts that a batch is cut into, to fit into memory; their gradients are summed

@@ -103,7 +103,7 @@ def write(experiment: Experiment, record: RunRecord, fault: Fault, metrics: Mapp
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "checkpoints").mkdir(parents=True)
         write_config(partial, experiment.source)
-        commit(partial / "checkpoints", fault.step - 1, snapshot(fault.state), run=record.id)
+        commit(partial / "checkpoints", fault.step - 1, snapshot(fault.state), about={"run": record.id})
         arrays = {f"batch/{path}": leaf for path, leaf in leaves_by_path(fault.batch).items()}
         arrays |= {} if fault.rows is None else {ROWS: fault.rows}
         with (partial / "batch.npz").open("wb") as file:

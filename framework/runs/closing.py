@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from framework.training import compiles
 from framework.training.stepper import is_to_go_on
 from framework.training.times import duration, largest_parts
 
-HIDDEN = ("perf/", "probe/")
+HIDDEN = ("perf/", "probe/", "train_step/")
 """Beginnings of tags that are many, and say little by their last value."""
 
 ROWS = 24
@@ -36,7 +36,8 @@ def summarise(record: RunRecord, experiment: Experiment) -> None:
     width, directory = columns_of(sys.stderr), record.directory
     history = MetricsFile(directory, record.id)
     best, speed = survey(history.records(), experiment.directions)
-    lines = [*_ended(record), *table(record.metrics or {}, best, members.is_of_member if record.members else None)]
+    rows = rows_of(record.metrics or {}, best, *([members.is_of_member] if record.members else []))
+    lines = [*_ended(record), *table(rows)]
     lines += members.table(record.members) if record.members else []
     for label, pieces in _costs(record, experiment, speed).items():
         for place, line in enumerate(broken(pieces, width - LABEL)):
@@ -74,30 +75,38 @@ def survey(
     return best, 1 / float(np.mean(1 / np.asarray(speeds))) if speeds and min(speeds) > 0 else None
 
 
-def table(metrics: Mapping[str, float], best: Mapping[str, tuple[float, int]], is_hidden: object = None) -> list[str]:
-    """Format last and best values, the training loss first, with the step of the best.
+def rows_of(
+    metrics: Mapping[str, float],
+    best: Mapping[str, tuple[float, int]],
+    is_hidden: Callable[[str, Mapping[str, float]], bool] = lambda tag, metrics: False,
+) -> list[list[str]]:
+    """Return the rows of a table of last and best values, the training loss first, with the step of the best.
 
     Args:
       metrics: the last value of each tag.
       best: of `survey`.
-      is_hidden: `is_hidden(tag, metrics)` tells which tags to leave out besides those of `HIDDEN`.
+      is_hidden: tells which tags to leave out besides those of `HIDDEN`.
     """
-    tags = [
-        tag
-        for tag, value in metrics.items()
-        if np.isscalar(value)
-        and not tag.startswith(HIDDEN)
-        and tag != "train/learning_rate"
-        and not (callable(is_hidden) and is_hidden(tag, metrics))
-    ]
-    tags.sort(key=_place)
+    unsaid = (*HIDDEN, "train/learning_rate")
+    tags = [tag for tag, value in metrics.items() if np.isscalar(value) and not tag.startswith(unsaid)]
     rows = [["", "last", "best", "step"]]
-    for tag in tags[:ROWS]:
+    for tag in sorted((tag for tag in tags if not is_hidden(tag, metrics)), key=_place):
         value, step = best.get(tag, (None, 0))
         rows.append([tag, f"{metrics[tag]:.4g}", *(["", ""] if value is None else [f"{value:.4g}", str(step)])])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    more = [f"… {len(tags) - ROWS} more in metrics.jsonl"] if len(tags) > ROWS else []
-    return [*(_aligned(row, widths) for row in rows if tags), *more]
+    return rows
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align rows, of which the first is a heading and `ROWS` more are shown; [] without any but the first."""
+    if len(rows) < 2:
+        return []
+    shown, hidden = rows[: ROWS + 1], len(rows) - ROWS - 1
+    first, *others = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = []
+    for name, *cells in shown:
+        padded = [f"{cell:>{width}}" for cell, width in zip(cells, others, strict=True)]
+        lines.append("  ".join([f"{name:<{first}}", *padded]).rstrip())
+    return [*lines, *([f"… {hidden} more in metrics.jsonl"] if hidden > 0 else [])]
 
 
 def _place(tag: str) -> tuple[int, bool, int]:
@@ -105,11 +114,6 @@ def _place(tag: str) -> tuple[int, bool, int]:
     splits = ("train", "eval", "test")
     split = tag.partition("/")[0]
     return splits.index(split) if split in splits else len(splits), not tag.endswith("/loss"), tag.count("/")
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [f"{row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
-    return "  ".join(cells).rstrip()
 
 
 def _ended(record: RunRecord) -> list[str]:

@@ -12,7 +12,7 @@ from framework.distributed import processes
 from framework.errors import StorageError
 from framework.runs import logs, signals
 from framework.runs.record import RunRecord
-from framework.terminal import ERASE
+from framework.terminal import ERASE, is_notebook
 
 STDERR = 2
 """File descriptor of the standard error."""
@@ -22,6 +22,8 @@ def tell_of_signal(record: RunRecord, number: Signals, is_second: bool) -> None:
     """Say that the run will stop; at the second signal, say from where it can go on, and write that it was cut."""
     if is_second:
         _cut(record, number)
+    elif number == SIGINT and is_notebook():
+        logs.LOGGER.warning("stopping after this step; restart the kernel to end now")
     elif number == SIGINT:
         logs.LOGGER.warning("stopping after this step; Ctrl-C again ends now")
     else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -96,14 +97,14 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
 
 
 def _progress(experiment: Experiment, run: Run, history: MetricsFile) -> Progress:
-    """Cut the history back to where the run begins, and tell from it whether an evaluation of that step is missing."""
+    """Cut the history back to where the run begins, and tell what is missing there: an evaluation, a log."""
     step, train = run.start_step, experiment.settings.train
 
-    def cut() -> tuple[dict[str, float], bool]:
+    def cut() -> tuple[dict[str, float], bool, Mapping[str, Any]]:
         scalars = history.cut(step)
         is_due = step == run.total_steps or (train.eval_every > 0 and step % train.eval_every == 0)
         logged = any(tag.startswith("eval/") for record in history.records(since=step) for tag in record)
-        return scalars, step > 0 and is_due and not logged
+        return scalars, step > 0 and is_due and not logged, resume.window_at(run.directory, step)
 
     return Progress(step, *coordination.agree(cut))
 
@@ -115,7 +116,7 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
         callbacks.enter_context(loop.compiles.counting())
         for each in loop.experiment.callbacks:
             given = run._replace(config=copy.deepcopy(run.config), media=ShownBy(media, each.label))
-            given = given._replace(log=loop.log, now=loop.now)
+            given = given._replace(log=loop.log, now=loop.now, window=loop.window.saved)
             notify([each], "on_start", given)
             # Callbacks end in the reverse order; each does, even if another one fails in doing so.
             callbacks.callback(lambda each=each: notify([each], "on_end", _summary(progress, status, began)))

@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from framework import terminal
 from framework.config.secrets import masked
 from framework.distributed import processes
 from framework.errors import FrameworkError, InterruptError, line_of, printable, writing
 from framework.output import FOR_THE_FILE, failures, surviving
-from framework.terminal import painted
 
 LOGGER = logging.getLogger("framework")
 
@@ -85,14 +85,14 @@ class _LogFile(logging.FileHandler):
 
 
 class _Console(logging.Handler):
-    """A handler that looks up stderr for each line: a live line stands below all that is written."""
+    """A handler that looks up its stream for each line: a live line stands below all that is written."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not FOR_THE_FILE.items() <= vars(record).items():
-            text = printable(self.format(record))
+            text, stream = printable(self.format(record)), terminal.console()
             if record.levelno >= logging.WARNING:
-                text = painted(text, "error" if record.levelno >= logging.ERROR else "warning", sys.stderr)
-            sys.stderr.write(text + "\n")
+                text = terminal.painted(text, "error" if record.levelno >= logging.ERROR else "warning", stream)
+            stream.write(text + "\n")
 
 
 @contextmanager

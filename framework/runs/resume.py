@@ -14,6 +14,7 @@ import numpy as np
 from framework.api import Schedule, TrainState
 from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import set_aside, steps
+from framework.checkpoints.manifest import read_manifest
 from framework.config.resolve import resolved
 from framework.distributed import coordination
 from framework.errors import ConfigError, DataError, MismatchError, StorageError
@@ -75,6 +76,12 @@ def newest_state(directory: Path, like: TrainState, run: str = "") -> TrainState
         coordination.agree(lambda: set_aside(folder / str(step)))
 
     return read_newest(coordination.agree(lambda: steps(folder)), read, reject)
+
+
+def window_at(directory: Path, step: int) -> Mapping[str, Any]:
+    """Return what the checkpoint of a step holds of the metrics since the last log; {} where there is none."""
+    path = directory / "checkpoints" / str(step)
+    return read_manifest(path).get("window", {}) if path.exists() else {}
 
 
 FOLLOWING = ("schedule", "optimizer")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from framework.api import TrainState
+from framework.charts import curves_svg, table_html
 from framework.config import secrets
 from framework.config.compose import Config
 from framework.config.overrides import chosen
@@ -24,8 +26,9 @@ from framework.experiment import Experiment, build
 from framework.registry.entry_points import discover
 from framework.runs import folder, logs, process, signals, starts
 from framework.runs import resume as resuming
-from framework.runs.closing import summarise
+from framework.runs.closing import ROWS, rows_of, summarise, survey
 from framework.runs.compilation_cache import persistent_cache
+from framework.runs.history import MetricsFile
 from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
 from framework.runs.provenance import Asked
@@ -47,6 +50,7 @@ class Result:
       directory: the run folder.
       name: of the experiment.
       status: "done", or "stopped" if a callback ended the run.
+      directions: for each tag, whether high values are good; None where the metric does not say.
     """
 
     metrics: Mapping[str, float]
@@ -55,11 +59,21 @@ class Result:
     directory: Path
     name: str
     status: str
+    directions: Mapping[str, bool | None] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shown = [f"{tag} {value:.4g}" for tag, value in self.metrics.items() if tag.startswith(("eval/", "test/"))]
         ended = f"{self.name}: {self.status} at step {updates(self.state)}"
         return f"Result({', '.join([ended, *shown[:4]])}, {self.directory})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: last and best metrics, the curves of the loss, and the folder."""
+        history = MetricsFile(self.directory, read_record(self.directory).id)
+        best, _ = survey(history.records(), self.directions)
+        curves = {tag: history.series(tag) for tag in ("train/loss", "eval/loss")}
+        ended = f"{self.name}: {self.status} at step {updates(self.state)}"
+        table = table_html(rows_of(self.metrics, best)[: ROWS + 1])
+        return f"<b>{escape(ended)}</b>{table}{curves_svg(curves)}<code>{escape(str(self.directory))}</code>"
 
 
 Watch = Callable[[Experiment], Experiment]

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from framework.terminal import is_notebook
+
 CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 NAMES = {number.name: number for number in CAUGHT}
 
@@ -66,6 +68,8 @@ def stop_requests(
     def tell(number: signal.Signals) -> None:
         """Note the first signal; end the process at the second. Files on the disk are whole at any moment."""
         seen.append(number)
+        if len(seen) > 1 and number == signal.SIGINT and is_notebook():
+            return  # a kernel holds more than this run
         said.append(threading.Thread(target=says, args=(number, len(seen) > 1), daemon=True))
         said[-1].start()
         if len(seen) > 1:

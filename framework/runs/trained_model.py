@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Array, Batch, Model, PyTree, Shape, Task, TrainState, View, stream
+from framework.charts import curves_svg, table_html
 from framework.config import policy
 from framework.ensembles import members
 from framework.errors import ConfigError, StorageError, blaming, nearest
@@ -20,6 +22,7 @@ from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.runs import exported
 from framework.runs.blocks import computed, in_blocks
+from framework.runs.history import MetricsFile
 from framework.runs.inputs import checked_inputs, described, expected_inputs
 from framework.runs.places import Place, best_member, place_of
 from framework.runs.record import RunRecord, read_record
@@ -216,6 +219,15 @@ class Trained:
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         name, inputs = self.config.get("model", self.config["task"])["name"], described(self.inputs)
         return f"Trained({name}: inputs {inputs}, {size:,} parameters, {self.directory})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the model, what it takes, and the curves of the run that trained it."""
+        history = MetricsFile(self.directory, read_record(self.directory).id)
+        curves = {tag: history.series(tag) for tag in ("train/loss", "eval/loss")}
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        name = self.config.get("model", self.config["task"])["name"]
+        rows = [["model", name], ["inputs", described(self.inputs)], ["parameters", f"{size:,}"]]
+        return f"{table_html(rows)}{curves_svg(curves)}<code>{escape(str(self.directory))}</code>"
 
 
 def load(

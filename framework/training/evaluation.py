@@ -63,11 +63,12 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:LISTED])}{more} {'are' if len(names) > 1 else 'is'}"
 
 
-def last_of(parts: Parts) -> Mapping[str, Any]:
-    """Return the metrics of the last step of a window."""
-    packed, count = parts[-1]
-    means = unpack(packed)
-    return jax.tree.map(lambda leaf: leaf[count - 1], means) if count else means
+def on_host(parts: Parts) -> Parts:
+    """Bring the metrics of a window to the host, as those of one call: [steps, n]."""
+    values = jax.device_get([packed.values for packed, _ in parts])
+    rows = [value[:count] if count else value[None] for value, (_, count) in zip(values, parts, strict=True)]
+    steps = np.concatenate(rows)
+    return [(replace(parts[0][0], values=steps), len(steps))]
 
 
 def first_loss(task: Task, parts: Parts) -> float:

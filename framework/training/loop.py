@@ -25,8 +25,8 @@ from framework.training.evaluation import (
     Clock,
     Scalars,
     first_loss,
-    last_of,
     measure,
+    on_host,
     per_step,
     results,
     undefined,
@@ -38,6 +38,7 @@ from framework.training.profiling import Profiler
 from framework.training.recorder import Fault, Recorder
 from framework.training.stepper import TOLD, Parts, StopRequests, compiled, count_finished, count_steps, stepper
 from framework.training.times import Times
+from framework.training.window import LogWindow
 from framework.trees import leaves_by_path
 
 LOGGER = logging.getLogger("framework")
@@ -70,13 +71,21 @@ class Progress:
       scalars: the last value of every tag.
       first_loss: step and loss of the first step that this process made.
       pending_eval: the evaluation of the first step is still to be made, since a signal cut it short or left it out.
+      window: of `LogWindow.saved`, if the run goes on between two logs.
     """
 
-    def __init__(self, step: int, scalars: Scalars | None = None, pending_eval: bool = False) -> None:
+    def __init__(
+        self,
+        step: int,
+        scalars: Scalars | None = None,
+        pending_eval: bool = False,
+        window: Mapping[str, Any] | None = None,
+    ) -> None:
         self.step = step
         self.scalars: Scalars = dict(scalars or {})
         self.first_loss: tuple[int, float] | None = None
         self.pending_eval = pending_eval
+        self.window = window
 
 
 class Loop:
@@ -100,6 +109,7 @@ class Loop:
         self.has_kept = False  # a fault was looked for: the first one is kept
         self.advice: str | None = None  # on how to look at it
         self.times, self.compiles = Times(), Compiles()
+        self.window = LogWindow(progress.window)
         self.lower = f"lower {rates_of(experiment.config)}"
 
     def fit(self, state: TrainState, begin: Callable[[], TrainState] | None = None) -> tuple[TrainState, str]:
@@ -188,30 +198,37 @@ class Loop:
         return self.times.now()
 
     def _events(self, start: int, longest: int) -> Iterator[int]:
-        """Yield the steps at which windows end: multiples of every period, and the last step.
+        """Yield the steps at which windows end: the first, multiples of every period, and the last.
 
         No window has more steps than `longest`, so that losses which are not finite are found soon.
         """
         total, periods = self.experiment.total_steps, [self.settings.log_every, *self._synchronous_periods]
         step = start
+        if step == 0 and total > 1 and self.settings.log_every > 0:
+            step = 1
+            yield step
         while step < total:
             ends = [total, step + longest, *(bound for bound in self.profiler.bounds if bound > step)]
             step = min([*ends, *(step - step % period + period for period in periods if period > 0)])
             yield step
 
     def _read(self, window: Window, clock: Clock, finished: int) -> None:
-        """Bring a window's metrics to the host, check every step of it, and log the last one if it is to be logged.
+        """Bring a window's metrics to the host, check every step of it, and log the means since the last log if due.
 
         Args:
           finished: the steps that are done when the metrics are here, which may be some of the next window's too.
         """
         with self.times.part("device"):
             jax.block_until_ready([packed.values for packed, _ in window.parts])
+            window = window._replace(parts=on_host(window.parts))
         if self.progress.first_loss is None:
             self.progress.first_loss = window.start + 1, first_loss(self.experiment.task, window.parts)
         self._check(window)
-        if self._evaluates(window.stop) or _is_due(self.settings.log_every, window.stop):
-            scalars = results(self.experiment.task, last_of(window.parts), "train")
+        self.window.add(window.parts)
+        if self._logs(window.stop):
+            scalars = results(self.experiment.task, self.window.take(), "train")
+            if self.settings.log_last_step:
+                scalars |= results(self.experiment.task, self.window.last(), "train_step")
             self.log(window.stop, scalars | clock.lap(finished) | self.times.shares() | self.compiles.lap())
 
     def _check(self, window: Window) -> None:
@@ -348,6 +365,10 @@ class Loop:
         self.progress.scalars |= scalars
         with self.times.part("logging"):
             notify(self.callbacks, "on_log", step, dict(scalars))
+
+    def _logs(self, step: int) -> bool:
+        every = self.settings.log_every
+        return self._evaluates(step) or _is_due(every, step) or (every > 0 and step == 1)
 
     def _evaluates(self, step: int) -> bool:
         return step == self.experiment.total_steps or _is_due(self.settings.eval_every, step)

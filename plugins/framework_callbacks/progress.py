@@ -7,15 +7,29 @@ import sys
 import time
 from collections.abc import Mapping
 
-from framework.api import Callback, Run, StatusLine, Summary, broken, clipped, columns_of, is_terminal, painted
+from framework.api import (
+    Callback,
+    Run,
+    StatusLine,
+    Summary,
+    broken,
+    clipped,
+    columns_of,
+    is_notebook,
+    is_terminal,
+    painted,
+)
 from framework.errors import ConfigError, printable
 from framework_callbacks.live import Line
+from framework_callbacks.notebook import NotebookProgress
 from framework_callbacks.pace import Pace, metric_prefix
 from framework_callbacks.parameters import parameter_table
 
 
 def progress(seconds: float = 5.0) -> Callback:
     """Show the parameter table and progress on stderr: one live line on a terminal, plain lines elsewhere.
+
+    In a notebook a bar and the curve of the loss stand in the cell.
 
     Args:
       seconds: least time between two plain lines, besides those of evaluations and the last step.
@@ -24,7 +38,13 @@ def progress(seconds: float = 5.0) -> Callback:
     """
     if not seconds >= 0:
         raise ConfigError(f"progress: seconds is {seconds}, expected 0 (a line for every logged step) or more.")
+    if is_notebook():
+        return NotebookProgress()
     return LiveProgress() if is_terminal(sys.stderr) else PlainProgress(seconds)
+
+
+NO_SPLITS = ("train", "train_step", "perf", "probe")
+"""Beginnings of tags that are of no evaluation."""
 
 
 class PlainProgress(Callback):
@@ -132,7 +152,7 @@ def numbers_of(scalars: Mapping[str, float], split: str) -> dict[str, str]:
 def evaluated(scalars: Mapping[str, float]) -> dict[str, dict[str, str]]:
     """Return the numbers of each split that was evaluated."""
     splits = dict.fromkeys(tag.partition("/")[0] for tag in scalars)
-    numbers = {split: numbers_of(scalars, split) for split in splits if split not in ("train", "perf")}
+    numbers = {split: numbers_of(scalars, split) for split in splits if split not in NO_SPLITS}
     return {split: told for split, told in numbers.items() if told}
 
 

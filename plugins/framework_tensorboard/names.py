@@ -11,7 +11,10 @@ from framework.api import Run
 
 NUMBERLESS = (
     *("run", "callbacks", "debug", "distributed", "data.root", "data.offline", "strategy.members"),
-    *(f"train.{name}" for name in ("log_every", "eval_every", "checkpoint_every", "steps_per_call", "resident_mib")),
+    *(
+        f"train.{name}"
+        for name in ("log_every", "log_last_step", "eval_every", "checkpoint_every", "steps_per_call", "resident_mib")
+    ),
 )
 """Parts of a config that change no number of a run: where it is stored, and how it is watched."""
 

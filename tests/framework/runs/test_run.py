@@ -6,6 +6,7 @@ import functools
 import importlib
 import logging
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -94,12 +95,14 @@ def test_noise_differs_by_step_and_seed_but_not_by_run(train, known):
 
 
 @pytest.mark.parametrize("log_every", [1, 5, 7])
-def test_what_is_logged_does_not_depend_on_how_often(train, known, log_every):
-    reference, result = known(), train(f"train.log_every={log_every}")
-    expected = {record["step"]: record["train/loss"] for record in records(reference)}
-    logged = {record["step"]: record["train/loss"] for record in records(result)}
-    assert logged == {step: expected[step] for step in logged}
-    assert set(logged) == {step for step in range(1, 13) if step % log_every == 0 or step % 5 == 0 or step == 12}
+def test_what_is_logged_is_the_mean_since_the_last_log(train, known, log_every):
+    reference, result = known(), train(f"train.log_every={log_every}", "train.log_last_step=true")
+    losses = series(reference, "train/loss")
+    logged = {record["step"]: record for record in records(result)}
+    assert set(logged) == {1, 5, 10, 12, *range(log_every, 13, log_every)}, "a record of the first step, too"
+    for before, step in pairwise([0, *sorted(logged)]):
+        assert logged[step]["train/loss"] == pytest.approx(np.mean(losses[before:step]), rel=1e-12)
+        assert logged[step]["train_step/loss"] == losses[step - 1]
 
 
 def test_the_run_folder_holds_what_is_promised(train, capsys):

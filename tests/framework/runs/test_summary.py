@@ -8,7 +8,7 @@ import pytest
 
 import framework
 from framework import testing
-from framework.runs.closing import survey, table
+from framework.runs.closing import rows_of, survey, table
 from framework.runs.record import RunRecord, loss_warnings
 
 LINEAR = ["model=serial", "~model.hidden", "+model.layers=[{Dense: 10}]", "loss=squared_error", "data.task=regression"]
@@ -97,11 +97,11 @@ def test_a_long_table_is_cut_and_what_has_no_direction_has_no_best():
         "train/loss": 2.0,
         "mine/x": 3.0,
     }
-    lines = table(metrics, {"train/loss": (1.5, 7)})
+    lines = table(rows_of(metrics, {"train/loss": (1.5, 7)}))
     assert lines[1].split() == ["train/loss", "2", "1.5", "7"]
     assert len(lines) == 26 and lines[-1] == "… 18 more in metrics.jsonl"
     assert lines[2].split() == ["eval/confusion/0", "1"]
-    assert table({}, {}) == []
+    assert table(rows_of({}, {})) == []
 
 
 def test_a_survey_takes_the_first_of_equal_values_and_no_nan():
