@@ -132,7 +132,7 @@ class Driver:
             known.remove(found)
         else:
             found, self.next_number = self.next_number, self.next_number + 1
-            words = (*self.plan.words, *words_of(trial.parameters))
+            words = (*self.plan.words, *words_of({**trial.parameters, **trial.overrides}))
             directory = f"{folders.RUNS}/{folder_name(found, trial.parameters)}"
             told = {**trial._asdict(), "after": self.told}
             self.ledger.add(found, "", trial.parameters, words, directory, None, told)
@@ -210,7 +210,8 @@ class Driver:
         else:
             tag = self.goals[0].tag
             shown = f", {tag} {point.scalars[tag]:.6g}" if tag in point.scalars else ""
-            self.tell(f"{name} {point.state} at step {point.step}, {point.seconds:.1f} s{shown}")
+            state = "paused" if point.state == "waiting" else point.state  # it is promoted already
+            self.tell(f"{name} {state} at step {point.step}, {point.seconds:.1f} s{shown}")
 
     def _may_retry(self, point: Point) -> bool:
         return point.failures <= self.settings.retries and point.exit_code not in PERMANENT

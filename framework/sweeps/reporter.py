@@ -33,6 +33,12 @@ class Reporter(Callback):
 
 
 def with_reporter(experiment: Experiment, reporting: Reporting) -> Experiment:
-    """Return an experiment that reports. The reporter comes last: every other callback has seen a state before."""
+    """Return an experiment that reports. The reporter comes last: every other callback has seen a state before.
+
+    Where the search wants a report before the run's own first evaluation, the run is evaluated at that step.
+    """
     reporter = NamedCallback("the report of the sweep", Reporter(reporting, experiment.directions))
-    return experiment._replace(callbacks=(*experiment.callbacks, reporter))
+    settings, budget = experiment.settings, reporting.point.budget
+    if budget is not None and not 0 < settings.train.eval_every <= budget:
+        settings = settings._replace(train=settings.train._replace(eval_every=budget))
+    return experiment._replace(callbacks=(*experiment.callbacks, reporter), settings=settings)

@@ -204,7 +204,7 @@ def test_halving_leaves_failed_points_behind_and_takes_them_back_when_they_are_t
 
 
 def optuna(**options):
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="a search by Optuna needs it")
     from framework_searches.optuna import optuna as make
 
     return make(**options)
@@ -247,7 +247,7 @@ def test_tpe_looks_where_results_were_good_and_its_pruner_ends_what_promises_lit
 
 
 def test_the_study_in_the_folder_of_a_sweep_is_a_copy_of_its_history(tmp_path):
-    package = pytest.importorskip("optuna")
+    package = pytest.importorskip("optuna", reason="a search by Optuna needs it")
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
