@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 Ended = Literal["ended", "preempted", "lost"]
@@ -55,6 +55,24 @@ class Here(Protocol):
 
         Raises: InterruptError after a signal.
         """
+        ...
+
+    def groups(self, jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
+        """Put jobs together that one program can train, since they differ in seeds and single real numbers alone.
+
+        Returns: each job once, in groups of one or more, in the order of their first jobs.
+        """
+        ...
+
+    def train_together(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Train a group of `groups` as one program, each job with a run folder of its own.
+
+        Raises: InterruptError after a signal.
+        """
+        ...
+
+    def pays_together(self, jobs: Sequence[Job]) -> tuple[bool, str]:
+        """Measure for about a second whether a group is faster as one program, and say the reason."""
         ...
 
     def say(self, line: str) -> None:

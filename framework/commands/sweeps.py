@@ -42,16 +42,17 @@ def run(words: list[str]) -> int | None:
 
 HELP = """usage: framework sweep ACTION SWEEP [options]
 
-A sweep begins by -m: `framework -m +experiment=mnist seed=0,1,2 optimizer.learning_rate=1e-3,3e-3`. The same command
-again goes on with it. From any shell:
+A sweep begins by -m, as `framework -m +experiment=mnist seed=0,1,2`. The same
+command again goes on with it. From any shell:
 
-  plan KEY=VALUE ...   show the points of a command, what is done, and what differs, without training
-  status SWEEP         count points by state; --points lists them
-  wait SWEEP           wait until nobody drives it; the exit code is that of the sweep
-  resume SWEEP         go on: what was cut goes on from its checkpoint
-  retry SWEEP          the same, and begin failed points once more
-  stop SWEEP           end it in good order: running points save their state
-  table SWEEP          show the results; --csv, --json, --md or --latex
+  plan KEY=VALUE ...  show the points of a command, and what is done, without
+                      training
+  status SWEEP        count points by state; --points lists them
+  wait SWEEP          wait until nobody drives it
+  resume SWEEP        go on: what was cut goes on from its checkpoint
+  retry SWEEP         the same, and begin failed points once more
+  stop SWEEP          end it in good order: running points save their state
+  table SWEEP         show the results; --csv, --json, --md or --latex
 
 example:
   framework sweep table sweeps/mnist/20260101-120000-1a2b --md

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from framework.errors import line_of
 from framework.launcher import Job, Outcome
+from framework.sweeps.measure import pays
+from framework.sweeps.together import grouped, work_together
 from framework.sweeps.worker import work
 
 
@@ -20,6 +22,18 @@ class Hereabouts:
     def train(self, job: Job) -> Outcome:
         """Train one job; whatever goes wrong is in the outcome. Raises: InterruptError after a signal."""
         return work(self.sweep, job, is_all=False)
+
+    def groups(self, jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
+        """Put jobs together that one program can train."""
+        return grouped(jobs, self.config_dir)
+
+    def train_together(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Train a group as one program. Raises: InterruptError after a signal."""
+        return work_together(self.sweep, jobs)
+
+    def pays_together(self, jobs: Sequence[Job]) -> tuple[bool, str]:
+        """Measure whether a group is faster as one program, and say the reason."""
+        return pays(jobs, self.config_dir)
 
     def say(self, line: str) -> None:
         """Show a line of the launcher."""

@@ -251,7 +251,7 @@ class Ledger:
                 return None
             return _event(connection, "running", number, 0, {"step": step, "scalars": finite})
 
-    def finish(
+    def finish(  # noqa: PLR0913 - all that is known of an end
         self,
         number: int,
         owner: str | None,
@@ -261,11 +261,13 @@ class Ledger:
         scalars: Mapping[str, float] | None = None,
         exit_code: int | None = None,
         reason: str = "",
+        share: int = 1,
     ) -> bool:
         """End an attempt, and give the lease back.
 
         Args:
           owner: of the lease; None to end the attempt of any worker that is gone.
+          share: number of points that its time was spent on.
 
         Returns: whether the lease was held; else nothing is changed.
         """
@@ -277,7 +279,7 @@ class Ledger:
             row = rows[0]
             # Of an attempt whose worker is gone, only the time up to its last heartbeat was spent.
             until = (row["beat"] or row["begun"]) if owner is None else time.time()
-            seconds = row["seconds"] + max(0.0, until - row["begun"])
+            seconds = row["seconds"] + max(0.0, until - row["begun"]) / share
             connection.execute(
                 "UPDATE points SET state = ?, owner = NULL, beat = NULL, seconds = ?, step = ?, scalars = ?, "
                 "exit_code = ?, reason = ?, failures = failures + ? WHERE number = ?",

@@ -1,0 +1,110 @@
+"""Points of one program: each is its solo run to rounding, with all that a run leaves."""
+
+import json
+
+import numpy as np
+import pytest
+
+import framework
+from framework import testing
+from framework.sweeps.ledger import Ledger
+from framework.sweeps.together import grouped
+from framework.sweeps.worker import job_of
+
+WORDS = [*testing.TINY, "train.steps=12", "train.eval_every=4", "train.checkpoint_every=8"]
+WORDS += ["optimizer=sgd", "schedule=constant"]
+GRID = ["seed=0,1", "optimizer.learning_rate=0.01,0.3"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Four points as one program, of which two lose their numbers."""
+    folder = tmp_path_factory.mktemp("together")
+    words = [*WORDS, "seed=0,1", "optimizer.learning_rate=0.01,1e38", "launcher=vmapped", f"sweep.dir={folder}/sweep"]
+    done = testing.command("-m", *words)
+    return folder, done
+
+
+def test_each_point_is_its_solo_run_to_rounding(swept):
+    folder, _ = swept
+    for seed in (0, 1):
+        run = folder / "sweep" / "runs" / f"{2 * seed:03}-seed={seed},learning_rate=0.01"
+        solo = framework.run([*WORDS, f"seed={seed}", "optimizer.learning_rate=0.01", f"run.dir={folder}/solo-{seed}"])
+        ours, theirs = testing.records(run), testing.records(solo)
+        assert [line["step"] for line in ours] == [line["step"] for line in theirs] == [4, 8, 12]
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine.keys() == other.keys()
+            for tag in mine:
+                assert float(mine[tag]) == pytest.approx(float(other[tag]), rel=2e-5), tag
+        record, expected = (json.loads((each / "run.json").read_text()) for each in (run, solo.directory))
+        for record_of in (record, expected):
+            record_of["config"]["run"]["dir"] = record_of["config"]["run"]["resume"] = None
+        assert record["config"] == expected["config"]
+        assert record["plugins"] == expected["plugins"] and record["splits"] == expected["splits"]
+        assert (record["status"], record["exit_code"], record["step"]) == ("done", 0, 12)
+        assert sorted(each.name for each in (run / "checkpoints").iterdir()) == ["12", "8"]
+        assert list(run.rglob("events.out.tfevents*"))
+        inputs = np.ones((3, 6), np.float32)
+        np.testing.assert_allclose(framework.load(run)(inputs), solo.model(inputs), rtol=2e-4, atol=1e-6)
+
+
+def test_a_point_that_loses_its_numbers_fails_alone_and_is_never_best(swept):
+    folder, done = swept
+    assert done.code == 6
+    with Ledger(folder / "sweep" / "ledger.sqlite") as ledger:
+        states = {point.number: point.state for point in ledger.points()}
+        assert states == {0: "done", 1: "failed", 2: "done", 3: "failed"}
+        assert "not finite" in (ledger.point(1).reason or "")
+    assert "best: point 1" not in done.err and "best: point 3" not in done.err
+    record = json.loads((folder / "sweep" / "runs" / "001-seed=0,learning_rate=1e+38" / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("failed", 6)
+
+
+def test_a_point_goes_on_alone_from_its_own_checkpoint(swept):
+    folder, _ = swept
+    run = folder / "sweep" / "runs" / "000-seed=0,learning_rate=0.01"
+    longer = framework.resume(run, ["train.steps=16"])
+    straight = framework.run([*WORDS, "optimizer.learning_rate=0.01", f"run.dir={folder}/straight", "train.steps=16"])
+    assert longer.metrics["eval/loss"] == pytest.approx(straight.metrics["eval/loss"], rel=2e-5)
+    assert [line["step"] for line in testing.records(run)] == [4, 8, 12, 16]
+
+
+def test_points_are_grouped_by_what_one_program_can_hold(tmp_path):
+    from framework.sweeps import plan as plans
+    from framework.sweeps.start import begin, recorded
+
+    folder = begin(plans.read([*WORDS, "seed=0,1", "optimizer.learning_rate=0.1,0.2", f"sweep.dir={tmp_path}/sweep"]))
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        assert recorded(ledger)[0].search["name"] == "grid"
+        points = [
+            ["seed=0", "optimizer.learning_rate=0.1"],
+            ["seed=1", "optimizer.learning_rate=0.2"],
+            ["seed=1", "optimizer.learning_rate=0.2", "model.hidden=[4]"],
+            ["seed=1", "nan_policy=ignore"],
+            ["seed=2", "optimizer.learning_rate=0.2", "train.log_every=3"],
+            ["seed=2", "no.such=1"],
+        ]
+        for number, words in enumerate(points):
+            ledger.add(number, "", {}, [*WORDS, *words], f"runs/{number}")
+        jobs = [job_of(folder, point) for point in ledger.points()]
+    assert [[job.number for job in group] for group in grouped(jobs, None)] == [[0, 1], [2], [3], [4], [5]]
+
+
+def test_a_number_that_a_branch_depends_on_splits_the_group(tmp_path):
+    words = [*testing.TINY, "train.steps=2", "schedule=constant", "optimizer=adam", "seed=0,1"]
+    words += ["optimizer.eps_root=0.0,1e-6", f"sweep.dir={tmp_path}/sweep", "launcher=vmapped"]
+    done = testing.command("-m", *words)
+    assert done.code == 0, done.err
+    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+        assert [point.state for point in ledger.points()] == ["done"] * 4
+
+
+def test_auto_says_what_it_chose_and_why(tmp_path):
+    done = testing.command("-m", *WORDS, "seed=0,1,2", f"sweep.dir={tmp_path}/sweep")
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.err.splitlines() if line.startswith("launcher: ")]
+    assert line.startswith(
+        ("launcher: vmapped, since a step of 2 of the 3 points takes ", "launcher: turn, since a step")
+    )
+    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+        assert [point.state for point in ledger.points()] == ["done"] * 3
