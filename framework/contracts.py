@@ -280,6 +280,7 @@ class Parameter(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     size: int
+    origin: str = ""  # "loaded", "from <name>", "anew" or "frozen", where a run begins with another one's
 
 
 class Node(NamedTuple):

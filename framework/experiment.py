@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -51,6 +51,7 @@ from framework.tasks.assembly import task_of
 from framework.tasks.ema import averaged
 from framework.tasks.nonfinite import guarded
 from framework.tasks.problem import problem_of
+from framework.tasks.starting import Origin, Start, check_frozen, counts, origins
 from framework.tasks.tracing import SEED, check_shapes, named, traced_once
 from framework.trees import leaves_by_path
 
@@ -94,6 +95,7 @@ class Experiment(NamedTuple):
     directions: Mapping[str, bool | None]  # by tag, whether high values are good
     plugins: Mapping[str, Plugin]  # by config key
     schedules: tuple[tuple[Schedule, str], ...]  # of the learning rate, of all members, each with its title
+    start: Mapping[str, Any] | None = None  # facts of what the models begin with, and how many arrays are which
 
     def config_for(self, steps: int) -> dict[str, Any]:
         """Return the resolved config of a run of so many steps that is alike otherwise."""
@@ -116,10 +118,13 @@ class Experiment(NamedTuple):
         return self.strategy.placement(self.shapes)
 
 
-def build(config: Config, registry: Registry) -> Experiment:
+def build(config: Config, registry: Registry, start: Start | None = None) -> Experiment:
     """Build an experiment.
 
     The data come first: they decide how many steps an epoch has, and so what `train.steps` and schedules resolve to.
+
+    Args:
+      start: arrays that its models begin with; None initialises them.
 
     Raises: ConfigError, PluginError or DataError in one line, before anything is compiled.
     """
@@ -132,18 +137,19 @@ def build(config: Config, registry: Registry) -> Experiment:
     source, values = _recordable(config.source), _recordable(config.values)
     strategy = _build_strategy(builder, data, values)
     members = members_of(strategy, settings.seed, taken_by(values))
-    task = _build_task(builder, _of_first(source, values, members), settings)
+    task = _build_task(builder, _of_first(source, values, members), settings, start)
     _check_batches(strategy, data, values["data"], settings.train.accumulate)
     check = task.check
     task, init = traced_once(task, data)
     shapes = check_shapes(task, init, data, builder.used)
     batches = data if processes.count() == 1 or strategy.share is None else data.restricted(strategy.share)
-    parameters, problem = _parameters(shapes), problem_of(task)
-    directions = _directions(task, shapes, data, settings.train.log_last_step)
+    begins = None if start is None else origins(start, shapes)
+    parameters = _parameters(shapes, begins, check_frozen(settings.freeze, shapes.params))
+    directions, problem = _directions(task, shapes, data, settings.train.log_last_step), problem_of(task)
     probes = tuple(_probe(builder, tag, options, settings) for tag, options in _tags(values, "probes"))
     directions |= dict.fromkeys(tag for each in probes for tag in _probed(each, problem, shapes, data))
     if members is not None:
-        make = _maker(source, settings, builder, members)
+        make = _maker(source, settings, builder, members, start)
         by = members.evolution and compared(members.evolution, directions, data.eval(data.splits[0]))
         task, init, shapes, batches = _of_all(make, members, data, task, shapes, by)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(values, "callbacks"))
@@ -171,6 +177,7 @@ def build(config: Config, registry: Registry) -> Experiment:
         directions=directions,
         plugins=dict(sorted(builder.used.items())),
         schedules=tuple(builder.schedules),
+        start=None if start is None or begins is None else {**start.facts, **counts(begins, start)},
     )
 
 
@@ -201,14 +208,16 @@ def clocked(make: Callable[[], Any]) -> tuple[Any, float]:
     return make(), time.perf_counter() - began
 
 
-def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings) -> Task:
+def _build_task(builder: Builder, config: Mapping[str, Any], settings: Settings, start: Start | None = None) -> Task:
     """Build the task from a plain config, in which numbers may be traced, with the answers to what is not finite."""
-    task = task_of(builder, config, settings.train)
+    task = task_of(builder, config, settings.train, start)
     task = guarded(task) if settings.nan_policy in ("skip", "rollback") else task
     return task if settings.ema is None else averaged(task, settings.ema)
 
 
-def _maker(source: Mapping[str, Any], settings: Settings, builder: Builder, members: Members) -> Make:
+def _maker(
+    source: Mapping[str, Any], settings: Settings, builder: Builder, members: Members, start: Start | None
+) -> Make:
     """Make a function from a member's values, which may be traced, to its task."""
     if settings.nan_policy in ("skip", "rollback"):
         text = f"{settings.nan_policy} is not for members, which are frozen one by one; take stop."
@@ -222,7 +231,7 @@ def _maker(source: Mapping[str, Any], settings: Settings, builder: Builder, memb
     for end in (0, 1) if bounds else ():
         _build_task(Builder(registry), with_values(source, {key: ends[end] for key, ends in bounds.items()}), settings)
     with_traced = template(source, values_of(members, 0))
-    return lambda values: _build_task(Builder(registry), with_traced(values), settings)
+    return lambda values: _build_task(Builder(registry), with_traced(values), settings, start)
 
 
 def _of_all(
@@ -331,9 +340,15 @@ def _directions(task: Task, shapes: TrainState, data: DataPipeline, by_step: boo
     return {**tags, "perf/examples_per_second": True, **compiles, **dict.fromkeys(f"{SHARE}{part}" for part in PARTS)}
 
 
-def _parameters(shapes: TrainState) -> tuple[Parameter, ...]:
+def _parameters(
+    shapes: TrainState, begins: Mapping[str, Origin] | None, is_frozen: Collection[str]
+) -> tuple[Parameter, ...]:
+    def origin(path: str) -> str:
+        words = [*([str(begins[path])] if begins else []), *(["frozen"] if path in is_frozen else [])]
+        return ", ".join(words)
+
     return tuple(
-        Parameter(path, leaf.shape, str(leaf.dtype), int(np.prod(leaf.shape)))
+        Parameter(path, leaf.shape, str(leaf.dtype), int(np.prod(leaf.shape)), origin(path))
         for path, leaf in leaves_by_path(shapes.params).items()
     )
 

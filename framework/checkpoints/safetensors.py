@@ -69,12 +69,12 @@ def write(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, str] | N
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Read all arrays by name; their bytes are mapped, and come into memory as they are used.
+    """Read all arrays by name.
 
     Raises: StorageError if it is not such a file, or is damaged.
     """
     try:
-        content = np.memmap(path, np.uint8, mode="r")
+        content = np.fromfile(path, np.uint8)  # a mapped file that is rewritten ends the process
         (length,) = struct.unpack("<Q", content[:8].tobytes())
         if length > min(LONGEST, len(content) - 8):
             raise ValueError(f"its header claims {length} bytes")

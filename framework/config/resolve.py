@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from framework.config import policy
-from framework.config.settings import Debug, Distributed, NanPolicy, Precision, RunSettings, Train
+from framework.config.settings import Debug, Distributed, InitFrom, NanPolicy, Precision, RunSettings, Train
 from framework.config.sizes import bytes_of
 from framework.errors import ConfigError, FrameworkError, nearest, plain
 from framework.keys import flat
@@ -37,6 +37,8 @@ class Settings(NamedTuple):
     nan_policy: NanPolicy
     precision: Precision
     ema: float | None
+    init_from: InitFrom | None
+    freeze: tuple[str, ...]
 
 
 def share_of_steps(share: float, *, _root_: DictConfig) -> int | None:
@@ -172,6 +174,8 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
         nan_policy=check(config.get("nan_policy", "stop"), NanPolicy, "nan_policy", {}),
         precision=check(config.get("precision", "float32"), Precision, "precision", {}),
         ema=check(config.get("ema"), float | None, "ema", {}),
+        init_from=None if config.get("init_from") is None else _section(config, "init_from", InitFrom),
+        freeze=check(config.get("freeze") or [], tuple[str, ...], "freeze", {}),
     )
     _check_ranges(settings)
     return settings
@@ -221,6 +225,8 @@ def _section(config: Mapping[str, Any], name: str, schema: Callable[..., T]) -> 
     section = config.get(name, {})
     if name == "distributed" and (section is None or section == "auto"):
         section = {"coordinator": section}
+    if name == "init_from" and isinstance(section, str):
+        section = {"source": section}
     if not isinstance(section, Mapping):
         raise ConfigError(f"expected a mapping, found {section!r}.", key=name)
     return schema(**bind(schema_of(schema), section, name, f"section '{name}'", {}))

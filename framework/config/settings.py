@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 
@@ -61,6 +63,15 @@ class Debug(NamedTuple):
     limit: int | None = None  # batches of the training and of each evaluation, at most
     overfit: int | None = None  # steps with the first batch alone, at most, until its loss is near 0
     fast: bool = False  # one step of everything, a checkpoint, and one step of the run that goes on from it
+
+
+class InitFrom(NamedTuple):
+    """Section `init_from`: parameters and states that a run begins with. `init_from=RUN` is short for its source."""
+
+    source: str  # a run folder, RUN@500 or RUN@best, an exported model, or a file .safetensors or .npz
+    map: Mapping[str, str] = MappingProxyType({})  # from names of the model, or of layers, to those of the source
+    anew: tuple[str, ...] = ()  # patterns of names of the model that are initialised all the same
+    unused: tuple[str, ...] = ()  # patterns of names of the source that are left out
 
 
 NanPolicy = Literal["stop", "skip", "rollback", "ignore"]

@@ -56,6 +56,7 @@ class RunRecord:
       batch: [dtype, shape] of each leaf of a batch, from which the state is made; an older record has none.
       members: values, and at the end outcomes, of each member that the run trains side by side.
       directions: by tag, whether high values are good (true) or low ones (false); other tags are left out.
+      start: what the models began with, where that is an earlier training, and how many arrays are which.
       plugins: distribution, version, target and digest of the sources of each component, by config key.
       versions: of the packages that change numbers, as the run began with them.
       packages: versions of all installed distributions, as the run began with them.
@@ -89,6 +90,7 @@ class RunRecord:
     input_dtypes: object = None
     batch: object = None
     members: list[Any] | None = None
+    start: dict[str, Any] | None = None
     directions: dict[str, Any] = field(default_factory=dict)
     plugins: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
@@ -167,6 +169,7 @@ def new_record(experiment: Experiment, directory: Path, name: str, hidden: froze
         inputs=jax.tree.map(lambda leaf: [-1, *leaf.shape[1:]], spec),
         input_dtypes=jax.tree.map(lambda leaf: str(leaf.dtype), spec),
         batch=jax.tree.map(lambda leaf: [str(leaf.dtype), list(leaf.shape)], dict(experiment.data.spec)),
+        start=None if experiment.start is None else dict(experiment.start),
         members=None if experiment.members is None else members.rows(experiment.members),
         directions={tag: is_high for tag, is_high in experiment.directions.items() if is_high is not None},
         plugins={

@@ -14,6 +14,7 @@ import jax
 
 from framework.api import TrainState
 from framework.charts import curves_svg, table_html
+from framework.checkpoints.folder import steps
 from framework.config import secrets
 from framework.config.compose import Config
 from framework.config.overrides import chosen
@@ -29,12 +30,14 @@ from framework.runs import resume as resuming
 from framework.runs.closing import ROWS, rows_of, summarise, survey
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.history import MetricsFile
+from framework.runs.init_from import start_of
 from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
 from framework.runs.provenance import Asked
 from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, write_config
 from framework.runs.trained_model import Trained
 from framework.tasks.ema import view_of
+from framework.tasks.starting import Start
 from framework.training.callbacks import notify
 from framework.training.stepper import is_to_go_on
 
@@ -95,7 +98,8 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
         if coordination.agree(lambda: folder.is_to_resume(settings.run)):
             return _resumed(Path(settings.run.dir or ""), config, False, watch, code)
         coordination.agree(lambda: folder.check_place(settings.run))
-        experiment = _built(config, watch)
+        experiment = _built(config, watch, start_of(settings.init_from))
+        _tell_start(experiment)
         notify(experiment.callbacks, "on_built", experiment.directions)
         directory = folder.make_directory(settings.run, config.name)
         with folder.locked(directory, unused=True), logs.run_log(directory, config.secrets):
@@ -133,24 +137,38 @@ def _joined(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _built(config: Config, watch: Watch) -> Experiment:
+def _built(config: Config, watch: Watch, start: Start | None = None) -> Experiment:
     """Build the experiment, then mask the secrets in its config, so that it can be written down."""
     if (config.values.get("callbacks") or {}).get("metrics_log") is not None:
         logs.LOGGER.warning("callbacks.metrics_log is ignored: every run writes metrics.jsonl, without a callback.")
         config = config.with_values({"callbacks.metrics_log": None})
-    experiment = watch(build(config, discover()))
+    experiment = watch(build(config, discover(), start))
     masked, source = (secrets.masked(each, config.secrets) for each in (experiment.config, experiment.source))
     return experiment._replace(config=masked, source=source)
+
+
+def _tell_start(experiment: Experiment) -> None:
+    """Log what the models begin with, and how many parameters are frozen."""
+    if (facts := experiment.start) is not None:
+        source = facts.get("file") or f"{facts['run']}@{facts['step']}"
+        listed = ", ".join(f"{facts[word]} {word}" for word in ("loaded", "renamed", "anew", "unused"))
+        logs.LOGGER.info(f"begins with {source}: {listed}")
+    if count := sum("frozen" in parameter.origin for parameter in experiment.parameters):
+        logs.LOGGER.info(f"frozen: {count} of {len(experiment.parameters)} parameters")
 
 
 def _resumed(directory: Path, config: Config, force: bool, watch: Watch, code: Asked) -> Result:
     with folder.locked(directory), logs.run_log(directory, config.secrets):
         former = read_record(directory)
-        experiment = _built(config, watch)
+        # A state that was saved has what the run began with; only where there is none, that is read again.
+        is_fresh = not steps(directory / "checkpoints")
+        experiment = _built(config, watch, start_of(config.settings.init_from) if is_fresh else None)
         resuming.check_overrides(former, experiment, force)
         resuming.check_numerics(former, force)
         resuming.warn_of_versions(former)
         state = resuming.newest_state(directory, experiment.places, former.id)
+        if state is None and config.settings.init_from is not None and not is_fresh:
+            experiment = _built(config, watch, start_of(config.settings.init_from))
         step, total = 0 if state is None else updates(state), experiment.total_steps
         if state is not None and resuming.is_finished(former, step, total):
             logs.LOGGER.info(f"{directory} is done: it has {step} of {total} steps.")
@@ -166,6 +184,7 @@ def _resumed(directory: Path, config: Config, force: bool, watch: Watch, code: A
         write_config(directory, experiment.source)
         record.id, record.started, record.resumed = former.id or record.id, former.started, [*former.resumed, step]
         record.overrides, record.packages = former.overrides, former.packages or record.packages
+        record.start = former.start
         record.starts = starts.former(former.starts, directory)
         record.ending, record.first_loss = resuming.pending_end(former, step, total), former.first_loss
         return _trained(experiment, record, state, code)

@@ -19,6 +19,7 @@ from framework.registry.sections import DEFAULT, Section, names_of, sections_of
 from framework.registry.signatures import schema_of
 from framework.steps.metrics import check_tag
 from framework.steps.precision import in_precision, loss_scaled
+from framework.tasks.starting import Start, begun, frozen
 from framework.tasks.tracing import named, named_model, named_update, named_values
 
 ORDER = ("models", "environments", "losses", "metrics", "transforms", "optimizers")
@@ -28,8 +29,11 @@ NEEDED = ("models", "environments")
 """Kinds that a trained model needs; of the others anything can stand in."""
 
 
-def task_of(builder: Builder, config: Mapping[str, Any], train: Train) -> Task:
+def task_of(builder: Builder, config: Mapping[str, Any], train: Train, start: Start | None = None) -> Task:
     """Build the task of a resolved config, in which numbers may be traced.
+
+    Args:
+      start: arrays that its models begin with; None initialises them.
 
     Raises: ConfigError or PluginError in one line.
     """
@@ -37,6 +41,10 @@ def task_of(builder: Builder, config: Mapping[str, Any], train: Train) -> Task:
     sections = sections_of(factory)
     parts = {name: _part(builder, config, name, section) for name, section in _ordered(sections)}
     built = {name: part for name, part in parts.items() if part is not None}
+    if start is not None:
+        models = [name for name in built if sections[name].kind == "models"]
+        for name in models:
+            built[name] = begun(built[name], "" if len(models) == 1 else f"{name}/", start)
     if any(option.name == "accumulate" for option in schema_of(factory).options):
         built["accumulate"] = train.accumulate
     elif train.accumulate != 1:
@@ -149,6 +157,8 @@ def _optimizer(
         options["learning_rate"] = builder.rate
     optimizer = builder.named("optimizers", options, key)
     title = builder.used[key].title
+    if patterns := config.get("freeze"):
+        optimizer = frozen(optimizer, patterns)
     optimizer = optimizer._replace(init=named(optimizer.init, title), update=named_update(optimizer.update, title, key))
     if is_scheduled and not builder.rate_taken:
         name = options.get("name")

@@ -27,6 +27,7 @@ def digits(
     validation: int | float = 0,
     train_limit: int | None = None,
     normalize: bool = True,
+    only: tuple[int, ...] = (),
 ) -> InMemoryPipeline:
     """UCI handwritten digits that ship with the package: 1,797 images, 300 of them for testing.
 
@@ -40,15 +41,33 @@ def digits(
       validation: number of training examples (or their share, below 1) in the split "validation".
       train_limit: number of training examples at most, from the first on.
       normalize: shift and scale pixels to mean 0 and standard deviation 1; without it they lie in [0, 1].
+      only: the digits that are kept, as the classes 0, 1, … in this order; by default all ten.
+
+    Raises: ConfigError if one of them is no digit, or named twice.
 
     Reference: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
     doi:10.24432/C50P49.
     """
     train, test, source = load_digits(size, normalize)
+    if only:
+        train, test = _kept(train, only), _kept(test, only)
+        source = f"{source}, only {', '.join(map(str, only))}"
     train, evals = hold_out(train, test, validation, train_limit)
     pipeline = InMemoryPipeline(train, evals, batch_size, eval_batch_size, source)
-    pipeline.facts = digit_facts(size, normalize)
+    facts = digit_facts(size, normalize)
+    pipeline.facts = {**facts, "classes": [DIGITS[digit] for digit in only]} if only else facts
     return pipeline
+
+
+def _kept(examples: Batch, only: tuple[int, ...]) -> Batch:
+    """Keep the examples of some digits, whose targets become 0, 1, …"""
+    if wrong := [digit for digit in only if not 0 <= digit < len(DIGITS) or only.count(digit) > 1]:
+        raise ConfigError(f"only: {wrong[0]} is no digit, or is named twice; expected some of 0 to 9, such as [5,6].")
+    targets = np.asarray(examples["targets"])
+    rows = np.isin(targets, only)
+    numbers = np.full(len(DIGITS), -1, np.int32)
+    numbers[list(only)] = np.arange(len(only))
+    return {"inputs": examples["inputs"][rows], "targets": numbers[targets[rows]]}
 
 
 def digit_facts(size: int, normalize: bool) -> dict[str, Any]:
