@@ -59,6 +59,9 @@ from framework.launcher import Here as Here
 from framework.launcher import Job as Job
 from framework.launcher import Launcher as Launcher
 from framework.launcher import Outcome as Outcome
+from framework.launcher import last_words as last_words
+from framework.launcher import outcome_of as outcome_of
+from framework.launcher import start_command as start_command
 from framework.media import Audio as Audio
 from framework.media import Embedding as Embedding
 from framework.media import Figure as Figure

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Literal, NamedTuple, Protocol
 
 Ended = Literal["ended", "preempted", "lost"]
 """Ends of a job: by itself, well or not; taken away by a scheduler; or nobody knows, as after a kill."""
@@ -97,6 +101,50 @@ class Launcher(ABC):
         next outcome, or after a moment if nothing runs. When the generator is closed, stop what still runs.
         """
 
-    def alive(self, number: int) -> bool | None:
-        """Tell whether a job runs that this launcher began, in this process or an earlier one; None if unknown."""
+    def alive(self, job: Job) -> bool | None:
+        """Tell whether a job runs that such a launcher began, in this process or an earlier one; None if unknown."""
         return None
+
+
+SIGNALLED = (129, 130, 143)
+"""Exit codes of a run that a signal stopped, after it saved its state."""
+
+
+def start_command(
+    command: Sequence[str], output: IO[bytes], cwd: str | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the command line of a job, for launchers whose own process stands beside it.
+
+    It has a session of its own, so that a signal to a group reaches it by this process alone: a second signal would end
+    a run at once. If this process is killed, the run gets SIGTERM, and saves its state.
+
+    Args:
+      command: of the job.
+      output: takes what it prints.
+      cwd: the folder in which the sweep was begun; None if that is the present one.
+      environment: variables that win over those of this process.
+    """
+    guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+    return subprocess.Popen(
+        [*guard, *command],
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
+def last_words(output: str) -> str:
+    """Return the last error among the lines that a run has printed, or the last line."""
+    lines = output.splitlines()
+    return next((line for line in reversed(lines) if line.startswith("error[")), lines[-1] if lines else "")
+
+
+def outcome_of(job: Job, code: int, words: str) -> Outcome:
+    """Return the outcome of a job from the exit code of its process, negative for a signal, and its last words."""
+    if code < 0:
+        text = f"its process was ended by {signal.Signals(-code).name}"
+        return Outcome(job.number, job.attempt, "lost", code, text)
+    return Outcome(job.number, job.attempt, "preempted" if code in SIGNALLED else "ended", code, words if code else "")

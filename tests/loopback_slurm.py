@@ -51,7 +51,7 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
-NodeName={host} NodeAddr=127.0.0.1 Port={node} CPUs=4 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 Port={node} CPUs=4 RealMemory=4000 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 """`cred_expire` is also how long a requeued job waits before it starts; two minutes by default. The port of a job's
@@ -140,7 +140,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
             process.terminate()
         for process in started:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
+                process.wait(5)
             process.kill()
             process.wait()
         for left in _of(folder):

@@ -202,18 +202,26 @@ def _table(words: list[str]) -> None:
 
 def _work(words: list[str]) -> int:
     """Train one point in this process, as a launcher asks for it."""
-    arguments = Arguments("sweep work", "Train one point of a sweep.", "sweep work SWEEP 3", "SWEEP NUMBER")
+    arguments = Arguments("sweep work", "Train one point.", "sweep work SWEEP 3", "SWEEP NUMBER [KEY=VALUE ...]")
     arguments.add_argument("folder", metavar="SWEEP", help="folder of the sweep")
     arguments.add_argument("number", type=int, metavar="NUMBER", help="of the point")
+    arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="of the section distributed")
+    arguments.add_argument("--follow", action="store_true", help="be one of several processes, but not the first")
     given = arguments.read(words)
     from framework.sweeps import folder as folders
     from framework.sweeps.here import show_error
     from framework.sweeps.ledger import Ledger
-    from framework.sweeps.worker import job_of, work
+    from framework.sweeps.worker import follow, job_of, work
 
     folder = folders.check(Path(given.folder))
     with Ledger(folder / folders.LEDGER) as ledger:
-        job = job_of(folder, ledger.point(given.number))
+        point = ledger.point(given.number)
+        config_dir = ledger.facts().get("config_dir")
+    job = job_of(folder, point)
+    job = job._replace(words=(*job.words, *given.words))
+    if given.follow:
+        follow(job, config_dir, point.budget)
+        return 0
     return work(folder, job, is_all=True, tell=show_error).exit_code or 0
 
 

@@ -173,7 +173,9 @@ def config_errors() -> Iterator[None]:
     except FrameworkError:
         raise
     except MissingConfigException as error:
-        group, _, name = (error.missing_cfg_file or "").partition("/")
+        missing = error.missing_cfg_file or ""
+        group = "hydra/launcher" if missing.startswith("hydra/launcher/") else missing.partition("/")[0]
+        name = missing.removeprefix(f"{group}/")
         known = error.options or RegistrySource("", "registry://").list(group, ObjectType.CONFIG)
         hint = nearest(name, known) if known else ""
         hint += "".join(f" ({broken})" for broken in discover().packages()[1])

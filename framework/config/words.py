@@ -17,6 +17,9 @@ from framework.registry.kinds import COMPONENTS, GROUPS
 
 MAX_JOBS = 10_000  # of a sweep
 
+BATCH = "hydra.sweeper.max_batch_size"
+"""Key of the number of points that one of Hydra's launchers gets at once."""
+
 CHOOSABLE = (*GROUPS, "debug", "experiment")
 """Keys whose value may be the name of a file."""
 
@@ -57,6 +60,28 @@ def read(words: Sequence[str], *, sweeps: bool = False) -> list[Override]:
             jobs *= _jobs(override, sweeps)
         if jobs > MAX_JOBS:
             raise ConfigError(f"the sweep has more than {MAX_JOBS} jobs.", key=_typed(override))
+    return overrides
+
+
+def is_of_launcher(word: str) -> bool:
+    """Tell a word that chooses one of Hydra's launchers, or sets an option of it."""
+    key = word.lstrip("+").partition("=")[0]
+    return key in ("hydra/launcher", BATCH) or key.startswith("hydra.launcher.")
+
+
+def read_launcher(words: Sequence[str]) -> list[Override]:
+    """Read the words of `is_of_launcher`, which are for Hydra's own program.
+
+    Raises: ConfigError for one that cannot be read, has several values, or holds what no config may hold.
+    """
+    overrides = [_parsed(word) for word in words]
+    for override in overrides:
+        if override.is_sweep_override() or override.is_delete():
+            raise ConfigError("a launcher of Hydra takes one value for each option.", key=_typed(override))
+        content: Any = override.value()
+        for name in reversed(re.split(r"[./]", override.key_or_group)[1:]):
+            content = {name: content}
+        policy.check_content(content)
     return overrides
 
 
@@ -117,7 +142,7 @@ def _check(override: Override) -> None:
     if not key:
         raise ConfigError(EXAMPLE, key=word)
     if (package and policy.names_hydra(package)) or ("/" in key and policy.names_hydra(key)):
-        raise ConfigError("Hydra's own groups cannot be chosen.", key=word)
+        raise ConfigError("of Hydra's own groups, hydra/launcher=NAME alone can be chosen, with -m.", key=word)
     names_section = key in COMPONENTS and package is not None and package.isidentifier() and not override.is_delete()
     if package is not None and not names_section:
         text = f"a component is chosen as {key}=NAME, or as model@SECTION=NAME for a section of another name"

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from framework.errors import InterruptError
 from framework.terminal import is_notebook
 
 CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -33,6 +34,27 @@ def leave_when_asked() -> None:
     for number in _heeded():
         signal.signal(number, leave)
     atexit.register(_ignore)
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Raise a signal as an InterruptError inside the context, where no run is in this process.
+
+    Outside the main thread signals cannot be caught; then nothing happens.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        raise InterruptError(f"{signal.Signals(number).name} stopped it.", exit_code(signal.Signals(number)))
+
+    handlers = {number: signal.signal(number, end) for number in _heeded()}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _heeded() -> list[signal.Signals]:

@@ -54,6 +54,7 @@ class Driver:
         self.told = 0  # the last event that the search knows
         self.out: dict[int, int] = {}  # attempts that the launcher has, by point
         self.losses: dict[int, tuple[int, int]] = {}  # how often in a row, and at which step
+        self.launcher: Launcher | None = None
         self.failed = False
         self.exit_code = 0
         self.total = search.begin(plan.space, goals, self.settings.search_seed)
@@ -70,6 +71,7 @@ class Driver:
 
         Raises: InterruptError after a signal.
         """
+        self.launcher = launcher
         over = threading.Event()
         listener = threading.Thread(target=self._listen_always, args=(over,), name="search", daemon=True)
         if self.search.watches:
@@ -191,8 +193,13 @@ class Driver:
             if point.number in self.out:
                 continue
             gone = folders.is_gone(point.owner)
-            if gone or (gone is None and (point.beat or 0) < time.time() - LEASE):
+            is_late = gone is None and (point.beat or 0) < time.time() - LEASE
+            if gone or (is_late and not self._is_alive(point)):
                 self._lose(point, None)
+
+    def _is_alive(self, point: Point) -> bool:
+        """Ask the launcher, and so the scheduler, before a worker that shows no life is taken for gone."""
+        return self.launcher is not None and self.launcher.alive(job_of(self.sweep, point)) is True
 
     def _say(self, point: Point) -> None:
         """Show how a point ended, let it be tried again if it failed, and note the first failure."""

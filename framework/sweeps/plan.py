@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from framework.config import words as typed
 from framework.config.compose import compose, of_sweep
 from framework.errors import ConfigError
 from framework.launcher import Launcher
@@ -25,7 +26,7 @@ class Plan(NamedTuple):
     Attributes:
       name: of the experiment.
       words: overrides that every point has.
-      own: overrides of the sections launcher, search and sweep.
+      own: overrides of the sections launcher, search and sweep, and words for one of Hydra's launchers.
       config_dir: a folder of configs of one's own, or None.
       space: the dimensions.
       launcher: its section.
@@ -63,6 +64,8 @@ def read(words: Sequence[str], config_dir: str | None = None) -> Plan:
         raise ConfigError(f"{config_dir} is no folder.", key="config_dir")
     sorted_words = spaces.read(words, config_dir)
     firsts = {key: value for each in sorted_words.dimensions for key, value in _first(each).items()}
+    if sorted_words.theirs and any(word.lstrip("+").startswith("launcher") for word in sorted_words.own):
+        raise ConfigError("one of Hydra's launchers is chosen too; leave one out.", key="launcher")
     alike = [*sorted_words.fixed, *spaces.words_of(firsts)]
     sections, name = of_sweep([*alike, *sorted_words.own], config_dir)
     section = sections.get("sweep") or {}
@@ -74,7 +77,7 @@ def read(words: Sequence[str], config_dir: str | None = None) -> Plan:
     return Plan(
         config.settings.run.name or name,
         sorted_words.fixed,
-        sorted_words.own,
+        (*sorted_words.own, *sorted_words.theirs),
         config_dir,
         space,
         sections["launcher"],
@@ -98,7 +101,11 @@ def search_of(plan: Plan) -> Search:
 
 
 def launcher_of(plan: Plan) -> Launcher:
-    """Build the launcher. Raises: ConfigError, PluginError."""
+    """Build the launcher, which may be one of Hydra's. Raises: ConfigError, PluginError."""
+    if theirs := [word for word in plan.own if typed.is_of_launcher(word)]:
+        from framework.sweeps.hydra_launcher import HydraLauncher
+
+        return HydraLauncher(theirs)
     return Builder(discover()).named("launchers", plan.launcher, "launcher")
 
 

@@ -12,8 +12,14 @@ from framework.sweeps.worker import Reporting
 class Reporter(Callback):
     """Report each evaluation, and end the run if the search says so."""
 
-    def __init__(self, reporting: Reporting, directions: Mapping[str, bool | None]) -> None:
-        self.reporting, self.directions = reporting, directions
+    def __init__(self, reporting: Reporting | None, directions: Mapping[str, bool | None]) -> None:
+        self._reporting, self.directions = reporting, directions
+
+    @property
+    def reporting(self) -> Reporting:
+        """Return where it reports to; of several processes the first alone does."""
+        assert self._reporting is not None
+        return self._reporting
 
     def on_start(self, run: Run) -> None:
         """Take the number of steps."""
@@ -32,13 +38,17 @@ class Reporter(Callback):
             self.reporting.check()
 
 
-def with_reporter(experiment: Experiment, reporting: Reporting) -> Experiment:
+def with_reporter(experiment: Experiment, reporting: Reporting | None, budget: int | None) -> Experiment:
     """Return an experiment that reports. The reporter comes last: every other callback has seen a state before.
 
     Where the search wants a report before the run's own first evaluation, the run is evaluated at that step.
+
+    Args:
+      reporting: None in processes that follow the one that reports.
+      budget: number of updates after which the search wants a report, or None.
     """
     reporter = NamedCallback("the report of the sweep", Reporter(reporting, experiment.directions))
-    settings, budget = experiment.settings, reporting.point.budget
+    settings = experiment.settings
     if budget is not None and not 0 < settings.train.eval_every <= budget:
         settings = settings._replace(train=settings.train._replace(eval_every=budget))
     return experiment._replace(callbacks=(*experiment.callbacks, reporter), settings=settings)

@@ -32,11 +32,13 @@ class Words(NamedTuple):
       fixed: overrides that every point has, as typed.
       own: overrides of the sections of the sweep, as typed.
       dimensions: those of the command line.
+      theirs: words for one of Hydra's launchers.
     """
 
     fixed: tuple[str, ...]
     own: tuple[str, ...]
     dimensions: tuple[Choice | Interval, ...]
+    theirs: tuple[str, ...] = ()
 
 
 def read(words: Sequence[str], config_dir: str | Path | None = None) -> Words:
@@ -44,6 +46,8 @@ def read(words: Sequence[str], config_dir: str | Path | None = None) -> Words:
 
     Raises: ConfigError for a word that cannot be read, or that lists values of the sweep's own sections.
     """
+    theirs = [word for word in words if typed.is_of_launcher(word)]
+    words = [word for word in words if word not in theirs]
     overrides = rewrite(words, sweeps=True)
     fixed: list[str] = []
     own: list[str] = []
@@ -60,7 +64,7 @@ def read(words: Sequence[str], config_dir: str | Path | None = None) -> Words:
             else:
                 (own if is_own else fixed).append(word)
     _check_once([key for each in dimensions for key in keys_of(each)])
-    return Words(tuple(fixed), tuple(own), tuple(dimensions))
+    return Words(tuple(fixed), tuple(own), tuple(dimensions), tuple(theirs))
 
 
 def declared(section: Mapping[str, Any], words: Words) -> Space:

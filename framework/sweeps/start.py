@@ -11,6 +11,7 @@ from typing import Any
 
 from framework.config.compose import Config
 from framework.errors import FrameworkError, StorageError
+from framework.runs import signals
 from framework.search import Goal
 from framework.startup import import_jax
 from framework.sweeps import folder as folders
@@ -111,7 +112,8 @@ def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
         counts = ledger.counts()
         if counts.get("done"):
             tell(f"{counts['done']} of {driver.total or sum(counts.values())} points are done already")
-        return driver.drive(plans.launcher_of(plan), Hereabouts(folder, plan.config_dir, tell))
+        with signals.raised():
+            return driver.drive(plans.launcher_of(plan), Hereabouts(folder, plan.config_dir, tell))
 
 
 def _compare(ledger: Ledger, plan: Plan, tell: Tell) -> None:

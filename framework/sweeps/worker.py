@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framework.errors import FrameworkError, InterruptError, StorageError, exit_code_of, line_of
+from framework.errors import FrameworkError, InterruptError, PeerError, StorageError, exit_code_of, line_of
 from framework.launcher import Job, Outcome
 from framework.startup import import_jax
 from framework.sweeps import folder as folders
@@ -155,11 +155,24 @@ def work(sweep: Path, job: Job, is_all: bool, tell: Callable[[BaseException], No
         with Lease(sweep, job.number, owner, is_all).held() as lease:
             reporting = Reporting(ledger, point, lease, bool(facts.get("watches")), timeout)
             try:
-                result = _train(job, facts.get("config_dir"), reporting)
+                result = _train(job, facts.get("config_dir"), reporting, point.budget)
             except BaseException as error:
                 tell(error)
                 return _failed(ledger, job, owner, reporting, error)
         return _ended(ledger, sweep, job, owner, reporting, result, metrics_of(read_settings(facts["settings"])))
+
+
+def follow(job: Job, config_dir: str | None, budget: int | None) -> None:
+    """Take part in a point as one of several processes, of which the first holds the lease and reports.
+
+    Args:
+      job: the point.
+      config_dir: a folder of configs of one's own.
+      budget: of the point.
+
+    Raises: FrameworkError.
+    """
+    _train(job, config_dir, None, budget)
 
 
 def job_of(sweep: Path, point: Point) -> Job:
@@ -178,18 +191,19 @@ def judged(metrics: Mapping[str, float], goals: tuple[str, ...]) -> str:
     return ""
 
 
-def _train(job: Job, config_dir: str | None, reporting: Reporting) -> Result:
+def _train(job: Job, config_dir: str | None, reporting: Reporting | None, budget: int | None) -> Result:
     from framework.runs.folder import check_place
 
     config = config_of(job.words, config_dir)
-    with config.locating():
-        check_place(config.settings.run)
+    if config.settings.distributed.coordinator is None:  # of several processes, the first checks for all
+        with config.locating():
+            check_place(config.settings.run)
     import_jax()
     from framework.runs.run import run
     from framework.sweeps.reporter import with_reporter
 
     def watch(experiment: Experiment) -> Experiment:
-        return with_reporter(experiment, reporting)
+        return with_reporter(experiment, reporting, budget)
 
     return run(config, watch)
 
@@ -232,7 +246,7 @@ def _failed(ledger: Ledger, job: Job, owner: str, reporting: Reporting, error: B
     if isinstance(error, InterruptError) or not isinstance(error, Exception):
         ledger.finish(job.number, owner, "preempted", exit_code=code, reason=reason)
         raise error
-    if isinstance(error, StorageError) and "is in use by" in reason:
+    if isinstance(error, PeerError) or (isinstance(error, StorageError) and "is in use by" in reason):
         ledger.finish(job.number, owner, "lost", exit_code=code, reason=reason)
         return Outcome(job.number, job.attempt, "lost", code, reason)
     ledger.finish(job.number, owner, "failed", exit_code=code, reason=reason)

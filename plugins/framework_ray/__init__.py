@@ -1,0 +1,1 @@
+"""The launcher `ray`: points of a sweep as tasks of Ray."""

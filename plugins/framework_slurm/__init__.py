@@ -1,0 +1,1 @@
+"""The launcher `slurm`: points of a sweep as jobs of a cluster."""
