@@ -6,8 +6,10 @@ import os
 import re
 import sys
 import threading
+import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 Meaning = Literal["error", "warning", "best", "aside"]
@@ -163,6 +165,38 @@ class StatusLine:
     def _put(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+Say = Callable[[str], None]
+"""`say(text)` tells people what goes on from now on."""
+
+
+def silent(text: str) -> None:
+    """Tell nobody."""
+
+
+@contextmanager
+def telling() -> Iterator[Say]:
+    """Show what goes on inside the context, and for how long, on one line of a terminal; elsewhere show nothing."""
+    if not is_terminal(sys.stderr):
+        yield silent
+        return
+    said = ("", 0.0)
+
+    def say(text: str) -> None:
+        nonlocal said
+        said = text, time.monotonic()
+
+    def line(width: int) -> str:
+        text, since = said
+        return f"{text} · {time.monotonic() - since:.0f} s" if text else ""
+
+    status = StatusLine(line)
+    status.start()
+    try:
+        yield say
+    finally:
+        status.stop(is_kept=False)
 
 
 class _Above:

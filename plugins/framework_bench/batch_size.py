@@ -15,6 +15,7 @@ from framework.config.sizes import in_words
 from framework.errors import ConfigError
 from framework.experiment import Experiment
 from framework.tables import text_table
+from framework.terminal import Say, silent
 from framework.training.chunks import is_resident
 from framework_bench import memory, timing
 from framework_bench.bench import device_in_words
@@ -116,7 +117,7 @@ class Candidates:
         return 1 if self._experiment.members is None else self._experiment.members.size
 
 
-def find(config: Config, budget: int | None = None, seconds: float = 1.0) -> Found:
+def find(config: Config, budget: int | None = None, seconds: float = 1.0, say: Say = silent) -> Found:
     """Double the batch until its step does not fit, bisect between, and time some that fit.
 
     The compiler says what a step needs before it is run, so that nothing swaps and nothing is killed.
@@ -125,14 +126,21 @@ def find(config: Config, budget: int | None = None, seconds: float = 1.0) -> Fou
       config: as composed; the search begins at its `data.batch_size`.
       budget: bytes that a device may hold; None takes nearly all it has, or on a CPU what is free.
       seconds: for the timing of each size.
+      say: is told what goes on.
 
     Raises: ConfigError if not even the smallest batch fits, and as a run would.
     """
+    say("building the experiment")
     with timing.opened(config) as (experiment, _):
         held = timing.Held(experiment)
         given, origin = memory.budget() if budget is None else (budget, "as given")
         candidates = Candidates(experiment, held, given)
-        largest = search(candidates.fits, candidates.first, candidates.unit, candidates.most)
+
+        def fits(size: int) -> bool:
+            say(f"asking the compiler about batches of {size}")
+            return candidates.fits(size)
+
+        largest = search(fits, candidates.first, candidates.unit, candidates.most)
         if largest is None:
             raise ConfigError(
                 f"--memory: not even a batch of {candidates.unit} fits into {in_words(given)} ({origin}); "
@@ -142,6 +150,7 @@ def find(config: Config, budget: int | None = None, seconds: float = 1.0) -> Fou
         for size in curve(largest, candidates.unit):
             if size not in candidates.needs and not candidates.fits(size):
                 continue
+            say(f"timing batches of {size}")
             row = candidates.time(size, seconds)
             rows += [row] if row else []
         limited = "training examples" if largest == candidates.most else "memory"

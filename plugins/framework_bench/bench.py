@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from collections.abc import Mapping
@@ -18,8 +19,10 @@ from framework.config.sizes import in_words
 from framework.errors import StorageError
 from framework.experiment import Experiment, clocked
 from framework.tables import text_table
+from framework.terminal import Say, silent
 from framework.training.chunks import AUTO_CHUNK
 from framework_bench import memory, timing
+from framework_bench.others import Others, warning
 
 SINGLE, CHUNKED = "single steps", "chunks of steps"
 BARE, DATA, EVALUATION = "bare step (the limit)", "data alone", "evaluation"
@@ -45,6 +48,7 @@ class Report(NamedTuple):
       rows: one for each mode.
       start: seconds to the first finished step, by part.
       memory: bytes, by what holds them.
+      others: processors that other programs took while it was timed; None where unknown.
     """
 
     experiment: str
@@ -54,18 +58,21 @@ class Report(NamedTuple):
     rows: tuple[Row, ...]
     start: Mapping[str, float]
     memory: Mapping[str, int]
+    others: float | None = None
 
 
-def bench(config: Config, seconds: float = 2.0, before: float = 0.0) -> Report:
+def bench(config: Config, seconds: float = 2.0, before: float = 0.0, say: Say = silent) -> Report:
     """Measure an experiment; no run folder is made, and callbacks are not called.
 
     Args:
       config: as composed.
       seconds: for each mode, without compilation.
       before: seconds since the process began.
+      say: is told what goes on.
 
     Raises: FrameworkError, as a run would.
     """
+    say("building the experiment")
     with timing.opened(config) as (experiment, start), ExitStack() as up:
         start = {"interpreter, imports, config": before, **start}
         held, start["initial state"] = clocked(lambda: timing.Held(experiment))
@@ -84,7 +91,9 @@ def bench(config: Config, seconds: float = 2.0, before: float = 0.0) -> Report:
             DATA: timing.data(experiment),
             EVALUATION: timing.evaluation(experiment, held),
         }
-        medians = timing.interleaved(modes, seconds)
+        watch = Others()
+        medians = timing.interleaved(modes, seconds, say)
+        others = watch.processors()
         if compiled:
             medians[CHUNKED] /= calls if calls > 1 else AUTO_CHUNK
         rows = tuple(_row(experiment, medians, mode) for mode in modes)
@@ -96,6 +105,7 @@ def bench(config: Config, seconds: float = 2.0, before: float = 0.0) -> Report:
             rows,
             start,
             _memory(experiment, held, batch),
+            others,
         )
 
 
@@ -134,6 +144,7 @@ def text(report: Report) -> str:
             "memory:",
             *(f"  {in_words(size):>8}  {part}" for part, size in report.memory.items()),
             f"bottleneck: {report.bottleneck}",
+            *filter(None, [warning(report.others, os.cpu_count() or 1)]),
         ]
     )
 

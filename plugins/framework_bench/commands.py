@@ -13,6 +13,7 @@ from framework.command import Command
 from framework.commands.arguments import Arguments, config_of
 from framework.config.sizes import bytes_of
 from framework.errors import printable
+from framework.terminal import telling
 
 LONGEST = 3600.0
 """Seconds that one measurement may take."""
@@ -47,7 +48,8 @@ def run_bench(words: list[str]) -> None:
     config = config_of(given.words, given.config_dir)
     from framework_bench import bench
 
-    report = bench.bench(config, given.seconds, _age())
+    with telling() as say:
+        report = bench.bench(config, given.seconds, _age(), say)
     _show(bench.text(report), report, given.json)
 
 
@@ -72,7 +74,8 @@ def run_find_batch(words: list[str]) -> None:
     config = config_of(given.words, given.config_dir)
     from framework_bench import batch_size
 
-    report = batch_size.find(config, given.memory, given.seconds)
+    with telling() as say:
+        report = batch_size.find(config, given.memory, given.seconds, say)
     _show(batch_size.text(report), report, given.json)
 
 

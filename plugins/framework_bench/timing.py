@@ -20,6 +20,7 @@ from framework.registry.entry_points import discover
 from framework.runs.compilation_cache import persistent_cache
 from framework.runs.logs import console
 from framework.steps.metrics import pack_outputs, unwrap_keys, wrap_keys
+from framework.terminal import Say, silent
 from framework.training import chunks
 from framework.training.debug import Explicit, switches
 from framework.training.evaluation import measure
@@ -64,7 +65,7 @@ class Held:
         jax.block_until_ready(self.state)
 
 
-def interleaved(modes: Mapping[str, Timed], seconds: float) -> dict[str, float]:
+def interleaved(modes: Mapping[str, Timed], seconds: float, say: Say = silent) -> dict[str, float]:
     """Return the seconds that each mode takes for one step or batch: the median of rounds in which each has its turn.
 
     The number of steps that are timed at once is doubled until they fill a round's part of `seconds`, the time for each
@@ -72,12 +73,16 @@ def interleaved(modes: Mapping[str, Timed], seconds: float) -> dict[str, float]:
     """
     counts = {}
     for mode, timed in modes.items():
+        say(f"{mode}: compiling, first calls")
         timed(1)
         timed(1)
         counts[mode] = 1
         while timed(counts[mode]) < seconds / ROUNDS / 2 and counts[mode] < LONGEST:
             counts[mode] *= 2
-    rounds = [{mode: timed(counts[mode]) / counts[mode] for mode, timed in modes.items()} for _ in range(ROUNDS)]
+    rounds = []
+    for place in range(ROUNDS):
+        say(f"timing: round {place + 1} of {ROUNDS}")
+        rounds.append({mode: timed(counts[mode]) / counts[mode] for mode, timed in modes.items()})
     return {mode: statistics.median(each[mode] for each in rounds) for mode in modes}
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from framework.errors import FrameworkError, InterruptError
 from framework.runs import signals
+from framework.terminal import Say, silent
 from framework_verify import trail
 from framework_verify.trail import Attempt
 from framework_verify.witness import Orders
@@ -39,6 +40,7 @@ class Runs(NamedTuple):
       settings: by config key, on top of the words.
       every: updates between two checkpoints.
       asked: returns the signal that asks to stop, if one came.
+      say: is told what goes on.
     """
 
     work: Path
@@ -47,6 +49,7 @@ class Runs(NamedTuple):
     settings: Mapping[str, Any]
     every: int
     asked: Asked
+    say: Say = silent
 
 
 def run(runs: Runs, name: str, fatal: Sequence[int], saved: tuple[int, int] = (0, 0)) -> list[Attempt]:
@@ -58,6 +61,7 @@ def run(runs: Runs, name: str, fatal: Sequence[int], saved: tuple[int, int] = (0
     settings = {**runs.settings, "run.dir": str(runs.work / name)}
     for attempt, step in enumerate([*fatal, 0]):
         orders = Orders(runs.words, runs.config_dir, settings, str(path), attempt, step, runs.every, saved)
+        runs.say(f"run '{name}'" + (f", to be killed at step {step}" if step else ", to its end"))
         errors = runs.work / f"{name}.{attempt}.log"
         code = _start(orders, errors, runs.asked)
         if code == 0:

@@ -14,6 +14,7 @@ from framework.commands.arguments import config_of
 from framework.config.resolve import tagged
 from framework.errors import ConfigError
 from framework.runs import signals
+from framework.terminal import telling
 from framework_verify import comparing, trail, verdict
 from framework_verify.attempts import Failure, Runs, run
 from framework_verify.comparing import Row
@@ -41,9 +42,9 @@ def verify_resume(
     """
     work = Path(tempfile.mkdtemp(prefix="framework-verify-"))
     try:
-        with signals.stop_requests() as asked:
+        with signals.stop_requests() as asked, telling() as say:
             settings, every = _settings(words, config_dir, steps)
-            report = _verified(Runs(work, words, config_dir, settings, every, asked), kills, seed)
+            report = _verified(Runs(work, words, config_dir, settings, every, asked, say), kills, seed)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

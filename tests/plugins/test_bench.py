@@ -11,7 +11,7 @@ from framework.commands.cli import main
 from framework.config.compose import compose
 from framework.config.sizes import bytes_of, in_words
 from framework.errors import ConfigError
-from framework_bench import batch_size, bench
+from framework_bench import batch_size, bench, others, timing
 from framework_bench.bench import BARE, CHUNKED, DATA, EVALUATION, SINGLE
 
 TINY = [*testing.TINY, "data.examples=96", "train.steps=12"]
@@ -89,6 +89,27 @@ def test_batches_without_weights_are_measured(install):
 )
 def test_the_bottleneck_is_what_would_help_most(milliseconds, chosen, says):
     assert says in bench.bottleneck({mode: each / 1000 for mode, each in milliseconds.items()}, chosen)
+
+
+@pytest.mark.parametrize(
+    ("processors", "says"), [(1.9, "other programs took 1.9 of 2 processors meanwhile"), (0.1, ""), (None, "")]
+)
+def test_other_programs_are_told_of_where_they_matter(processors, says):
+    line = others.warning(processors, 2)
+    assert says in line and bool(line) == bool(says)
+
+
+def test_the_processors_that_others_take_are_known_or_not():
+    found = others.Others().processors()
+    assert found is None or found >= 0
+
+
+def test_what_goes_on_is_told(monkeypatch):
+    said = []
+    config = compose([*TINY, "train.steps=2"])
+    bench.bench(config, seconds=0.01, say=said.append)
+    assert said[0] == "building the experiment" and f"{BARE}: compiling, first calls" in said
+    assert said[-1] == f"timing: round {timing.ROUNDS} of {timing.ROUNDS}"
 
 
 def test_the_verbs_print_a_table_and_write_json(tmp_path, monkeypatch, capsys):
