@@ -33,12 +33,20 @@ class Reporter(Callback):
 
 
 def with_reporter(experiment: Experiment, reporting: Reporting) -> Experiment:
-    """Return an experiment that reports. The reporter comes last: every other callback has seen a state before.
-
-    Where the search wants a report before the run's own first evaluation, the run is evaluated at that step.
-    """
+    """Return an experiment that reports. The reporter comes last: every other callback has seen a state before."""
     reporter = NamedCallback("the report of the sweep", Reporter(reporting, experiment.directions))
-    settings, budget = experiment.settings, reporting.point.budget
-    if budget is not None and not 0 < settings.train.eval_every <= budget:
-        settings = settings._replace(train=settings.train._replace(eval_every=budget))
-    return experiment._replace(callbacks=(*experiment.callbacks, reporter), settings=settings)
+    return evaluating(experiment, reporting.point.budget)._replace(callbacks=(*experiment.callbacks, reporter))
+
+
+def evaluating(experiment: Experiment, budget: int | None) -> Experiment:
+    """Return an experiment that is evaluated at the step where its search wants a report.
+
+    Its own evaluations stay, unless the first of them comes after that step.
+
+    Args:
+      budget: that step; None if the search wants none beside the run's own.
+    """
+    settings = experiment.settings
+    if budget is None or 0 < settings.train.eval_every <= budget:
+        return experiment
+    return experiment._replace(settings=settings._replace(train=settings.train._replace(eval_every=budget)))
