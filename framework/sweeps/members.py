@@ -35,6 +35,7 @@ from framework.runs.record import RunRecord, new_record, run_facts, write_config
 from framework.sweeps import folder as folders
 from framework.sweeps.ledger import Ledger, State
 from framework.sweeps.points import data_digests
+from framework.sweeps.reporter import evaluating
 from framework.sweeps.settings import metrics_of, read_settings
 from framework.sweeps.together import UnfitError
 from framework.sweeps.worker import Lease, Reporting, judged
@@ -61,6 +62,9 @@ def with_points(
     """
     if experiment.task.exhibits or "test" in experiment.batches.splits[1:]:
         raise UnfitError("exhibits and a test split are for points alone.")
+    with Ledger(sweep / folders.LEDGER) as ledger:
+        budgets = [budget for job in jobs if (budget := ledger.point(job.number).budget) is not None]
+    experiment = evaluating(experiment, min(budgets, default=None))
     together = Together(experiment, sweep, jobs, configs, outcomes, stack)
     return experiment._replace(callbacks=(*experiment.callbacks, NamedCallback("the points of the sweep", together)))
 
@@ -228,7 +232,8 @@ class Together(Callback):
         """Hand each point its own state, and end those that are over."""
         reached = np.asarray(jax.device_get(state.step))
         is_last = step == self.experiment.total_steps
-        for member in self._active():
+        active = self._active()
+        for member in active:
             if reached[member.index] < step:
                 at = int(reached[member.index]) + 1
                 self._end(member, "failed", 6, f"train/loss is not finite at step {at}; it was frozen before", at - 1)
@@ -244,6 +249,8 @@ class Together(Callback):
             member.step = step
             if member.reason and not is_last:
                 self._finish(member)
+        if active and not self._active() and not is_last:
+            raise StopTraining("all of its points are over")
 
     def is_cut(self, step: int) -> bool:
         """Tell whether a state is shown beside all periods: it is the last one before a signal or a request."""

@@ -41,14 +41,23 @@ class Reporter(Callback):
 def with_reporter(experiment: Experiment, reporting: Reporting | None, budget: int | None) -> Experiment:
     """Return an experiment that reports. The reporter comes last: every other callback has seen a state before.
 
-    Where the search wants a report before the run's own first evaluation, the run is evaluated at that step.
-
     Args:
       reporting: None in processes that follow the one that reports.
       budget: number of updates after which the search wants a report, or None.
     """
     reporter = NamedCallback("the report of the sweep", Reporter(reporting, experiment.directions))
+    return evaluating(experiment, budget)._replace(callbacks=(*experiment.callbacks, reporter))
+
+
+def evaluating(experiment: Experiment, budget: int | None) -> Experiment:
+    """Return an experiment that is evaluated at the step where its search wants a report.
+
+    Its own evaluations stay, unless the first of them comes after that step.
+
+    Args:
+      budget: that step; None if the search wants none beside the run's own.
+    """
     settings = experiment.settings
-    if budget is not None and not 0 < settings.train.eval_every <= budget:
-        settings = settings._replace(train=settings.train._replace(eval_every=budget))
-    return experiment._replace(callbacks=(*experiment.callbacks, reporter), settings=settings)
+    if budget is None or 0 < settings.train.eval_every <= budget:
+        return experiment
+    return experiment._replace(settings=settings._replace(train=settings.train._replace(eval_every=budget)))

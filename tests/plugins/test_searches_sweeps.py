@@ -15,7 +15,7 @@ from framework.sweeps.ledger import Ledger
 
 WORDS = [*testing.TINY, "callbacks=[checkpoint]", "train.steps=18", "launcher=turn", "optimizer=sgd"]
 RATE = "optimizer.learning_rate=tag(log,interval(1e-3,1e1))"
-HALVING = ["search=halving", "search.first=2", "search.trials=5", RATE]
+HALVING = ["search=halving", "search.first=2", "search.trials=5", "train.eval_every=2", RATE]
 
 
 def sweep(folder, *words):
@@ -64,6 +64,19 @@ def test_a_promoted_point_is_bit_equal_to_its_run_alone(halved, tmp_path):
     testing.assert_same_bits(promoted.params, alone.model.params)
     own = [record for record in testing.records(folder / point.directory) if record["step"] in (16, 18)]
     assert own == [record for record in testing.records(alone) if record["step"] in (16, 18)]
+
+
+def test_points_of_one_program_are_paused_and_go_on_as_those_trained_in_turn(halved, tmp_path):
+    """They are evaluated where the search wants it, though not by themselves."""
+    together = sweep(tmp_path / "together", *HALVING, "launcher=vmapped", "train.eval_every=0")
+    ends = [
+        {event[1:4:2]: event[4] for event in events if event[0] in ("paused", "done")}
+        for events in (together, halved[1])
+    ]
+    assert ends[0].keys() == ends[1].keys()
+    for point, values in ends[0].items():
+        assert values == pytest.approx(ends[1][point], rel=1e-4)
+    assert len(list((tmp_path / "together" / "groups").iterdir())) == 1
 
 
 @pytest.mark.slow
