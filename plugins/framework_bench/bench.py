@@ -18,8 +18,9 @@ from framework.config.sizes import in_words
 from framework.errors import StorageError
 from framework.experiment import Experiment, clocked
 from framework.tables import text_table
+from framework.training import memory
 from framework.training.chunks import AUTO_CHUNK
-from framework_bench import memory, timing
+from framework_bench import timing
 
 SINGLE, CHUNKED = "single steps", "chunks of steps"
 BARE, DATA, EVALUATION = "bare step (the limit)", "data alone", "evaluation"
