@@ -22,6 +22,7 @@ from framework.experiment import Experiment, NamedCallback
 from framework.runs import logs, resume, signals
 from framework.runs.asked import taken
 from framework.runs.capsule import keep
+from framework.runs.exhausted import keep_exhausted
 from framework.runs.exhibits import exhibits_of
 from framework.runs.history import HistoryWriter, MetricsFile
 from framework.runs.interruption import tell_of_signal
@@ -65,7 +66,7 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
     barred = () if state is None else nonfinite.barred_steps(state)
     with (
         switches(settings.debug),
-        naming_components(experiment),
+        naming_components(experiment, partial(keep_exhausted, experiment, record)),
         signals.stop_requests(partial(tell_of_signal, record)) as stopping,
         watching(settings.run.watchdog, stopping, record_loss) as watchdog,
     ):

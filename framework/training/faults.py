@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import jax
@@ -16,8 +16,12 @@ UNTRACED = ("data", "strategy")
 
 
 @contextmanager
-def naming_components(experiment: Experiment) -> Iterator[None]:
+def naming_components(experiment: Experiment, keep: Callable[[Exception], str]) -> Iterator[None]:
     """Name the components that can have caused an error of JAX.
+
+    Args:
+      experiment: its plugins are named.
+      keep: writes down what is known of memory that ran out, and returns where.
 
     Raises:
       ConfigError: memory is exhausted.
@@ -34,7 +38,8 @@ def naming_components(experiment: Experiment) -> Iterator[None]:
         largest = max(experiment.parameters, key=lambda parameter: parameter.size, default=None)
         part = f", {largest.size} of them in {largest.path}" if largest else ""
         text = f"{plugins[key].title} has {count} parameters{part}; take a smaller one, or a smaller data.batch_size"
-        raise ConfigError(f"memory is exhausted: {text}. ({str(error).splitlines()[0]})", key=key) from error
+        told = f"{text}{keep(error)}. ({str(error).splitlines()[0]})"
+        raise ConfigError(f"memory is exhausted: {told}", key=key) from error
     except jax.errors.UnexpectedTracerError as error:
         text = f"keep a traced value from one call to another; find it with debug=leaks: {str(error)[:400]}"
         raise PluginError(f"one of the functions of {_suspects(experiment)} must not {text}") from error

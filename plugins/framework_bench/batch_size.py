@@ -16,8 +16,9 @@ from framework.errors import ConfigError
 from framework.experiment import Experiment
 from framework.tables import text_table
 from framework.terminal import Say, silent
+from framework.training import memory
 from framework.training.chunks import is_resident
-from framework_bench import memory, timing
+from framework_bench import timing
 from framework_bench.bench import device_in_words
 
 CLOSE = 1.05

@@ -20,8 +20,9 @@ from framework.errors import StorageError
 from framework.experiment import Experiment, clocked
 from framework.tables import text_table
 from framework.terminal import Say, silent
+from framework.training import memory
 from framework.training.chunks import AUTO_CHUNK
-from framework_bench import memory, timing
+from framework_bench import timing
 from framework_bench.others import Others, warning
 
 SINGLE, CHUNKED = "single steps", "chunks of steps"

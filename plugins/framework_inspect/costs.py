@@ -14,7 +14,7 @@ from framework.api import PyTree
 from framework.checkpoints import snapshot
 from framework.errors import ConfigError
 from framework.experiment import Experiment
-from framework_bench import memory
+from framework.training import memory
 from framework_bench.batch_size import CLOSE, Candidates, search
 from framework_bench.timing import Held
 
