@@ -1,10 +1,10 @@
-"""A measurement: a step of one point against a step of several as one program."""
+"""An estimate: the time of points as one program, and in turn, from a start and some steps of both."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from framework.config.compose import Config
 from framework.errors import FrameworkError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from framework.experiment import Experiment
 
 SMALL = 2
-"""Members that are measured as a program. They show whether one point fills the machine; more of them save more."""
+"""Members that are measured as a program. They show whether one point fills the machine."""
 
 STEPS = 5
 """Steps of which the fastest counts."""
@@ -25,36 +25,58 @@ STEPS = 5
 LONGEST = 0.5
 """Seconds that steps of one kind may take."""
 
-LEAST = 0.95
-"""Steps of one program for one of each point, from which on one program pays: it saves all compilations but one."""
+AGAIN = 0.5
+"""Share of its first start that each later one takes in a process: what was compiled is found in the cache."""
+
+OWN = 0.3
+"""Seconds that each run in turn takes beside that, for its folder, the program of its evaluation and its last state; a
+tiny run on 2 cores takes as long."""
+
+CLEARLY = 0.95
+"""Share of the time in turn below which one program is worth its rounding."""
+
+
+class Measured(NamedTuple):
+    """Seconds of a start, which builds and compiles, and of one step; and the number of steps in all."""
+
+    start: float
+    step: float
+    steps: int
 
 
 def pays(jobs: Sequence[Job], config_dir: str | None) -> tuple[bool, str]:
-    """Compare a step of two members with two steps of one, on the devices that there are.
+    """Measure two members and one point, and estimate the time of all points in either way.
 
-    Returns: whether one program is faster, and the reason in a clause.
+    Returns: whether one program is clearly faster, and the reason in a clause.
     """
     import_jax()
+    configs = [config_of(job.words, config_dir) for job in jobs[:SMALL]]
+    try:
+        together = _measured(as_members(configs, ""))
+        alone = _measured(configs[0])
+    except FrameworkError as error:
+        return False, f"the points cannot be one program: {str(error)[:200]}"
+    count = len(jobs)
+    as_one = together.start + together.steps * together.step * count / SMALL
+    in_turn = alone.start * (1 + AGAIN * (count - 1)) + (OWN + alone.steps * alone.step) * count
+    text = f"{count} points take about {as_one:.2g} s as one program, and {in_turn:.2g} s in turn"
+    return as_one < CLEARLY * in_turn, f"{text}, by some steps of {SMALL} and of one"
+
+
+def _measured(config: Config) -> Measured:
     from framework.experiment import build
     from framework.registry.entry_points import discover
 
-    configs = [config_of(job.words, config_dir) for job in jobs[:SMALL]]
-    try:
-        alone = _step_seconds(build(_bare(configs[0]), discover()))
-        together = _step_seconds(build(_bare(as_members(configs, "")), discover()))
-    except FrameworkError as error:
-        return False, f"the points cannot be one program: {str(error)[:200]}"
-    text = f"a step of {SMALL} of the {len(jobs)} points takes {together * 1e3:.3g} ms as one program"
-    return len(configs) * alone >= LEAST * together, f"{text}, and one alone {alone * 1e3:.3g} ms"
+    began = time.perf_counter()
+    # Callbacks open files when they are built for a run.
+    bare = config._replace(source={**config.source, "callbacks": {}}).with_values({})
+    experiment = build(bare, discover())
+    first, step = _step_seconds(experiment, began)
+    return Measured(first, step, experiment.total_steps)
 
 
-def _bare(config: Config) -> Config:
-    """Leave out callbacks, which open files when they are built for a run."""
-    return config._replace(source={**config.source, "callbacks": {}}).with_values({})
-
-
-def _step_seconds(experiment: Experiment) -> float:
-    """Return the seconds of the fastest of some train steps, without their compilation."""
+def _step_seconds(experiment: Experiment, began: float) -> tuple[float, float]:
+    """Return the seconds up to the end of the first step, and those of the fastest of some others."""
     import jax
     import numpy as np
 
@@ -67,10 +89,12 @@ def _step_seconds(experiment: Experiment) -> float:
     batches = experiment.batches.train(seed) if memory is None else memory.gathered(seed, 0)
     feed = experiment.strategy.feed(next(iter(batches)), 0)
     state = unwrap_keys(experiment.strategy.init(experiment.init, np.uint32(seed)))
-    times: list[float] = []
-    while len(times) <= STEPS and sum(times[1:]) < LONGEST:
-        began = time.perf_counter()
+    first, times = 0.0, list[float]()
+    while len(times) < STEPS and sum(times) < LONGEST:
+        since = time.perf_counter()
         state, metrics = program.call(state, feed)
         jax.block_until_ready((state, metrics.values))
-        times.append(time.perf_counter() - began)
-    return min(times[1:] or times)
+        if first:
+            times.append(time.perf_counter() - since)
+        first = first or time.perf_counter() - began
+    return first, min(times)

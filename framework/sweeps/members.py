@@ -170,6 +170,7 @@ class Together(Callback):
         joint = self.experiment
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), joint.shapes)
         strategy = discover().find("strategies", str(config.values["strategy"]["name"]), "strategy.name")
+        strategy.load("strategy")  # the record has a digest of the sources of imported plugins
         return joint._replace(
             config=values,
             settings=config.settings,
