@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -44,3 +45,24 @@ def test_an_experiment_keeps_its_promise(name, promise, tmp_path):
     assert promise["data"] in record["data"].lower()
     for tag, least in promise["at_least"].items():
         assert record["metrics"][tag] >= least
+
+
+@pytest.mark.slow
+def test_a_network_that_knows_other_digits_learns_from_fewer_examples(tmp_path):
+    folder = data_folder()
+    if folder is None:
+        pytest.skip("needs MNIST in $FRAMEWORK_DATA or ../shared/data")
+    shown = (ROOT / "experiments" / "finetune" / "README.md").read_text()
+    for line in re.findall(r"^python (.*)$", shown, re.MULTILINE):
+        words = [*shlex.split(line.partition("    #")[0]), "train.eval_every=0", "callbacks=[checkpoint]"]
+        if words[0] != "-m":
+            words = [str(ROOT / words[0]), f"{folder}/mnist"]
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    nothing, tuned = (
+        [row["metrics"]["eval/accuracy"] for row in json.loads((tmp_path / name / "run.json").read_text())["members"]]
+        for name in ("nothing", "tuned")
+    )
+    gains = [after - before for before, after in zip(nothing, tuned, strict=True)]
+    assert min(gains) > 0.005
+    assert sum(gains) / 5 > 0.01
