@@ -35,7 +35,7 @@ def run(words: list[str]) -> None:
         "evaluate runs/mnist/20260101-120000-1a2b@best metrics+=perplexity --values test.csv",
         "RUN [KEY=VALUE ...] [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500 and RUN@best name others")
+    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")
     arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="override of the recorded config")
     arguments.add_argument("--split", metavar="NAME", help="test, validation or train (test, where there is one)")
     arguments.add_argument("--member", type=int, default=0, metavar="K", help="of a run that trained several (0)")
@@ -52,8 +52,9 @@ def run(words: list[str]) -> None:
         tables.check(Path(given.values))
     import_jax()
     from framework.runs import evaluated as evaluations
+    from framework.sweeps.best import best_run
 
-    subject = evaluations.opened(given.run, given.words, given.member, given.config_dir)
+    subject = evaluations.opened(best_run(given.run), given.words, given.member, given.config_dir)
     split = evaluations.split_of(subject.experiment, given.split)
     found = _evaluated(subject, split, given)
     columns = evaluations.columns_of(found)

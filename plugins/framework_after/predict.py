@@ -37,7 +37,7 @@ def run(words: list[str]) -> None:
         "predict runs/mnist/20260101-120000-1a2b@best --input images/ --output digits.csv",
         "RUN --input FILE|FOLDER --output FILE [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500 and RUN@best name others")
+    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")
     arguments.add_argument("--input", metavar="FILE", required=True, help="file or folder of raw inputs")
     arguments.add_argument("--output", metavar="FILE", required=True, help="file for the outputs")
     arguments.add_argument("--member", type=int, default=0, metavar="K", help="of a run that trained several (0)")
@@ -53,9 +53,10 @@ def run(words: list[str]) -> None:
     import_jax()
     from framework.runs.logs import console
     from framework.runs.trained_model import load
+    from framework.sweeps.best import best_run
 
     with console():
-        model = load(given.run, member=given.member)
+        model = load(best_run(given.run), member=given.member)
     count = predicted(model, source, target, given.prepared, given.seed)
     sys.stdout.write(f"{count:,} examples of {source}\nwritten: {target}\n")
 

@@ -38,7 +38,7 @@ def run(words: list[str]) -> None:
         "export runs/mnist/20260101-120000-1a2b@best --to digits program.platforms=[cpu,cuda]",
         "RUN --to FOLDER [FORMAT.OPTION=VALUE ...] [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500 and RUN@best name others")
+    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")
     arguments.add_argument("words", nargs="*", metavar="FORMAT.OPTION=VALUE", help="option of a format")
     arguments.add_argument(
         "--to", metavar="FOLDER", required=True, help="where to write: a new folder, or an empty one"
@@ -54,9 +54,10 @@ def run(words: list[str]) -> None:
     import_jax()
     from framework.runs.logs import console
     from framework.runs.trained_model import load
+    from framework.sweeps.best import best_run
 
     with console():
-        model = load(given.run, member=given.member)
+        model = load(best_run(given.run), member=given.member)
     sys.stdout.write("\n".join(exported(model, folder, formats)) + "\n")
 
 

@@ -151,3 +151,14 @@ def test_what_cannot_be_measured_is_refused_in_one_line(run, words, says):
     assert done.code in (2, 5)
     assert says in done.err.splitlines()[-1]
     assert done.err.splitlines()[-1].startswith("error[")
+
+
+def test_the_best_run_of_a_sweep_is_found_by_its_table(tmp_path):
+    words = [*testing.TINY, "train.steps=2", "train.eval_every=0", "optimizer.learning_rate=0.00001,0.1"]
+    found = framework.sweep([*words, f"sweep.dir={tmp_path}/sweep"])
+    assert found.best is not None
+    run = found.directory / found.best.directory
+    done = testing.command("evaluate", f"{tmp_path}/sweep@best", "--json")
+    assert json.loads(done.out)["run"] == str(run)
+    assert json.loads(done.out)["metrics"] == logged(run, 2)
+    assert "is not a run folder" in testing.command("evaluate", f"{tmp_path}/sweep").err
