@@ -99,17 +99,18 @@ class Slurm(Launcher):
     def launch(self, jobs: Iterator[Job | None], here: Here) -> Iterator[Outcome]:
         """Keep the queue filled, and yield each end as its result comes."""
         queued: list[Queued] = []
+        ready: list[Job] = []
         asked, is_over = time.monotonic(), False
         try:
-            while queued or not is_over:
-                ready: list[Job] = []
+            while queued or ready or not is_over:
                 while not is_over and len(queued) + len(ready) < self.slots:
                     job = next(jobs, _NONE_LEFT)
                     is_over = job is _NONE_LEFT
                     if is_over or job is None:
                         break
                     ready.append(job)
-                queued += self._queued(ready)
+                if (taken := self._queued(ready)) is not None:
+                    queued, ready = [*queued, *taken], []
                 outcomes = [outcome for each in queued if (outcome := _result(each)) is not None]
                 if not outcomes and queued and time.monotonic() - asked > ASK:
                     asked, outcomes = time.monotonic(), self._gone(queued)
@@ -132,16 +133,22 @@ class Slurm(Launcher):
             self._told[known[0]] = asked, told
         return told
 
-    def _queued(self, ready: list[Job]) -> list[Queued]:
-        """Submit jobs, but for those that wait in the queue since an earlier sweep was cut."""
+    def _queued(self, ready: list[Job]) -> list[Queued] | None:
+        """Submit jobs, but for those that wait in the queue since an earlier sweep was cut.
+
+        Returns: None if Slurm does not answer, as while its controller starts anew.
+        """
         adopted = [Queued(job, _folder(job), id_) for job in ready if (id_ := _known(job)) and queue.is_alive(id_)]
         known = {each.job.number for each in adopted}
         fresh = [job for job in ready if job.number not in known]
         groups = [fresh[start : start + self._pack] for start in range(0, len(fresh), self._pack)]
-        return adopted + (self._submitted(groups) if groups else [])
+        submitted = self._submitted(groups) if groups else []
+        return None if submitted is None else adopted + submitted
 
-    def _submitted(self, groups: list[list[Job]]) -> list[Queued]:
+    def _submitted(self, groups: list[list[Job]]) -> list[Queued] | None:
         """Submit one job for each group; several are an array.
+
+        Returns: None if Slurm does not answer.
 
         Raises: ConfigError with what sbatch says.
         """
@@ -156,6 +163,8 @@ class Slurm(Launcher):
                 submitted = [executor.submit(allocation) for allocation in allocations]
             ids = [each.job_id for each in submitted]
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, RuntimeError) as error:
+            if not queue.answers():
+                return None
             text = " ".join(line.strip() for line in str(error).splitlines() if "sbatch" in line or "srun" in line)
             raise ConfigError(f"Slurm does not take the job: {text or error}", key="launcher") from error
         for id_, group in zip(ids, groups, strict=True):

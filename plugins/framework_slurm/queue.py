@@ -28,9 +28,14 @@ def states_of(jobs: Iterable[str]) -> dict[str, str] | None:
     if older := [job for job in wanted if job not in found]:
         words = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State", f"--jobs={','.join(older)}")
         found |= _read(_asked("sacct", *words) or "")
-    if listed is None and not found and _asked("scontrol", "ping") is None:
+    if listed is None and not found and not answers():
         return None
     return {job: found[job] for job in wanted if job in found}
+
+
+def answers() -> bool:
+    """Tell whether Slurm's controller answers."""
+    return _asked("scontrol", "ping") is not None
 
 
 def is_alive(job: str) -> bool | None:

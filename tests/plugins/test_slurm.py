@@ -70,9 +70,9 @@ def process_of(number):
     """The program that a job of Slurm runs."""
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            is_program = b"\0submitit.core._submit\0" in (path / "cmdline").read_bytes()
-            variables = (path / "environ").read_bytes()
-            if is_program and b"SLURM_PROCID=" in variables and f"SLURM_JOB_ID={number}\0".encode() in variables:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            is_program = b"submitit.core._submit" in words and b"python" in words[0]  # srun has that word too
+            if is_program and f"SLURM_JOB_ID={number}\0".encode() in (path / "environ").read_bytes():
                 return int(path.name)
     raise AssertionError(f"job {number} does not run")
 
@@ -168,6 +168,29 @@ def test_what_waits_in_the_queue_is_not_submitted_again(cluster, sweep):
     cluster.call("scontrol", "update", node, "State=RESUME")
     (outcome,) = slurm().launch(iter([job(sweep, 0, "raise SystemExit(1)")]), None)
     assert outcome.exit_code == 0 and known(sweep) == before
+
+
+WAITS = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.1)"
+
+
+@needs_slurm
+@pytest.mark.slow
+def test_a_controller_of_slurm_that_is_killed_loses_no_point(cluster, sweep, tmp_path):
+    go = tmp_path / "go"
+
+    def feed():
+        yield job(sweep, 0, WAITS, str(go))
+        yield from waiting(lambda: queue.states_of([known(sweep).get("0", "")]) == {known(sweep).get("0"): "RUNNING"})
+        os.kill(int((cluster.folder / "slurmctld.pid").read_text()), signal.SIGKILL)
+        cluster.until(lambda: not queue.answers())
+        yield job(sweep, 1, "pass")
+        yield None
+        cluster.call("slurmctld")
+        cluster.until(queue.answers)
+        go.touch()
+
+    outcomes = sorted(slurm().launch(feed(), None))
+    assert [(each.number, each.how, each.exit_code) for each in outcomes] == [(0, "ended", 0), (1, "ended", 0)]
 
 
 @needs_slurm
