@@ -87,7 +87,7 @@ def rows_of(
       best: of `survey`.
       is_hidden: tells which tags to leave out besides those of `HIDDEN`.
     """
-    unsaid = (*HIDDEN, "train/learning_rate")
+    unsaid = (*HIDDEN, "train/learning_rate", "train/live_members")  # members have a table of their own
     tags = [tag for tag, value in metrics.items() if np.isscalar(value) and not tag.startswith(unsaid)]
     rows = [["", "last", "best", "step"]]
     for tag in sorted((tag for tag in tags if not is_hidden(tag, metrics)), key=_place):

@@ -17,6 +17,9 @@ AWHILE = 0.5
 
 SHORT = {"accuracy": "acc"}
 
+UNSAID = ("learning_rate", "live_members")
+"""Metrics that say little while a run goes on: the first follows a schedule, the second is nearly always all."""
+
 LEAST, MOST = 4, 20
 """Columns of the bar, without its two ends."""
 
@@ -96,7 +99,7 @@ class Line:
 def names_of(tags: Iterable[str]) -> list[str]:
     """Return the names of the metrics of training that are one number, the loss first."""
     names = [tag.removeprefix("train/") for tag in tags if tag.startswith("train/") and tag.count("/") == 1]
-    return sorted((name for name in names if name != "learning_rate"), key=lambda name: name != "loss")
+    return sorted((name for name in names if name not in UNSAID), key=lambda name: name != "loss")
 
 
 def _ranked(pieces: Mapping[str, str]) -> list[str]:

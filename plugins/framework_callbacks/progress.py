@@ -20,7 +20,7 @@ from framework.api import (
     painted,
 )
 from framework.errors import ConfigError, printable
-from framework_callbacks.live import Line
+from framework_callbacks.live import UNSAID, Line
 from framework_callbacks.notebook import NotebookProgress
 from framework_callbacks.pace import Pace, metric_prefix
 from framework_callbacks.parameters import parameter_table
@@ -145,7 +145,8 @@ def split_numbers(scalars: Mapping[str, float], split: str) -> list[str]:
 def numbers_of(scalars: Mapping[str, float], split: str) -> dict[str, str]:
     """Return loss and metrics of a split by tag, such as "loss 0.25", the loss first."""
     tags = [tag for tag in scalars if tag.startswith(f"{split}/") and tag.count("/") == 1]
-    tags = sorted((tag for tag in tags if tag != "train/learning_rate"), key=lambda tag: not tag.endswith("/loss"))
+    unsaid = {f"train/{name}" for name in UNSAID}
+    tags = sorted((tag for tag in tags if tag not in unsaid), key=lambda tag: not tag.endswith("/loss"))
     return {tag: f"{printable(tag.partition('/')[2])} {scalars[tag]:.4g}" for tag in tags}
 
 
