@@ -17,7 +17,10 @@ from framework.api import Array, Batch, Evolution, PyTree, TrainState, WeightedM
 from framework.errors import ConfigError
 from framework.tasks.ema import Averaged
 
-COPIES = "copies"
+STATE = "evolving/"
+"""Beginning of the metrics of a training step that say what a member is, such as a value by its config key."""
+
+COPIES = f"{STATE}copies"
 """Metric of a training step: how often a member has gone on from the state of another one."""
 
 MOST_EXAMPLES = 2**26
@@ -101,7 +104,7 @@ def evolving(steps: Together, evolution: Evolution, by: Compared) -> Together:
         after, means = steps.train_step(state, batch, axis, values)
         copies = kept.copies + (sources != jnp.arange(len(sources))).astype(jnp.int32)
         ones = jnp.where(jnp.isnan(means["loss"].count), jnp.nan, jnp.ones(copies.shape, jnp.float32))
-        told = {**values, COPIES: copies.astype(jnp.float32)}
+        told = {**{f"{STATE}{key}": value for key, value in values.items()}, COPIES: copies.astype(jnp.float32)}
         means |= {name: WeightedMean(value, ones) for name, value in told.items()}
         return _with_optimizer(after, lambda inner: Evolving(values, copies, inner)), means
 

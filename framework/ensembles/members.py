@@ -171,8 +171,7 @@ def is_of_member(tag: str, tags: Mapping[str, float]) -> bool:
 def table(rows: Sequence[Row]) -> list[str]:
     """Format outcomes as the lines of a table."""
     found = dict.fromkeys(tag for row in rows for tag in row["metrics"])
-    unlisted = {"train/learning_rate", *(f"train/{key}" for key in rows[0]["values"])}
-    tags = [tag for tag in found if tag.count("/") == 1 and tag not in unlisted]
+    tags = [tag for tag in found if tag.count("/") == 1 and tag != "train/learning_rate"]
 
     def cells(row: Row) -> list[str]:
         values = [f"{value:g}" for value in row["values"].values()]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState, Undefined
-from framework.ensembles.evolution import COPIES, Compared, Together, evolving
+from framework.ensembles.evolution import COPIES, STATE, Compared, Together, evolving
 from framework.errors import ConfigError
 from framework.steps.metrics import WeightedMean
 from framework.steps.rng import root_key
@@ -39,7 +39,7 @@ def population(make: Make, members: Members, results: Mapping[str, Result], comp
     steps, results = _together(make, members), dict(results)
     if members.evolution is not None and compared is not None:
         steps = evolving(steps, members.evolution, compared)
-        results |= dict.fromkeys((*values, COPIES), operator.truediv)
+        results |= dict.fromkeys((*(f"{STATE}{key}" for key in values), COPIES), operator.truediv)
 
     def init(key: Array, spec: Batch) -> TrainState:
         return steps.init(key, spec, values)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from framework.ensembles.evolution import STATE
 from framework.steps.metrics import Layout, Packed, unpack
 from framework.training.stepper import Parts
 
@@ -52,7 +53,7 @@ class LogWindow:
         """Return total and count of each metric by name, and begin anew."""
         values = self._last.copy() if self._sums is None else self._sums.copy()
         for name, total, count in self._places():
-            if name.rpartition("/")[2] in LAST:
+            if name.rpartition("/")[2] in LAST or name.startswith(STATE):
                 span = slice(total.start, count.stop)
                 values[span] = self._last[span]
         self._sums = None

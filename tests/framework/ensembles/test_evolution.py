@@ -85,14 +85,14 @@ def test_a_turn_follows_the_scores_of_the_evaluation(whole, train):
         sources = [member] if member in best else list(best)
         each = [[part[source] for part in jax.tree.leaves(before.state.params)] for source in sources]
         assert any(all(np.allclose(*pair, atol=1e-9) for pair in zip(own, other, strict=True)) for other in each)
-        assert after.metrics[f"train/copies/{member}"] == (member not in best)
+        assert after.metrics[f"train/evolving/copies/{member}"] == (member not in best)
     assert (jax.random.key_data(after.state.key) == jax.random.key_data(before.state.key)).all()
 
 
 def test_the_values_of_each_step_are_logged_and_the_last_are_recorded(whole):
     rows = run_record(whole)["members"]
     for member, row in enumerate(rows):
-        logged = series(whole, f"train/optimizer.learning_rate/{member}")
+        logged = series(whole, f"train/evolving/optimizer.learning_rate/{member}")
         rates = series(whole, f"train/learning_rate/{member}")
         np.testing.assert_allclose(logged, rates, rtol=1e-6)
         assert len(logged) == 21 or row["values"]["seed"] != member
@@ -100,7 +100,7 @@ def test_the_values_of_each_step_are_logged_and_the_last_are_recorded(whole):
         assert row["values"]["seed"] == member
         steps = 1 + np.flatnonzero(np.diff(logged)) if len(logged) == 21 else []
         assert all(step % 5 == 0 for step in steps)
-    copies = [whole.metrics.get(f"train/copies/{member}", 0) for member in range(4)]
+    copies = [whole.metrics.get(f"train/evolving/copies/{member}", 0) for member in range(4)]
     assert sum(copies) >= 4  # one at each of four turns, and those that were lost
 
 
