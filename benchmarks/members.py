@@ -1,4 +1,4 @@
-"""`python -m benchmarks.members`: K seeds as one program, in turn in one process, and as a process each."""
+"""`python -m benchmarks.members`: K seeds as one program, by a sweep, and as a process each."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ def commands(way: str, members: int, words: Sequence[str]) -> list[list[str]]:
     command = [sys.executable, "-m", "framework", *words]
     if way == "processes":
         return [[*command, f"seed={seed}"] for seed in range(members)]
-    if way == "turn":
-        return [[*command, "-m", "seed=" + ",".join(map(str, range(members)))]]
+    if way in ("turn", "auto"):
+        root = next(word for word in words if word.startswith("run.root="))
+        return [[*command, "-m", "seed=" + ",".join(map(str, range(members))), f"launcher={way}", f"sweep.{root[4:]}"]]
     order = ["strategy.order=shared"] if way == "vmapped-shared" else []
     return [[*command, "strategy=vmapped", f"strategy.members={members}", *order]]
 
 
-WAYS = ("vmapped", "vmapped-shared", "turn", "processes")
+WAYS = ("vmapped", "vmapped-shared", "auto", "turn", "processes")
 
 
 def launch(way: str, members: int, words: Sequence[str], warm: bool) -> Trial:

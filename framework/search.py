@@ -103,9 +103,12 @@ class Search(ABC):
 
     Attributes:
       watches: it decides in the middle of a training, so that a run waits for its answer after each evaluation.
+      ahead: number of points that may be trained at once; 0 for any. A search that learns from results needs some of
+        them before it asks for more than a few.
     """
 
     watches: bool = False
+    ahead: int = 0
 
     @abstractmethod
     def begin(self, space: Space, goals: Sequence[Goal], seed: int) -> int | None:

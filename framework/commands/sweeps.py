@@ -86,11 +86,18 @@ def _driven(folder: Path, again: tuple[str, ...] = ("failed",)) -> int:
 
 def _detached(folder: Path, action: str = "retry") -> int:
     """Drive a sweep by a process that outlives this shell."""
+    from framework.sweeps import folder as folders
+
     command = [sys.executable, "-m", "framework", "sweep", action, str(folder)]
     with (folder / "driver.log").open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ)
         )
+    while not folders.is_driven(folder):  # so that a `wait` which follows at once has something to wait for
+        if (code := process.poll()) is not None:
+            sys.stdout.write(f"{folder}: its driver has ended by now; {folder}/driver.log tells how\n")
+            return code
+        time.sleep(POLL)
     sys.stdout.write(f"{folder} is driven by process {process.pid}; `framework sweep wait {folder}` waits for it\n")
     return 0
 

@@ -115,6 +115,8 @@ class Driver:
         for point in self.ledger.points(*OPEN):
             if point.number in self.trials and point.number not in self.out:
                 return self._sound(point)
+        if self.search.ahead and len(self.out) >= self.search.ahead:
+            return None
         while (trial := self.search.ask()) is not None:
             point = self._asked(trial)
             if point.state in OPEN and point.number not in self.out:

@@ -91,7 +91,7 @@ def data_digests(splits: Mapping[str, Any]) -> dict[str, str]:
 def folder_name(number: int, parameters: Mapping[str, Any]) -> str:
     """Name a run folder after its point: "003-seed=0,learning_rate=0.001"."""
     text = re.sub(r"[^\w.+=,@-]+", "_", label(parameters).replace(" ", ","))
-    return f"{number:03}-{text}"[:LONGEST].rstrip("_,.-")
+    return f"{number:03}-{text.replace('=_', '=')}"[:LONGEST].rstrip("_,.-")
 
 
 def _components(values: Mapping[str, Any]) -> dict[str, str]:

@@ -24,7 +24,7 @@ def line(folder: Path, ledger: Ledger) -> str:
     if folders.is_driven(folder):
         pid = folders.driver_of(folder)
         return f"{text}; driven by {f'process {pid}' if pid else 'another machine'}"
-    is_open = any(counts.get(state) for state in ("running", "waiting", "paused", "preempted", "lost")) or of
+    is_open = any(counts.get(state) for state in ("running", "waiting", "preempted", "lost")) or of
     return f"{text}; nobody drives it{f', `framework sweep resume {folder}` goes on' if is_open else ''}"
 
 

@@ -54,6 +54,10 @@ def optuna(
     return Optuna(library, trials, storage, sampler, startup, _pruner(library, pruner, startup, warmup))
 
 
+AHEAD = 8
+"""Points at once: of all at once, none would be chosen by the results of others."""
+
+
 class Optuna(Search):
     """A study that is asked and told."""
 
@@ -62,7 +66,7 @@ class Optuna(Search):
     ) -> None:
         self.library, self.trials, self.storage = library, trials, storage
         self.sampler, self.startup, self.pruner = sampler, startup, pruner
-        self.watches = pruner is not None
+        self.watches, self.ahead = pruner is not None, AHEAD
         self.folder: Path | None = None
 
     def keep(self, folder: Path) -> None:
