@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def evaluate() -> Command:
     """Measure a trained model."""
-    return Command("evaluate", "measure a trained model, on its data or on others", run, group="after training")
+    return Command("evaluate", "measure a trained model, on its data or on others", run, group="train")
 
 
 def run(words: list[str]) -> None:
@@ -32,7 +32,7 @@ def run(words: list[str]) -> None:
         "evaluate",
         "Measure a trained model on a split of its data by the metrics of its run, exactly as during training. "
         "Overrides name other data, or more metrics. After Ctrl-C the same command goes on where it was stopped.",
-        "evaluate runs/mnist/20260101-120000-1a2b@best metrics+=perplexity --values test.csv",
+        "evaluate runs/mnist/20260101-120000-1a2b@best metrics+=perplexity",
         "RUN [KEY=VALUE ...] [options]",
     )
     arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")

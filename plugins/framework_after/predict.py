@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def predict() -> Command:
     """Compute a trained model's outputs of files."""
-    return Command("predict", "compute a trained model's outputs of a file or a folder", run, group="after training")
+    return Command("predict", "compute a trained model's outputs of a file or a folder", run, group="train")
 
 
 def run(words: list[str]) -> None:
@@ -34,7 +34,7 @@ def run(words: list[str]) -> None:
         "order of the inputs, with their ids, and are the same bytes on any number of devices. Files may be larger "
         "than the memory. Inputs are an .npy, .npz, .csv or .txt file (one example a line), or a folder of images or "
         ".npy files; outputs are .csv, .npy or .npz.",
-        "predict runs/mnist/20260101-120000-1a2b@best --input images/ --output digits.csv",
+        "predict runs/mnist/mine@best --input images/ --output digits.csv",
         "RUN --input FILE|FOLDER --output FILE [options]",
     )
     arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")

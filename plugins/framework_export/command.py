@@ -22,7 +22,7 @@ PAIRS = 8
 
 def export() -> Command:
     """Write a trained model in forms that last."""
-    return Command("export", "write a trained model for use without its run", run, group="after training")
+    return Command("export", "write a trained model for use without its run", run, group="train")
 
 
 def run(words: list[str]) -> None:
@@ -35,7 +35,7 @@ def run(words: list[str]) -> None:
         "Write a trained model to a folder: its arrays as safetensors with a recipe that builds it again, a program of "
         "jax.export, recorded inputs and outputs, and a model card. `framework plugins exporters` lists other formats "
         "and the options of each.",
-        "export runs/mnist/20260101-120000-1a2b@best --to digits program.platforms=[cpu,cuda]",
+        "export runs/mnist/mine@best --to digits program.platforms=[cpu,cuda]",
         "RUN --to FOLDER [FORMAT.OPTION=VALUE ...] [options]",
     )
     arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")

@@ -18,7 +18,7 @@ WHOLE |= {"task": {"name": "supervised"}, "metrics": {"accuracy": {}}, "callback
 
 def test_sections_left_out_have_their_defaults():
     settings = settings_of(WHOLE)
-    assert settings == (0, Train(), RunSettings(), Distributed(), Debug(), "stop", "float32", None)
+    assert settings == (0, Train(), RunSettings(), Distributed(), Debug(), "stop", "float32", None, None, ())
 
 
 @pytest.mark.parametrize(
