@@ -32,8 +32,10 @@ def tell_of_signal(record: RunRecord, number: Signals, is_second: bool) -> None:
 
 def _cut(record: RunRecord, number: Signals) -> None:
     saved = folder.steps(record.directory / "checkpoints")
-    way = f"the newest checkpoint is of step {saved[-1]}: `framework resume {record.directory}` goes on from there"
-    text = f"ended at once by {number.name}; {way if saved else 'no checkpoint was saved'}."
+    way = "no checkpoint was saved"
+    if saved:
+        way = f"the newest checkpoint is of step {saved[-1]}: `framework resume {record.directory}` goes on from there"
+    text = f"ended at once by {number.name}; {way}."
     if processes.index() == 0:
         erase = ERASE if os.isatty(STDERR) else ""  # of a live line
         # Past Python's streams, whose locks the thread that is cut may hold.

@@ -300,8 +300,15 @@ run(compose(sys.argv[1:]), lambda built: built._replace(callbacks=(NamedCallback
 """
 
 
-def test_a_second_signal_ends_at_once_and_says_from_where_to_go_on(tmp_path):
-    words = [*TINY, "run.dir=run", "train.checkpoint_every=2", "callbacks.checkpoint.asynchronous=false"]
+@pytest.mark.parametrize(
+    ("every", "way"),
+    [
+        (2, "the newest checkpoint is of step 2: `framework resume run` goes on from there"),
+        (0, "no checkpoint was saved"),
+    ],
+)
+def test_a_second_signal_ends_at_once_and_says_from_where_to_go_on(tmp_path, every, way):
+    words = [*TINY, "run.dir=run", f"train.checkpoint_every={every}", "callbacks.checkpoint.asynchronous=false"]
     command = [sys.executable, "-c", STUCK, *words]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=on_two_devices()
@@ -312,7 +319,7 @@ def test_a_second_signal_ends_at_once_and_says_from_where_to_go_on(tmp_path):
         assert line
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
-    text = "ended at once by SIGINT; the newest checkpoint is of step 2: `framework resume run` goes on from there."
+    text = f"ended at once by SIGINT; {way}."
     assert (process.returncode, errors) == (130, f"{text}\n")
     record = run_record(tmp_path / "run")
     assert (record["status"], record["exit_code"], record["reason"]) == ("interrupted", 130, text)
