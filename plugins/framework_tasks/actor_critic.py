@@ -157,10 +157,13 @@ def actor_critic(
 
         def epoch(carry: tuple[Networks, PyTree], index: Array) -> tuple[tuple[Networks, PyTree], Any]:
             own = example_keys(jax.random.fold_in(stream(key, "shuffle"), index), count, axis)
-            return jax.lax.scan(update, carry, _minibatches(own, played, updates.minibatches))
+            parts = _minibatches(own, played, updates.minibatches)
+            return jax.lax.scan(update, carry, (index * updates.minibatches + jnp.arange(updates.minibatches), parts))
 
-        def update(carry: tuple[Networks, PyTree], part: Played) -> tuple[tuple[Networks, PyTree], Any]:
-            keys = Keys(key, example_keys(key, part.target.shape[0], axis))
+        def update(carry: tuple[Networks, PyTree], drawn: tuple[Array, Played]) -> tuple[tuple[Networks, PyTree], Any]:
+            number, part = drawn
+            own = jax.random.fold_in(stream(key, "update"), number)
+            keys = Keys(stream(own, "device"), example_keys(own, part.target.shape[0], axis))
             nets, opt_state, means = learner.updated(objective, *carry, {"inputs": part}, keys)
             return (nets, opt_state), means
 

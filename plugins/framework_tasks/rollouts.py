@@ -77,13 +77,16 @@ def roll_out(
 
     Returns: the environments after the last step, and transitions [N, T, ...].
     """
-    each = jax.vmap(lambda key: jax.random.split(key, (steps, 2)), out_axes=1)(keys)  # [T, N, 2]
+    each = jax.vmap(lambda key: jax.random.split(key, (steps, 2)))(keys)  # [N, T, 2]
+    # JAX's check of key reuse takes keys whose axes are swapped for used ones, as `scan` under `vmap` swaps them too.
+    numbers = jax.random.key_data(each).swapaxes(0, 1)
 
-    def advance(playing: Playing, keys: Array) -> tuple[Playing, Transition]:
+    def advance(playing: Playing, numbers: Array) -> tuple[Playing, Transition]:
+        keys = jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(each))  # [N, 2]
         actions, log_probabilities = act(keys[:, 0], playing.observation)
         return jax.vmap(partial(step, environment))(keys[:, 1], playing, actions, log_probabilities)
 
-    playing, made = jax.lax.scan(advance, playing, each)
+    playing, made = jax.lax.scan(advance, playing, numbers)
     return playing, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), made)
 
 
@@ -95,8 +98,8 @@ def play(environment: Environment, act: Act, keys: Array) -> tuple[Array, Array]
 
     Returns: the sum of the rewards of each, float32 [N], and its number of steps, int32 [N].
     """
-
-    begins, moves = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    pairs = jax.vmap(jax.random.split)(keys)
+    begins, moves = pairs[:, 0], pairs[:, 1]
 
     def advance(carry: tuple[Playing, Array]) -> tuple[Playing, Array]:
         playing, over = carry

@@ -57,6 +57,14 @@ def test_an_evaluation_and_a_step_log_what_they_promise(run):
     np.testing.assert_array_equal(testing.series(run, "eval/loss"), -lengths)
 
 
+@pytest.mark.parametrize(("task", "strategy"), [("ppo", "jit"), ("ppo", "vmapped"), ("policy_gradient", "jit")])
+def test_no_random_key_is_used_twice(tmp_path, task, strategy):
+    words = [f"task={task}", *SMALL, f"strategy={strategy}", "environment=pendulum"]
+    more = ["task.epochs=2", "task.minibatches=2"] if task == "ppo" else []
+    run = train(tmp_path, *words, *more, "train.steps=1", "debug=keys")
+    assert np.isfinite(run.metrics["eval/return"])
+
+
 def test_a_trained_policy_maps_observations_to_its_outputs(run):
     trained = framework.load(run.directory)
     outputs = np.asarray(trained(np.ones((5, 4), np.float32)))
