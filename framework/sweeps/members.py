@@ -21,7 +21,7 @@ from framework.config import secrets
 from framework.config.compose import Config
 from framework.config.overrides import chosen
 from framework.config.resolve import as_written, tagged
-from framework.ensembles.members import is_of_member, part_of
+from framework.ensembles.members import is_of_member
 from framework.errors import FrameworkError, InterruptError
 from framework.experiment import Experiment, NamedCallback
 from framework.launcher import Job, Outcome
@@ -104,6 +104,8 @@ class Together(Callback):
         self.periods = [each.callback.every for each in self._built(configs[0], Builder(discover()))]
         self.every = math.gcd(*self.periods, experiment.settings.train.eval_every)
         self.saves = True
+        # The member is an argument: one program selects every one of them.
+        self.select = jax.jit(lambda state, member: jax.tree.map(lambda leaf: leaf[member], state))
         self.began = time.perf_counter()
 
     def on_start(self, run: Run) -> None:
@@ -245,7 +247,7 @@ class Together(Callback):
                 if is_last or member.reason or self.is_cut(step) or (every > 0 and step % every == 0)
             ]
             if due:
-                own = part_of(state, member.index)
+                own = self.select(state, np.int32(member.index))
                 notify(due, "on_state", step, own)
             member.step = step
             if member.reason and not is_last:
