@@ -205,7 +205,9 @@ class Driver:
 
     def _say(self, point: Point) -> None:
         """Show how a point ended, let it be tried again if it failed, and note the first failure."""
-        name = f"point {point.number}{f' of {self.total}' if self.total else ''} ({label(point.parameters)})"
+        counts = self.ledger.counts()
+        ended = sum(counts.get(state, 0) for state in ("done", "failed", "pruned"))
+        name = f"{ended}/{self.total or '?'}: point {point.number} ({label(point.parameters)})"
         if point.state == "failed":
             if self._may_retry(point):
                 self.tell(f"{name} failed and is tried again: {point.reason}")

@@ -21,6 +21,8 @@ class Hereabouts:
 
     def train(self, job: Job) -> Outcome:
         """Train one job; whatever goes wrong is in the outcome. Raises: InterruptError after a signal."""
+        number, _, values = Path(job.directory).name.partition("-")
+        self.tell(f"point {int(number)} begins: {values}")
         return work(self.sweep, job, is_all=False)
 
     def groups(self, jobs: Sequence[Job]) -> list[tuple[Job, ...]]:

@@ -267,7 +267,7 @@ def test_every_run_of_a_sweep_says_how_it_ended(call, tmp_path):
 def test_a_job_of_a_sweep_that_fails_is_named_and_the_others_run(call, tmp_path):
     code, _, err = call("+experiment=acme", "-m", "seed=1,2,x", "model.hidden=4")
     assert code == 2
-    assert "\npoint 2 of 3 (seed=x) failed: seed: expected int" in err
+    assert ": point 2 (seed=x) failed: seed: expected int" in err
     assert err.count("run folder: ") == len(list(tmp_path.rglob("run.json"))) == 2
 
 
@@ -295,7 +295,9 @@ def test_the_plugins_are_listed_also_where_one_is_broken(call):
     (row,) = [line for line in out.splitlines() if line.split()[:1] == ["broken"]]
     assert "BROKEN" in row
     assert "has no attribute 'nothing'" in row
-    assert call("plugins", "model", "wide")[1].startswith("model 'wide', from acme 1.0 (acme_m:wide)\n\nA linear ")
+    example, origin, about = call("plugins", "model", "wide")[1].split("\n\n")[:3]
+    assert example == "framework +experiment=mnist model=wide model.hidden=3"
+    assert (origin, about) == ("model 'wide', from acme 1.0 (acme_m:wide)", "A linear model.")
 
 
 def test_a_third_partys_verb_runs_with_its_words_and_exit_code(call):

@@ -20,7 +20,8 @@ def job(folder, number, code):
 
 
 def needs(module):
-    return pytest.mark.skipif(find_spec(module) is None, reason=f"{module} is not installed")
+    is_missing = find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{module}") is None
+    return pytest.mark.skipif(is_missing, reason=f"{module} is not installed")
 
 
 @pytest.mark.parametrize(
@@ -30,17 +31,17 @@ def needs(module):
         pytest.param(
             ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
             id="joblib",
-            marks=[needs("hydra_plugins.hydra_joblib_launcher"), pytest.mark.slow],
+            marks=[needs("hydra_joblib_launcher"), pytest.mark.slow],
         ),
         pytest.param(
             ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
             id="submitit",
-            marks=[needs("hydra_plugins.hydra_submitit_launcher"), pytest.mark.slow],
+            marks=[needs("hydra_submitit_launcher"), pytest.mark.slow],
         ),
         pytest.param(
             ["hydra/launcher=ray", "+hydra.launcher.ray.init={num_cpus: 2, include_dashboard: false}"],
             id="ray",
-            marks=[needs("hydra_plugins.hydra_ray_launcher"), pytest.mark.slow],
+            marks=[needs("hydra_ray_launcher"), pytest.mark.slow],
         ),
     ],
 )

@@ -16,6 +16,11 @@ from framework.config import search_path
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of Hydra and of launchers
 
 
+def needs(module):
+    is_missing = find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{module}") is None
+    return pytest.mark.skipif(is_missing, reason=f"{module} is not installed")
+
+
 @pytest.fixture(autouse=True)
 def registered(hydra_restore_singletons):
     with search_path.session({}):
@@ -28,16 +33,14 @@ class TestBasic(LauncherTestSuite):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="no joblib launcher is installed")
+@needs("hydra_joblib_launcher")
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("joblib", ["hydra.launcher.n_jobs=2"])])
 class TestJoblib(LauncherTestSuite):
     pass
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    find_spec("hydra_plugins.hydra_submitit_launcher") is None, reason="no submitit launcher is installed"
-)
+@needs("hydra_submitit_launcher")
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("submitit_local", ["hydra.launcher.timeout_min=5"])])
 class TestSubmitit(LauncherTestSuite):
     pass
