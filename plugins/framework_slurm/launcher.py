@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -232,6 +233,9 @@ def _stop(queued: list[Queued]) -> None:
 
 
 def _submitit() -> Any:
+    if shutil.which("sbatch") is None:
+        text = "there is no sbatch on this machine; begin the sweep where jobs are submitted."
+        raise ConfigError(text, key="launcher=slurm")
     try:
         return import_module("submitit")
     except ImportError as error:
