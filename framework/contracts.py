@@ -246,12 +246,15 @@ class Problem(NamedTuple):
       loss: `loss(params, state, batch) -> []`, float32: the loss of a batch, as an evaluation reports it.
       update: `update(state, batch) -> state` after one step of training.
       predict: `predict(params, state, inputs) -> outputs`; None where the task predicts nothing.
+      inputs: `inputs(batch, key) -> inputs` for `predict`: those of the batch, or normal noise where a task predicts
+        from others, as the latent numbers of a gan are.
     """
 
     losses: Callable[[PyTree, TrainState, Batch], Array]
     loss: Callable[[PyTree, TrainState, Batch], Array]
     update: Callable[[TrainState, Batch], TrainState]
     predict: Callable[[PyTree, TrainState, PyTree], PyTree] | None = None
+    inputs: Callable[[Batch, Array], PyTree] = lambda batch, key: batch["inputs"]
 
 
 Probe = Callable[[Problem, TrainState, Batch, Array], Mapping[str, Array]]

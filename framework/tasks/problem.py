@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -31,7 +33,23 @@ def problem_of(task: Task) -> Problem:
         assert task.predict is not None
         return task.predict(View(params, state.model_state, state.task_state), inputs)
 
-    return Problem(losses, loss, update, None if task.predict is None else predict)
+    def inputs(batch: Batch, key: Array) -> PyTree:
+        if task.inputs is None:
+            return batch["inputs"]
+        count = jax.tree.leaves(batch)[0].shape[0]
+        spec = task.inputs({name: jax.eval_shape(lambda part: part, part) for name, part in batch.items()})
+        leaves, structure = jax.tree.flatten(spec)
+        keys = jax.random.split(key, len(leaves))
+        drawn = [_drawn(one, count, leaf) for one, leaf in zip(keys, leaves, strict=True)]
+        return jax.tree.unflatten(structure, drawn)
+
+    return Problem(losses, loss, update, None if task.predict is None else predict, inputs)
+
+
+def _drawn(key: Array, count: int, leaf: Any) -> Array:
+    """Draw normal noise of a shape for so many examples; zeros where it holds no real numbers."""
+    shape, is_real = (count, *leaf.shape[1:]), jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jax.random.normal(key, shape, leaf.dtype) if is_real else jnp.zeros(shape, leaf.dtype)
 
 
 def _with_params(state: TrainState, params: PyTree) -> TrainState:

@@ -66,7 +66,7 @@ def jacobian(examples: int = 4) -> Probe:
         raise ConfigError(f"examples is {examples}, expected at least 1.")
 
     def probe(problem: Problem, state: TrainState, batch: Batch, key: Array) -> Mapping[str, Array]:
-        inputs, predict = batch["inputs"], problem.predict
+        inputs, predict = problem.inputs(batch, key), problem.predict
         if predict is None:
             raise ConfigError("the task predicts nothing, so that there is no Jacobian.")
         if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(inputs)):

@@ -113,6 +113,17 @@ def test_the_jacobian_is_that_of_the_closed_form(width):
     np.testing.assert_allclose(found["largest_norm"], np.max(expected), rtol=1e-4)
 
 
+def test_the_jacobian_of_a_gan_is_that_of_its_latent_numbers():
+    words = ["+experiment=gan", "data=digits", "data.train_limit=64", "data.batch_size=4"]
+    experiment = build(compose([*words, "task.latent=3"]), discover())
+    batch = jax.tree.map(jnp.asarray, next(experiment.data.train(0)))
+    inputs = experiment.problem.inputs(batch, jax.random.key(0))
+    assert inputs.shape == (4, 3)
+    probe = lambda state, key: jacobian(examples=2)(experiment.problem, state, batch, key)  # noqa: E731
+    found = jax.eval_shape(probe, experiment.shapes, jax.random.key(0))
+    assert {name: leaf.shape for name, leaf in found.items()} == {"mean_norm": (), "largest_norm": ()}
+
+
 def test_calibration_is_the_sum_over_bins():
     logits = DRAW.normal(size=(200, 4)).astype(np.float32) * 2
     targets = DRAW.integers(0, 4, 200).astype(np.int32)
