@@ -155,7 +155,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(run, words, says):
 
 def test_the_best_run_of_a_sweep_is_found_by_its_table(tmp_path):
     words = [*testing.TINY, "train.steps=2", "train.eval_every=0", "optimizer.learning_rate=0.00001,0.1"]
-    found = framework.sweep([*words, f"sweep.dir={tmp_path}/sweep"])
+    found = framework.sweep([*words, "launcher=turn", f"sweep.dir={tmp_path}/sweep"])
     assert found.best is not None
     run = found.directory / found.best.directory
     done = testing.command("evaluate", f"{tmp_path}/sweep@best", "--json")

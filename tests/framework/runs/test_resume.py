@@ -368,7 +368,7 @@ def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(tmp_p
 
 
 def test_a_signal_ends_a_sweep(tmp_path):
-    words = [*TINY, "-m", "seed=1,2", f"sweep.dir={tmp_path}/sweep", "train.steps=1000000"]
+    words = [*TINY, "-m", "seed=1,2", "launcher=turn", f"sweep.dir={tmp_path}/sweep", "train.steps=1000000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "framework", *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
