@@ -45,23 +45,31 @@ class Condition(NamedTuple):
     value: str
 
     def holds(self, run: Run) -> bool:
-        """Tell whether a run fulfils it; one that has nothing under the key fulfils only `!=`."""
+        """Tell whether a run fulfils it; one that has nothing under the key fulfils `=null`, and `!=` all else.
+
+        Raises: ConfigError if a number is to be ordered against a text.
+        """
         found = value_of(run, self.key)
         if found is None:
-            return self.sign == "!=" and self.value not in ("null", "None")
+            is_null = self.value in ("null", "None")
+            return not is_null if self.sign == "!=" else is_null and self.sign in ("=", "==")
         number = _number(self.value)
-        if isinstance(found, int | float) and not isinstance(found, bool) and number is not None:
-            return COMPARISONS[self.sign](float(found), number)
-        return COMPARISONS[self.sign](str(found), self.value)
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            if number is not None:
+                return COMPARISONS[self.sign](float(found), number)
+            if self.sign[0] in "<>":
+                text = f"--where: expected a number after '{self.key}{self.sign}', found '{self.value}'"
+                raise ConfigError(f"{text}; give a further condition by a further --where.")
+        return COMPARISONS[self.sign](_as_typed(found), _as_typed(self.value, type(found)))
 
 
 def condition(text: str) -> Condition:
     """Read a condition such as `eval/accuracy>0.99`.
 
-    Raises: ConfigError for a text without a comparison.
+    Raises: ConfigError for a text without a comparison, or with a sign such as `=>`.
     """
     found = _CONDITION.fullmatch(text)
-    if found is None:
+    if found is None or found[3].startswith(("<", ">", "=")):
         raise ConfigError(f"--where: expected a comparison such as 'eval/accuracy>0.99', found {text!r}.")
     return Condition(*found.groups())
 
@@ -102,6 +110,18 @@ def ordered(runs: Sequence[Run], key: str, is_reversed: bool) -> list[Run]:
 
 def _is_lost(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
+
+
+def _as_typed(value: Any, kind: type | None = None) -> str:
+    """Return a value as it is typed, so that True is `true`, and a list has neither spaces nor quotes.
+
+    Args:
+      kind: type of the value that a text stands for; None takes its own.
+    """
+    kind = kind or type(value)
+    if kind is list:
+        return re.sub(r"[\s'\"]", "", str(value))
+    return str(value).lower() if kind is bool else str(value)
 
 
 def _number(text: str) -> float | None:

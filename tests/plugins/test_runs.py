@@ -120,6 +120,8 @@ CONDITIONS = {
     "step<20": [],
     "test/loss<1": [],
     "test/loss!=1": ["0.001-0", "0.001-1", "0.001-2", "0.003-0", "0.003-1", "0.003-2"],
+    "test/loss=null": ["0.001-0", "0.001-1", "0.001-2", "0.003-0", "0.003-1", "0.003-2"],
+    "eval/accuracy!=null": ["0.001-0", "0.001-1", "0.001-2", "0.003-0", "0.003-1", "0.003-2"],
 }
 
 
@@ -138,8 +140,33 @@ def test_orders_and_keys_that_are_not_known(family, tmp_path):
     assert ordered(runs, RATE, True)[0].folder.name.startswith("0.003")
     with pytest.raises(ConfigError, match=r"no run has 'eval/acuracy'.*Did you mean 'eval/accuracy'"):
         check_keys(["eval/acuracy"], runs)
-    with pytest.raises(ConfigError, match="expected a comparison such as"):
-        condition("eval/accuracy")
+    for wrong in ("eval/accuracy", "eval/accuracy=>0.4", "eval/accuracy>>0.4"):
+        with pytest.raises(ConfigError, match="expected a comparison such as"):
+            condition(wrong)
+    with pytest.raises(ConfigError, match=r"expected a number after 'seed<', found '2 and step>1'.* further --where"):
+        condition("seed<2 and step>1").holds(runs[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flag=true", True),
+        ("flag=True", True),
+        ("flag=false", False),
+        ("flag!=false", True),
+        ("sizes=[8,16]", True),
+        ("sizes = [8, 16]", True),
+        ("sizes=[8]", False),
+        ("names=[a,b]", True),
+        ("rate=null", True),
+        ("rate!=null", False),
+        ("steps=auto", False),
+        ("steps!=null", True),
+    ],
+)
+def test_values_are_compared_as_they_are_typed(tmp_path, text, expected):
+    config = {"flag": True, "sizes": [8, 16], "names": ["a", "b"], "rate": None, "steps": 50}
+    assert condition(text).holds(Run(tmp_path, {"config": config})) is expected
 
 
 def test_points_are_runs_that_differ_in_their_seed(tmp_path):
