@@ -175,6 +175,8 @@ def _logged(report: dict[str, Any], subject: Subject) -> dict[str, float]:
     from framework.runs.history import MetricsFile
 
     splits = subject.experiment.data.splits
+    if report["split"] not in splits:  # a run logs means over its updates of the training data, not a measure of them
+        return {}
     tag = "eval" if report["split"] == splits[0] else report["split"]
     records = MetricsFile(subject.place.directory, subject.record.id).records(subject.place.step or 0)
     record = next((each for each in records if each["step"] == subject.place.step), {})

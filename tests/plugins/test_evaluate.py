@@ -133,6 +133,8 @@ def test_the_table_shows_the_numbers_of_the_run_beside_its_own(run):
     value = f"{logged(run, 3)['accuracy']:.6g}"
     line = next(line.split() for line in done.out.splitlines() if line.startswith("accuracy"))
     assert line == ["accuracy", value, value]
+    # train/accuracy is a mean over updates while they change the model, and no measure of the split.
+    assert "in the run" not in testing.command("evaluate", f"{run.directory}@3", "--split", "train").out
 
 
 @pytest.mark.parametrize(
