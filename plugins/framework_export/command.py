@@ -58,7 +58,7 @@ def run(words: list[str]) -> None:
 
     with console():
         model = load(best_run(given.run), member=given.member)
-    sys.stdout.write("\n".join(exported(model, folder, formats)) + "\n")
+    sys.stdout.write("\n".join(exported(model, folder, formats, given.member)) + "\n")
 
 
 def _formats(names: list[str], words: list[str]) -> dict[str, dict[str, Any]]:
@@ -93,11 +93,12 @@ def _check_free(folder: Path) -> None:
         raise StorageError(f"{folder} exists, and holds something; export to another folder.", key="--to")
 
 
-def exported(model: Trained, folder: Path, formats: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def exported(model: Trained, folder: Path, formats: Mapping[str, Mapping[str, Any]], member: int = 0) -> list[str]:
     """Write a trained model to a folder, which appears once it is whole.
 
     Args:
       formats: options by the name of each exporter.
+      member: the one that the model is, of a run that trained several.
 
     Returns: lines that say what was written.
 
@@ -128,7 +129,7 @@ def exported(model: Trained, folder: Path, formats: Mapping[str, Mapping[str, An
             with blaming(f"{builder.used[name].title} failed"):
                 facts[name] = exporter(model, partial)
         record = model.record()
-        text = card(model, record, _metrics(model, record), outputs, facts, partial)
+        text = card(model, record, _metrics(model, record, member), outputs, facts, partial)
         with writing(folder):
             (partial / "README.md").write_text(text)
             if folder.exists():
@@ -163,11 +164,21 @@ def _named(name: str, tree: Any) -> dict[str, Any]:
     return {f"{name}/{path}" if path else name: leaf for path, leaf in leaves_by_path(tree).items()}
 
 
-def _metrics(model: Trained, record: Any) -> dict[str, float]:
-    """Return what the run logged of the model's step; of a model that was exported before, nothing is known."""
+def _metrics(model: Trained, record: Any, member: int) -> dict[str, float]:
+    """Return what the run logged of the model's step; of a model that was exported before, nothing is known.
+
+    Args:
+      member: whose values are taken, in the place of means over all, of a run that trained several.
+    """
     from framework.runs.history import MetricsFile
 
     for found in MetricsFile(model.directory, record.id).records(model.step):
         if found["step"] == model.step:
-            return {tag: value for tag, value in found.items() if tag.startswith(("eval/", "test/"))}
+            logged = {tag: value for tag, value in found.items() if tag.startswith(("eval/", "test/"))}
+            own = f"/{member}"
+            return (
+                {tag.removesuffix(own): logged[tag] for tag in logged if tag.endswith(own)}
+                if record.members
+                else logged
+            )
     return {}
