@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.export
 
-from framework.api import PyTree, Task, View, leaves_by_path
+from framework.api import PyTree, Size, Task, View, leaves_by_path
 from framework.errors import ConfigError, nearest, told, writing
 
 MONTHS = 6
@@ -24,7 +24,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def program(
-    platforms: tuple[str, ...] = (), batch: int | None = None, gradients: bool = False
+    platforms: tuple[str, ...] = (), batch: Size | None = None, gradients: bool = False
 ) -> Callable[[Any, Path], Mapping[str, Any]]:
     """Export what the model computes by `jax.export`; `use.py` beside it runs it with jax and numpy alone.
 

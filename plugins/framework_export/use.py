@@ -63,6 +63,8 @@ def largest_difference(folder: str) -> float:
     """Compute the recorded pairs, and return the largest difference of an output, relative to 1 or its own size."""
     with np.load(Path(folder) / "pairs.npz") as file:
         pairs = {name: file[name] for name in file.files}
+    if (size := json.loads((Path(folder) / "program.json").read_text())["batch"]) != "any":
+        pairs = {name: np.resize(array, (size, *array.shape[1:])) for name, array in pairs.items()}  # one after another
     found, expected = jax.tree.leaves(load(folder)(tree(pairs, "inputs"))), jax.tree.leaves(tree(pairs, "outputs"))
     worst = 0.0
     for one, other in zip(found, expected, strict=True):

@@ -116,6 +116,16 @@ def test_the_card_says_what_the_model_is_and_the_digests_of_its_files(export):
         assert json.loads((export.folder / "recipe.json").read_text())["versions"][package]
 
 
+def test_a_member_has_its_own_metrics_and_a_program_of_one_size_is_checked_too(tmp_path):
+    run = testing.train(tmp_path, *QUICK, "strategy=vmapped", "strategy.members=2")
+    words = [str(run.directory), "--to", f"{tmp_path}/out", "--member", "1", "program.batch=3"]
+    assert testing.command("export", *words).code == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"| eval/loss | {testing.series(run, 'eval/loss/1')[-1]:.6g} |" in card and "eval/loss/" not in card
+    use = runpy.run_path(f"{tmp_path}/out/use.py")
+    assert use["largest_difference"](f"{tmp_path}/out") <= 1e-6
+
+
 ALONE = """
 import runpy, sys
 
@@ -173,6 +183,7 @@ DAMAGES = {
     [
         (["--to", "new", "program.platforms=[gpu]"], "program.platforms: there is no platform 'gpu'"),
         (["--to", "new", "program.batches=3"], "has no option 'batches'. Did you mean 'batch'?"),
+        (["--to", "new", "program.batch=0"], "program.batch"),
         (["--to", "new", "batch=3"], "expected program.OPTION=VALUE, found 'batch=3'"),
         (["--to", "new", "--format", "tflite"], "no exporter is named 'tflite'"),
         (["--to", "."], "exists, and holds something"),
