@@ -22,6 +22,8 @@ RUNS = "runs"
 GROUPS = "groups"
 """Folder of the programs that train several points: each keeps a record of its own there."""
 
+GLANCE = 0.5
+"""Seconds for which a lock may be held by those who only look whether a sweep is driven."""
 
 STOP = "stop"
 """File that asks the driver to begin no further point."""
@@ -65,6 +67,15 @@ def check(folder: Path) -> Path:
     return folder
 
 
+def check_free(folder: Path) -> None:
+    """Check that nobody drives a sweep.
+
+    Raises: ConfigError naming the process that does.
+    """
+    if is_driven(folder):
+        raise _is_driven_by((folder / "lock").read_text(), folder)
+
+
 @contextmanager
 def driven(folder: Path) -> Iterator[None]:
     """Be the one driver of a sweep inside the context. The kernel holds the lock.
@@ -72,16 +83,25 @@ def driven(folder: Path) -> Iterator[None]:
     Raises: ConfigError naming the process that drives it.
     """
     with writing(folder / "lock"), (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            text = f"{folder} is driven by {file.read().strip() or 'another process'}"
-            raise ConfigError(f"{text}; `framework sweep wait {folder}` waits for it.") from error
+        until = time.monotonic() + GLANCE
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > until:
+                    file.seek(0)
+                    raise _is_driven_by(file.read(), folder) from error
+                time.sleep(0.01)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
         yield
+
+
+def _is_driven_by(text: str, folder: Path) -> ConfigError:
+    driver = text.strip() or "another process"
+    return ConfigError(f"{folder} is driven by {driver}; `framework sweep wait {folder}` waits for it.")
 
 
 def is_driven(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from framework.sweeps.ledger import Ledger, Point
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import Content, config_of, content_of, differences, read_content
 from framework.sweeps.space import label, words_of
-from framework.sweeps.start import changes
+from framework.sweeps.start import changes, check_same
 
 LISTED = 3
 """Differences that a line names."""
@@ -28,6 +28,7 @@ def preview(plan: Plan) -> str:
     points: list[Point] = []
     changed: Mapping[int, list[str]] = {}
     if folder is not None and (folder / folders.LEDGER).is_file() and not settings.new:
+        check_same(folder, plan)
         with Ledger(folder / folders.LEDGER) as ledger:
             points = ledger.points()
             changed = {point.number: names for point, names in changes(ledger, plan)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,10 @@ def declared(section: Mapping[str, Any], words: Words) -> Space:
             found.append(_read(key, value))
     if section.get(ZIP):
         found += _zipped(section[ZIP], given)
-    return [*found, *words.dimensions]
+    space = [*found, *words.dimensions]
+    for each in space:
+        _check_distinct(each)
+    return space
 
 
 def keys_of(dimension: Choice | Interval) -> tuple[str, ...]:
@@ -238,6 +242,19 @@ def _check_once(keys: Sequence[str]) -> None:
     for key in keys:
         if [_bare(each) for each in keys].count(_bare(key)) > 1:
             raise ConfigError("it is listed twice; list all of its values once.", key=key)
+
+
+def _check_distinct(dimension: Choice | Interval) -> None:
+    """Refuse a value that is listed twice: its point would be trained twice, and count twice in means."""
+    if isinstance(dimension, Interval):
+        return
+    seen = set()
+    for values in dimension.values:
+        text = json.dumps(values)
+        if text in seen:
+            shown = ", ".join(map(_text, values))
+            raise ConfigError(f"{shown} is listed twice; list each value once.", key=", ".join(dimension.keys))
+        seen.add(text)
 
 
 def _bare(key: str) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from framework.config.compose import Config
-from framework.errors import FrameworkError, StorageError
+from framework.errors import ConfigError, FrameworkError, StorageError
 from framework.runs import signals
-from framework.search import Goal
+from framework.search import Choice, Goal, Interval
 from framework.startup import import_jax
 from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
@@ -41,9 +41,35 @@ def begin(plan: Plan) -> Path:
     )
     if folder is None or not (folder / folders.LEDGER).is_file():
         folder = folders.make(root, plan.name, settings.dir, plan.identity)
+    folders.check_free(folder)  # its driver and workers go by what the ledger says
+    check_same(folder, plan)
     with Ledger(folder / folders.LEDGER, create=True) as ledger:
         note(ledger, plan, goals)
     return folder
+
+
+def check_same(folder: Path, plan: Plan) -> None:
+    """Check that a folder, if it holds a sweep, holds that of the same command, though perhaps with other values.
+
+    Raises: ConfigError with the words that differ: a point of other words would count as done.
+    """
+    if not (folder / folders.LEDGER).is_file():
+        return
+    with Ledger(folder / folders.LEDGER) as ledger:
+        there = _alike(recorded(ledger)[0]) if ledger.facts() else _alike(plan)
+    if there != (here := _alike(plan)):
+        theirs, ours = (" ".join(sorted(words)) or "nothing" for words in (there - here, here - there))
+        text = f"{folder} holds the sweep of another command ({theirs} there, {ours} here); choose another folder."
+        raise ConfigError(text, key="sweep.dir")
+
+
+def _alike(plan: Plan) -> set[str]:
+    """Return what all commands of one sweep have in common, as words."""
+    keys = [
+        f"{each.key}=interval({each.low},{each.high})" if isinstance(each, Interval) else f"{','.join(each.keys)}=…"
+        for each in plan.space
+    ]
+    return {*plan.words, *keys, f"search={plan.search['name']}"}
 
 
 def note(ledger: Ledger, plan: Plan, goals: Sequence[Goal]) -> None:
@@ -64,8 +90,6 @@ def note(ledger: Ledger, plan: Plan, goals: Sequence[Goal]) -> None:
 
 def recorded(ledger: Ledger) -> tuple[Plan, list[Goal]]:
     """Read the plan of a ledger."""
-    from framework.search import Choice, Interval
-
     facts = ledger.facts()
     kinds = {"Choice": Choice, "Interval": Interval}
 

@@ -1,6 +1,7 @@
 """Sweeps from the first point to the table: each point its own solo run, and nothing lost or made twice."""
 
 import csv
+import fcntl
 import io
 import json
 import math
@@ -9,6 +10,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,11 +20,14 @@ import framework
 from framework import testing
 from framework.errors import ConfigError
 from framework.search import Choice, Interval
+from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
 from framework.sweeps import space as spaces
 from framework.sweeps.ledger import Ledger
+from framework.sweeps.preview import preview
 from framework.sweeps.python_api import results
 from framework.sweeps.results import seed_key, spread_of
+from framework.sweeps.start import begin, recorded
 
 WORDS = [*testing.TINY, "train.steps=6", "train.eval_every=3", "callbacks=[checkpoint]"]
 GRID = ["seed=0,1", "optimizer.learning_rate=1e-3,1e-2"]
@@ -250,6 +255,51 @@ def test_settings_are_checked_and_the_same_command_is_known():
     assert plans.goals_of(plans.read([*WORDS, "seed=0,1", "sweep.metric=eval/accuracy"]))[0].is_high_good
     with pytest.raises(ConfigError, match="no metric 'f1'"):
         plans.goals_of(plans.read([*WORDS, "seed=0,1", "sweep.metric=eval/f1"]))
+
+
+def test_a_value_that_is_listed_twice_is_refused(tmp_path):
+    for words, says in (
+        (["seed=0,1,0"], "seed: 0 is listed twice"),
+        (["model.hidden=[8],[8]"], r"\[8\] is listed twice"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            plans.read([*WORDS, *words])
+
+
+def test_a_folder_that_holds_the_sweep_of_another_command_is_refused(tmp_path):
+    words = [*WORDS, f"sweep.dir={tmp_path}/sweep"]
+    folder = begin(plans.read([*words, "seed=0,1"]))
+    assert begin(plans.read([*words, "seed=0,1,2", "launcher=turn"])) == folder
+    for others, says in {
+        ("train.steps=5", "seed=0,1"): r"sweep.dir: .* \(nothing there, train.steps=5 here\); choose another folder",
+        ("optimizer.learning_rate=1e-3,1e-2",): r"seed=… there, optimizer.learning_rate=… here",
+        ("seed=0,1", "search=random"): "search=grid there, search=random here",
+    }.items():
+        with pytest.raises(ConfigError, match=says):
+            begin(plans.read([*words, *others]))
+        with pytest.raises(ConfigError, match=says):
+            preview(plans.read([*words, *others]))
+    assert recorded(Ledger(folder / "ledger.sqlite"))[0].words == plans.read([*words, "seed=0,1"]).words
+
+
+def test_a_sweep_that_is_driven_keeps_its_plan(tmp_path):
+    words = [*WORDS, f"sweep.dir={tmp_path}/sweep", "seed=0,1"]
+    folder = begin(plans.read(words))
+    with (
+        folders.driven(folder),
+        pytest.raises(ConfigError, match=f"is driven by process {os.getpid()} on .*sweep wait"),
+    ):
+        begin(plans.read([*words, "sweep.timeout=5"]))
+    assert recorded(Ledger(folder / "ledger.sqlite"))[0].settings.timeout is None
+
+
+def test_who_looks_whether_a_sweep_is_driven_keeps_no_driver_out(tmp_path):
+    (tmp_path / "lock").touch()
+    with (tmp_path / "lock").open() as glance:
+        fcntl.flock(glance, fcntl.LOCK_SH)
+        threading.Timer(0.1, fcntl.flock, (glance, fcntl.LOCK_UN)).start()
+        with folders.driven(tmp_path):
+            assert folders.driver_of(tmp_path) == os.getpid()
 
 
 def test_spreads_and_seeds():
