@@ -71,6 +71,8 @@ from framework.media import Medium as Medium
 from framework.media import PRCurve as PRCurve
 from framework.media import Table as Table
 from framework.media import Text as Text
+from framework.observing import is_collected as is_collected
+from framework.observing import layer_outputs as layer_outputs
 from framework.observing import observed as observed
 from framework.observing import scope as scope
 from framework.options import Fraction as Fraction

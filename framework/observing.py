@@ -1,4 +1,5 @@
-"""Values inside a step by the path of their layer: names for the compiler, and an observer of a step run op by op."""
+"""Values inside a step by the path of their layer: names for the compiler, an observer of a step run op by op, and the
+outputs of layers as values of a compiled function."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.core
+import jax.extend.core
 import jax.numpy as jnp
 
-from framework.contracts import PyTree
+from framework.contracts import Array, PyTree
 
 Part = Literal["params", "inputs", "outputs"]
 Direction = Literal["forward", "backward"]
@@ -36,8 +38,10 @@ class Seen(NamedTuple):
 
 
 Observer = Callable[[Seen], None]
+Collector = Callable[[str, list[Any]], None]
 
 _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
+_collector: ContextVar[Collector | None] = ContextVar("collector", default=None)
 _path: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
 
 
@@ -67,10 +71,15 @@ def observed(part: Part, value: PyTree) -> PyTree:
 
     It costs a compiled step nothing: without an observer nothing is added to it.
     """
-    if (observer := _observer.get()) is None:
+    observer, collector = _observer.get(), _collector.get()
+    if observer is None and collector is None:
         return value
     path, (leaves, structure) = "/".join(_path.get()), jax.tree.flatten(value)
     places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    if collector is not None and part == "outputs":
+        collector(path, [leaves[i] for i in places])
+    if observer is None:
+        return value
 
     def show(direction: Direction, floats: list[Any]) -> None:
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in floats):
@@ -112,3 +121,30 @@ def observing(observer: Observer) -> Iterator[None]:
             yield
     finally:
         _observer.reset(token)
+
+
+def layer_outputs(function: Callable[..., Any], *args: Any) -> dict[str, list[Array]]:
+    """Return the outputs of the layers, losses and metrics that run in a function, by path: floating-point arrays.
+
+    A layer that runs several times has the arrays of each. The call may be traced, as by `jax.jit`. Values inside
+    programs of the function's own (`jit`, `vmap`, `scan`, `checkpoint`, a gradient) cannot leave these: they are left
+    out.
+    """
+    found: dict[str, list[Array]] = {}
+    level = jax.extend.core.get_opaque_trace_state()
+
+    def collect(path: str, outputs: list[Any]) -> None:
+        if outputs and jax.extend.core.get_opaque_trace_state() == level:
+            found.setdefault(path, []).extend(outputs)
+
+    token = _collector.set(collect)
+    try:
+        function(*args)
+    finally:
+        _collector.reset(token)
+    return found
+
+
+def is_collected() -> bool:
+    """Tell if outputs of layers are collected: no layer should then run in a loop or a program of its own."""
+    return _collector.get() is not None

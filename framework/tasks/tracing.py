@@ -13,7 +13,7 @@ import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Model, PyTree, Shape, Task, TrainState
 from framework.errors import PLUGIN_FAULTS, ConfigError, FrameworkError, PluginError, is_users, told
-from framework.observing import below, observed
+from framework.observing import below, is_collected, observed
 from framework.registry.blame import fault
 from framework.registry.entry_points import Plugin
 from framework.steps.rng import root_key
@@ -32,8 +32,13 @@ def traced_once(task: Task, data: DataPipeline) -> tuple[Task, Callable[[Any], T
 
     def step(function: Callable[..., Any]) -> Callable[..., Any]:
         kept = jax.jit(function, static_argnames="axis", inline=True)
+
         # JAX would trace again for an axis that is left out or given by position, so it is always given by name.
-        return lambda state, batch, axis=None: kept(state, batch, axis=axis)
+        def call(state: TrainState, batch: Batch, axis: str | None = None) -> Any:
+            run = function if is_collected() else kept  # outputs of layers cannot leave a program within another
+            return run(state, batch, axis=axis)
+
+        return call
 
     kept = task._replace(train_step=step(task.train_step), eval_step=step(task.eval_step))
     return kept, jax.jit(lambda seed: task.init(root_key(seed), data.spec), inline=True)

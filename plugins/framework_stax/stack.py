@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Model, PyTree, Shape, layer_name
+from framework.api import Array, Model, PyTree, Shape, is_collected, layer_name
 from framework.errors import ConfigError
 from framework_stax.entry import Entry, name_of
 from framework_stax.tiles import EXAMPLES, by_tiles, is_examplewise, lifted, pays
@@ -175,7 +176,13 @@ def _apply(
 
 def _applied_once(model: Model) -> Model:
     """Wrap apply so that JAX keeps its trace, derivative and lowering; XLA inlines the calls."""
-    return Model(model.init, jax.jit(model.apply, static_argnames="train"))
+    kept = jax.jit(model.apply, static_argnames="train")
+
+    @wraps(model.apply)
+    def apply(*args: PyTree, **options: Any) -> tuple[PyTree, PyTree]:
+        return (model.apply if is_collected() else kept)(*args, **options)
+
+    return Model(model.init, apply)
 
 
 def _init_alike(layers: Sequence[Entry], key: Array, shape: Shape) -> tuple[Shape, list[tuple[PyTree, PyTree]]]:

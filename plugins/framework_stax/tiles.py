@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.example_libraries import stax
 
-from framework.api import Array, Model, as_model
+from framework.api import Array, Model, as_model, is_collected
 
 EXAMPLES = 8
 """Examples in a tile of a stack. With usual images, the values between a convolution and a pool stay in the cache."""
@@ -60,5 +60,9 @@ def by_tiles(function: Callable[..., Array], inputs: tuple[Array, ...], size: in
 
 
 def pays() -> bool:
-    """Tell if tiles are faster: on CPUs, except with `jax_debug_nans`, since a loop hides the operation."""
-    return jax.default_backend() == "cpu" and not jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
+    """Tell if tiles are faster: on CPUs, except where somebody looks inside, since a loop hides operations and values.
+
+    `jax_debug_nans` looks for operations, and a probe may collect the outputs of layers.
+    """
+    debugs = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
+    return jax.default_backend() == "cpu" and not debugs and not is_collected()

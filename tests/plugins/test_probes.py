@@ -9,11 +9,12 @@ import pytest
 
 import framework
 from framework import testing
-from framework.api import Problem, TrainState
+from framework.api import Problem, TrainState, observed, scope
 from framework.config.compose import compose
 from framework.errors import ConfigError, PluginError
 from framework.experiment import build
 from framework.registry.entry_points import discover
+from framework_probes.activations import activations
 from framework_probes.calibration import calibration
 from framework_probes.curvature import jacobian, sharpness
 from framework_probes.noise import gradient_noise
@@ -67,6 +68,67 @@ def test_histograms_hold_every_number():
     found = measured(histograms(("parameters", "updates")), *squares())
     np.testing.assert_array_equal(found["parameters/0_Dense"], WEIGHTS)
     np.testing.assert_allclose(found["updates/0_Dense"], -RATE * GRADIENTS.mean(0), rtol=1e-5, atol=1e-6)
+
+
+def in_layers(kernel, program):
+    """The loss of two layers: one shows its outputs at once, the other from within a program of its own."""
+
+    def loss(params, state, batch):
+        with scope("0_Dense"):
+            hidden = observed("outputs", jax.nn.relu(batch["inputs"] @ kernel))
+        with scope("1_Dense"):
+            outputs = program(lambda rows: observed("outputs", rows.sum(-1)))(hidden)
+        return outputs.mean()
+
+    return squares()[0]._replace(loss=loss)
+
+
+@pytest.mark.parametrize("program", [lambda f: f, jax.jit, jax.vmap, jax.checkpoint], ids=["", "jit", "vmap", "remat"])
+def test_activations_are_those_of_numpy_and_none_leave_a_program_within(program):
+    kernel = DRAW.normal(size=(5, 4)).astype(np.float32)
+    kernel[:, 1] = 0
+    found = measured(activations(), in_layers(kernel, program), state_of(()))
+    hidden = np.maximum(INPUTS @ kernel, 0)
+    np.testing.assert_allclose(found["outputs/0_Dense"], hidden.ravel(), rtol=1e-5, atol=1e-6)
+    assert found["dead/0_Dense"] == (np.ptp(hidden, axis=0) == 0).mean() >= 0.25
+    if program(abs) is abs:
+        np.testing.assert_allclose(found["outputs/1_Dense"], hidden.sum(1), rtol=1e-5)
+        assert found["dead/1_Dense"] == 0
+    assert len(found) == (4 if program(abs) is abs else 2)
+
+
+def test_activations_of_a_stack_are_those_of_its_layers_for_the_whole_batch():
+    """Convolutions run tile after tile of a batch this large, and a layer may be rematerialized."""
+    layers = "model.layers=[{Conv: [3, [3, 3]]}, Relu, Flatten, {Remat: {serial: [{Dense: 4}, Relu]}}, {Dense: 10}]"
+    words = ["data=digits", "data.batch_size=40", "model=serial", layers, "callbacks=[]"]
+    experiment = build(compose(words), discover())
+    state, batch = experiment.init(np.uint32(0)), jax.tree.map(jnp.asarray, next(experiment.data.train(0)))
+    kernel, bias, weights, offsets, last, end = map(np.array, jax.tree.leaves(state.params))
+    weights[:, 1], offsets[1] = 0, -1
+    leaves = map(jnp.asarray, (kernel, bias, weights, offsets, last, end))
+    state = state._replace(params=jax.tree.unflatten(jax.tree.structure(state.params), leaves))
+    found = measured(activations(), experiment.problem, state, batch)
+    patches = np.lib.stride_tricks.sliding_window_view(np.asarray(batch["inputs"])[..., 0], (3, 3), (1, 2))
+    convolved = np.einsum("nhwij,ijc->nhwc", patches, kernel[:, :, 0]) + bias
+    flat = np.maximum(convolved, 0).reshape(40, -1)
+    hidden = np.maximum(flat @ weights + offsets, 0)
+    expected = {"0_Conv": convolved, "2_Flatten": flat, "3_serial/1_Relu": hidden, "4_Dense": hidden @ last + end}
+    for name, outputs in expected.items():
+        np.testing.assert_allclose(found[f"outputs/{name}"], outputs.ravel(), rtol=1e-3, atol=1e-4)
+    assert found["dead/0_Conv"] == 0
+    assert found["dead/3_serial/1_Relu"] == found["dead/3_serial"] == (np.ptp(hidden, axis=0) == 0).mean() >= 0.25
+
+
+def test_activations_of_repeated_layers_are_seen_inside():
+    words = [*testing.TINY, *TEXTS, "callbacks=[]", "probes=[activations]", "model.layers=2"]
+    found = build(compose(words), discover()).directions
+    inside = [tag for tag in found if tag.startswith("probe/activations/dead/3_block_1/")]
+    assert len(inside) > 5
+
+
+def test_activations_need_a_layer():
+    with pytest.raises(ConfigError, match="no layer shows its outputs"):
+        measured(activations(), *squares())
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 8, 100])
@@ -165,7 +227,13 @@ def test_the_functions_of_a_task_are_those_of_its_evaluation_and_its_step(words)
 
 TEXTS = ["~data.shape", "~data.examples", "~data.noise", "~model.hidden"]
 TEXTS += ["data=text", "data.block=8", "model=transformer"]
-PROBED = ["probes=[norms,histograms]", "probes.norms.every=2", "probes.histograms.every=4", "callbacks=[checkpoint]"]
+PROBED = [
+    "probes=[norms,histograms,activations]",
+    "probes.norms.every=2",
+    "probes.activations.every=4",
+    "probes.histograms.every=4",
+    "callbacks=[checkpoint]",
+]
 PROBED += ["train.steps=8", "train.eval_every=4", "train.checkpoint_every=4", "train.log_every=4"]
 
 
@@ -185,12 +253,14 @@ def test_a_run_logs_scalars_and_shows_histograms_at_the_period(reference):
     points = probed(reference)
     assert [step for step, tags in points.items() if tags] == [2, 4, 6, 8]
     assert all("probe/norms/ratio/1_Dense" in tags for tags in points.values() if tags)
-    shown = sorted((reference.directory / "media").rglob("probe/histograms/parameters/1_Dense/*"))
-    assert {int(path.name.partition(".")[0]) for path in shown} == {4, 8}
+    assert {step for step, tags in points.items() if "probe/activations/dead/1_Dense" in tags} == {4, 8}
+    for tag in ("histograms/parameters/1_Dense", "activations/outputs/1_Dense"):
+        shown = sorted((reference.directory / "media").rglob(f"probe/{tag}/*"))
+        assert {int(path.name.partition(".")[0]) for path in shown} == {4, 8}
 
 
 def test_a_probe_changes_no_number_of_the_run(reference, tmp_path):
-    without = testing.train(tmp_path, *PROBED, "~probes.norms", "~probes.histograms")
+    without = testing.train(tmp_path, *PROBED, "~probes.norms", "~probes.histograms", "~probes.activations")
     testing.assert_same_bits(without.state, reference.state)
 
 
@@ -225,6 +295,7 @@ def test_one_probe_stands_under_several_tags(tmp_path):
         (["probes=[norms]", "train.eval_every=0"], "probes.norms.every: expected a number of steps, at least 1"),
         (["probes=[sharpness]", "probes.sharpness.iterations=0"], "iterations is 0, expected at least 1"),
         (["probes=[gradient_noise]", "data.batch_size=1"], "probes.gradient_noise: the noise of"),
+        (["probes=[activations]", "data.batch_size=1"], "probes.activations: every unit of a single example"),
         (["probes=[jacobian]", *TEXTS], "probes.jacobian: the inputs are no real numbers"),
         (
             ["probes=[calibration]", "loss=squared_error", "metrics=[mse]", "data.task=regression"],
