@@ -84,7 +84,7 @@ def run_runs(words: list[str]) -> None:
     else:
         _print(f"no runs in {', '.join(map(str, roots))}" + (f" of {len(found)} match" if found else ""))
     if broken and not given.json:
-        more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
+        more = f" And {len(broken) - 1} more." if len(broken) > 1 else ""
         sys.stderr.write(f"left out: {broken[0]}{more}\n")
 
 

@@ -25,6 +25,15 @@ LOW = ("loss", "error", "mse", "mae", "rmse", "perplexity", "seconds")
 HIGH = ("accuracy", "auc", "f1", "r2", "return", "examples_per_second")
 """Last words of tags whose direction is known, for records that do not say it."""
 
+TYPES: dict[type | tuple[type, ...], tuple[str, ...]] = {
+    str: ("name", "status", "reason", "started"),
+    int: ("step", "total_steps"),
+    (int, float): ("seconds", "total_seconds"),
+    list: ("members", "starts", "warnings"),
+    dict: ("overrides", "metrics", "directions", "versions", "plugins", "packages", "facts"),
+}
+"""Types of fields of a record, any of which may be null or missing."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -151,6 +160,10 @@ def read(folder: Path) -> Run:
         record = load_json(folder / "run.json")
         if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
             raise ValueError("it is not complete")
+        for kind, names in TYPES.items():
+            for name in names:
+                if record.get(name) is not None and not isinstance(record[name], kind):
+                    raise ValueError(f"its '{name}' is {str(record[name])[:40]!r}")
     except (OSError, ValueError) as error:
         raise StorageError(f"{folder} is not a run folder: its run.json cannot be read ({error}).") from error
     return Run(folder, record)

@@ -464,6 +464,18 @@ def test_records_of_any_kind_are_shown(tmp_path):
         assert done.code == 0 and "\x1b" not in done.out and "a\\x1b[2Jb" in done.out
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", 5), ("step", "x"), ("total_steps", "many"), ("seconds", "a"), ("overrides", [1]), ("starts", "me")],
+)
+def test_a_record_with_a_field_of_another_type_is_left_out_by_name(tmp_path, field, value):
+    write(tmp_path / "sound"), write(tmp_path / "odd", **{field: value})
+    done = testing.command("runs", str(tmp_path), "--json")
+    found = json.loads(done.out)
+    assert [Path(run["folder"]).name for run in found["runs"]] == ["sound"]
+    assert f"odd is not a run folder: its run.json cannot be read (its '{field}' is '" in found["unreadable"][0]
+
+
 def test_listing_needs_neither_jax_nor_the_logs_of_runs_that_ended(family, tmp_path):
     program = f"import sys\nfrom framework.commands.cli import main\nmain(['runs', {str(family)!r}])\n"
     done = subprocess.run(
