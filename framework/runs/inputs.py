@@ -76,11 +76,18 @@ def _checked_leaf(path: str, leaf: Any, expected: Expected, hint: str) -> Any:
 
 
 def _cast(leaf: Any, dtype: str | None) -> Any:
-    """Cast floats to floats and integers to integers; return None for what cannot stand for the dtype."""
+    """Cast floats to floats and integers to integers; return None for what cannot stand for the dtype.
+
+    Raises: ConfigError for a float that would become infinite.
+    """
     if dtype is None or leaf.dtype == dtype:
         return leaf
     if all(jnp.issubdtype(each, jnp.floating) for each in (leaf.dtype, dtype)):
-        return leaf.astype(dtype)
+        with np.errstate(over="ignore"):
+            cast = leaf.astype(dtype)
+        if isinstance(leaf, np.ndarray) and (lost := np.isinf(cast) & np.isfinite(leaf)).any():
+            raise ConfigError(f"expected inputs within the range of {dtype}, found {leaf[lost][0]:g}.")
+        return cast
     if all(jnp.issubdtype(each, jnp.integer) for each in (leaf.dtype, dtype)):
         if np.can_cast(leaf.dtype, dtype):
             return leaf.astype(dtype)

@@ -46,6 +46,8 @@ def run(words: list[str]) -> None:
     given = arguments.read(words)
     if given.run is None:
         raise ConfigError("predict: expected a run folder, such as `predict runs/mnist/20260101-120000-1a2b`.")
+    if given.seed is not None and not 0 <= given.seed < 2**32:
+        raise ConfigError(f"expected 0 to {2**32 - 1}, found {given.seed}.", key="--seed")
     from framework_after import tables
 
     source, target = Path(given.input), Path(given.output)
@@ -57,12 +59,14 @@ def run(words: list[str]) -> None:
 
     with console():
         model = load(best_run(given.run), member=given.member)
-    count = predicted(model, source, target, given.prepared, given.seed)
+        count = predicted(model, source, target, given.prepared, given.seed)
     sys.stdout.write(f"{count:,} examples of {source}\nwritten: {target}\n")
 
 
 def predicted(model: Trained, source: Path, target: Path, is_prepared: bool = False, seed: int | None = None) -> int:
     """Predict from the examples of a file or folder, a few blocks of which are in memory, and write the outputs.
+
+    A warning counts the examples with outputs that are not finite: their class says nothing.
 
     Returns: the number of examples.
 
@@ -70,6 +74,7 @@ def predicted(model: Trained, source: Path, target: Path, is_prepared: bool = Fa
     """
     import jax
 
+    from framework.runs.logs import LOGGER
     from framework.training.prefetch import ahead
     from framework_after import readers, writers
 
@@ -94,15 +99,28 @@ def predicted(model: Trained, source: Path, target: Path, is_prepared: bool = Fa
             waiting.append(ids)
             yield block
 
-    classes, count = _classes(model), 0
+    classes, count, lost = _classes(model), 0, 0
     with ahead(each for each in inputs()) as blocks, writers.writer(target, classes) as write:
         for outputs in model.predicted(noted(blocks), seed):
             ids = waiting.popleft()
             write(ids, outputs, _names(outputs, classes))
-            count += len(ids)
+            count, lost = count + len(ids), lost + _lost(outputs, len(ids))
         if not count:
             raise ConfigError(f"{source} holds no examples, expected one or more.")
+    if lost:
+        LOGGER.warning(f"{lost:,} of {count:,} examples have outputs that are not finite, whose classes say nothing.")
     return count
+
+
+def _lost(outputs: PyTree, count: int) -> int:
+    """Return how many of a block of examples have an output that is not finite."""
+    import jax
+    import numpy as np
+
+    finite = np.ones(count, bool)
+    for leaf in jax.tree.leaves(outputs):
+        finite &= np.isfinite(np.asarray(leaf)).reshape(count, -1).all(axis=1)
+    return int(count - finite.sum())
 
 
 def _classes(model: Trained) -> list[str]:

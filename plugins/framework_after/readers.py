@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,9 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 
 IDS = ("id", "ids")
 """Names of an array or column that holds ids."""
+
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, OverflowError, MemoryError, csv.Error)
+UNREADABLE += (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)  # an encrypted or unknown archive
 
 FORMS = "an .npy, .npz, .csv or .txt file, or a folder of images or .npy files"
 
@@ -48,14 +52,14 @@ def read(path: Path, wanted: Wanted) -> Iterator[Block]:
     readers: Mapping[str, Callable[[Path, Wanted], Iterator[Block]]]
     readers = {".npy": _array, ".npz": _arrays, ".csv": _rows, ".txt": _lines}
     if path.is_dir():
-        reader = _pictures if any(each.suffix.lower() in PICTURES for each in path.iterdir()) else _folder
+        reader = _pictures if _images(path) else _folder
     elif not path.exists():
         raise DataError(f"{path} does not exist; expected {FORMS}.")
     elif (reader := readers.get(path.suffix.lower())) is None:
         raise ConfigError(f"{path} has the ending '{path.suffix}'; expected {FORMS}.")
     try:
         yield from reader(path, wanted)
-    except (OSError, ValueError, KeyError, EOFError, csv.Error, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {told(error)}.") from error
 
 
@@ -124,7 +128,7 @@ def _together(arrays: Mapping[str, Any], path: Path, wanted: Wanted) -> Iterator
 
 
 def _rows(path: Path, wanted: Wanted) -> Iterator[Block]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with the mark of UTF-8
         table = csv.DictReader(file)
         names = [name for name in table.fieldnames or () if name not in IDS]
         rows: list[dict[str, Any]] = []
@@ -149,7 +153,7 @@ def _rows(path: Path, wanted: Wanted) -> Iterator[Block]:
 
 def _lines(path: Path, wanted: Wanted) -> Iterator[Block]:
     """Yield the lines of a text, without their ends; each is an example."""
-    with path.open() as file:
+    with path.open(encoding="utf-8-sig") as file:
         ids: list[int] = []
         lines: list[str] = []
         for number, line in enumerate(file):
@@ -163,13 +167,18 @@ def _lines(path: Path, wanted: Wanted) -> Iterator[Block]:
             yield ids, lines
 
 
+def _images(path: Path) -> list[Path]:
+    """Return the images of a folder, sorted by their names, but for hidden files such as "._0.png" of macOS."""
+    return sorted(each for each in path.iterdir() if each.suffix.lower() in PICTURES and each.name[0] != ".")
+
+
 def _pictures(path: Path, wanted: Wanted) -> Iterator[Block]:
     """Yield images, sorted by their names, as uint8 [B, H, W, C]."""
     try:
         from PIL import Image
     except ImportError as error:
         raise ConfigError("images need Pillow, which is not installed; pip install pillow.") from error
-    files = sorted(each for each in path.iterdir() if each.suffix.lower() in PICTURES)
+    files = _images(path)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(wanted.channels, "RGB")
     shape: tuple[int, ...] | None = None
     for first in range(0, len(files), wanted.size):
@@ -177,6 +186,8 @@ def _pictures(path: Path, wanted: Wanted) -> Iterator[Block]:
         images = []
         for file in part:
             with Image.open(file) as image:
+                if image.mode.startswith(("I", "F")):  # whose larger values Pillow would cut to 255
+                    raise DataError(f"{file} has pixels of more than 8 bits; write such images as an .npy file.")
                 pixels = np.asarray(image.convert(mode))
             pixels = pixels[..., None] if pixels.ndim == 2 else pixels
             shape = shape or pixels.shape

@@ -60,6 +60,7 @@ def written(folder, form, images):
             numbered = [f"{int(number):03}.png" for number in numbered]
             for name, pixels in zip(numbered, images, strict=True):
                 image.fromarray(pixels).save(path / name)
+            (path / "._000.png").write_bytes(b"what macOS keeps of a file")
     return path, numbered
 
 
@@ -142,6 +143,20 @@ def test_inputs_that_are_prepared_already_are_taken_as_they_are(run, images, tmp
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), run.model.predict(images))
 
 
+def test_outputs_that_are_not_finite_are_counted_and_seeds_are_checked(run, images, tmp_path):
+    inputs = np.array(run.model.preprocess(images))
+    inputs[3], inputs[40, 0, 0] = np.nan, np.inf
+    np.save(tmp_path / "in.npy", inputs)
+    words = ["predict", str(run.directory), "--input", f"{tmp_path}/in.npy", "--output", f"{tmp_path}/out.npy"]
+    done = testing.command(*words, "--prepared")
+    assert done.code == 0
+    assert f"2 of {COUNT} examples have outputs that are not finite" in done.err
+    np.save(tmp_path / "in.npy", np.full((1, 28, 28, 1), 1e300))
+    assert "expected inputs within the range of float32, found 1e+300" in testing.command(*words, "--prepared").err
+    for seed in ("-1", str(2**32), "9" * 30):
+        assert f"--seed: expected 0 to {2**32 - 1}, found {seed}" in testing.command(*words, "--seed", seed).err
+
+
 def unequal(folder):
     np.savez(folder / "in.npz", a=np.zeros(3), b=np.zeros(4))
     return "in.npz"
@@ -152,6 +167,21 @@ def cut(folder):
     content = (folder / "in.npz").read_bytes()
     (folder / "in.npz").write_bytes(content[:600])
     return "in.npz"
+
+
+def damaged(folder):
+    np.savez_compressed(folder / "in.npz", np.arange(40 * 64, dtype=np.uint8).reshape(40, 8, 8))
+    content = bytearray((folder / "in.npz").read_bytes())
+    content[60:80] = bytes(20)
+    (folder / "in.npz").write_bytes(content)
+    return "in.npz"
+
+
+def deep(folder):
+    image = pytest.importorskip("PIL.Image")
+    (folder / "in").mkdir()
+    image.fromarray(np.full((8, 8), 4000, np.uint16)).save(folder / "in" / "0.png")
+    return "in"
 
 
 def empty(folder):
@@ -172,6 +202,8 @@ REFUSED = {
     ),
     "arrays of unequal lengths": (unequal, "arrays of unequal lengths: a 3, b 4"),
     "a cut archive": (cut, "in.npz cannot be read"),
+    "a damaged archive": (damaged, "in.npz cannot be read"),
+    "images of 16 bits": (deep, "0.png has pixels of more than 8 bits"),
     "no example": (empty, "in.npy holds no examples"),
     "pickled objects": (objects, "in.npy cannot be read"),
     "an empty folder": (lambda folder: (folder / "in").mkdir() or "in", "holds neither images"),
