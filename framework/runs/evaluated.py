@@ -30,7 +30,7 @@ from framework.training.evaluation import results
 from framework.training.prefetch import ahead
 from framework.training.stepper import IN_FLIGHT
 
-ALONE = {"ema": None, "nan_policy": "stop", "callbacks": None, "probes": None, "train.steps": 1}
+ALONE = {"ema": None, "nan_policy": "stop", "callbacks": None, "probes": None, "train.steps": 1, "debug.profile": None}
 """Values of a config of which only the evaluation is built: the average is taken for the parameters themselves."""
 
 

@@ -18,7 +18,7 @@ from framework_after import unfinished
 
 WORDS = ["train.steps=6", "train.checkpoint_every=3", "train.eval_every=3", "data.examples=200", "ema=0.5"]
 WORDS += ["metrics=[accuracy,confusion,perplexity]", "callbacks=[checkpoint]"]
-WORDS += ["data.classes=2", "model.classes=2"]
+WORDS += ["data.classes=2", "model.classes=2", "debug.profile=[4,5]"]  # of steps that an evaluation does not have
 
 
 @pytest.fixture(scope="module")
