@@ -10,8 +10,12 @@ from typing import Any, NamedTuple
 
 from framework_runs.reading import Run
 
+SWITCHES = ("eager", "nans", "infs", "leaks", "keys", "transfers", "compiles", "checks", "profile")
+"""Switches of `debug` that watch a run. The others, such as `overfit`, cut it short."""
+
 NUMBERLESS = (
-    *("run", "callbacks", "debug", "distributed", "data.root", "data.offline"),
+    *("run", "callbacks", "distributed", "data.root", "data.offline"),
+    *(f"debug.{name}" for name in SWITCHES),
     *(f"train.{name}" for name in ("log_every", "eval_every", "checkpoint_every", "steps_per_call", "resident_mib")),
 )
 """Parts of a config that change no number of a run: where it is stored, and how it is watched."""
@@ -53,7 +57,10 @@ def label(run: Run, without: Sequence[str] = ()) -> str:
 def chosen(run: Run) -> dict[str, Any]:
     """Return what was chosen for a run on its command line, but for what changes no number."""
     overrides = run.record.get("overrides")
-    return {key: value for key, value in overrides.items() if _tells(key)} if isinstance(overrides, dict) else {}
+    if not isinstance(overrides, dict):
+        return {}
+    watches = (*SWITCHES, "off")
+    return {key: value for key, value in overrides.items() if _tells(key) and not (key == "debug" and value in watches)}
 
 
 def common(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -120,7 +127,9 @@ def _repeats(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _deciding(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in run.config.items() if key != "seed" and _tells(key)}
+    """Return what tells points apart; of `debug` what is set, since records of older versions lack some of its keys."""
+    config = {key: value for key, value in run.config.items() if key != "seed" and _tells(key)}
+    return {key: value for key, value in config.items() if value or not key.startswith("debug.")}
 
 
 def _code(run: Run) -> list[Any]:

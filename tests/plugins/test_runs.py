@@ -169,6 +169,17 @@ def test_values_are_compared_as_they_are_typed(tmp_path, text, expected):
     assert condition(text).holds(Run(tmp_path, {"config": config})) is expected
 
 
+def test_a_run_that_debug_cut_short_is_a_point_of_its_own(tmp_path):
+    config = {"optimizer": {"name": "adam"}, "train": {"steps": 20}}
+    for seed, (word, debug) in enumerate([("nans", {"nans": True}), ("off", None), ("overfit", {"overfit": 20})]):
+        own = {"seed": seed, **config, **({"debug": {"nans": False, "overfit": None} | debug} if debug else {})}
+        write(tmp_path / str(seed), seed=seed, config=own, overrides={"debug": word, "debug.checks": "true"})
+    assert [(p.label, p.seeds) for p in points(find([tmp_path])[0])] == [
+        ("digits", [0, 1]),
+        ("digits debug=overfit", [2]),
+    ]
+
+
 def test_points_are_runs_that_differ_in_their_seed(tmp_path):
     write(tmp_path / "a0"), write(tmp_path / "a1", seed=1), write(tmp_path / "b0", rate=0.01)
     assert [(p.label, p.seeds) for p in points(find([tmp_path])[0])] == [
