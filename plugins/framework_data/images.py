@@ -133,8 +133,11 @@ def byte_images(raw: Any, shape: tuple[int, ...]) -> np.ndarray:
 
     Raises: ConfigError if they are of another dtype or shape.
     """
-    images = np.asarray(raw)
     expected = ", ".join(["B", *map(str, shape)])
+    if isinstance(raw, Mapping):
+        text = f"expected raw images as one array, uint8 [{expected}], found arrays by name: {', '.join(raw) or 'none'}"
+        raise ConfigError(f"{text}; in a file, name it 'inputs'.")
+    images = np.asarray(raw)
     if images.dtype != np.uint8:
         text = f"expected raw images as uint8 [{expected}] from 0 to 255, found {images.dtype} {list(images.shape)}"
         raise ConfigError(f"{text}; give what is normalised already to the model itself.")

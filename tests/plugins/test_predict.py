@@ -162,6 +162,11 @@ def unequal(folder):
     return "in.npz"
 
 
+def others(folder):
+    np.savez(folder / "in.npz", a=np.zeros(3), b=np.zeros(3))
+    return "in.npz"
+
+
 def cut(folder):
     np.savez(folder / "in.npz", np.zeros((40, 8, 8), np.uint8))
     content = (folder / "in.npz").read_bytes()
@@ -201,6 +206,10 @@ REFUSED = {
         "has the ending '.doc'",
     ),
     "arrays of unequal lengths": (unequal, "arrays of unequal lengths: a 3, b 4"),
+    "arrays of other names": (
+        others,
+        "expected raw images as one array, uint8 [B, 8, 8, 1], found arrays by name: a, b",
+    ),
     "a cut archive": (cut, "in.npz cannot be read"),
     "a damaged archive": (damaged, "in.npz cannot be read"),
     "images of 16 bits": (deep, "0.png has pixels of more than 8 bits"),
