@@ -130,7 +130,10 @@ def _together(arrays: Mapping[str, Any], path: Path, wanted: Wanted) -> Iterator
 def _rows(path: Path, wanted: Wanted) -> Iterator[Block]:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with the mark of UTF-8
         table = csv.DictReader(file)
-        names = [name for name in table.fieldnames or () if name not in IDS]
+        heads = list(table.fieldnames or ())
+        if twice := [name for name in heads if heads.count(name) > 1]:
+            raise DataError(f"{path} has several columns '{twice[0]}', expected each name once.")
+        names = [name for name in heads if name not in IDS]
         rows: list[dict[str, Any]] = []
 
         def block(last: int) -> Block:
@@ -142,7 +145,7 @@ def _rows(path: Path, wanted: Wanted) -> Iterator[Block]:
         count = 0
         for count, row in enumerate(table, 1):
             if None in row or None in row.values():
-                raise DataError(f"{path}, line {table.line_num}: expected {len(table.fieldnames or ())} values.")
+                raise DataError(f"{path}, line {table.line_num}: expected {len(heads)} values.")
             rows.append(row)
             if len(rows) == wanted.size:
                 yield block(count)

@@ -98,7 +98,7 @@ def test_rows_of_a_table_go_by_the_names_of_their_columns(tmp_path):
     (tmp_path / "train.csv").write_text("\n".join(["height,width,target", *rows]))
     words = ["data=arrays", f"data.train={tmp_path}/train.csv", "data.batch_size=20", "model=mlp", "model.classes=2"]
     run = framework.run([*words, "train.steps=4", "callbacks=[checkpoint]", f"run.root={tmp_path}"])
-    (tmp_path / "in.csv").write_text("width,id,height\n1,a,6\n3,b,0\n")
+    (tmp_path / "in.csv").write_text("\N{BYTE ORDER MARK}id,width,height\na,1,6\nb,3,0\n", "utf-8")
     words = ["predict", str(run.directory), "--output", f"{tmp_path}/out.csv", "--input"]
     assert testing.command(*words, f"{tmp_path}/in.csv").code == 0
     expected = run.model.predict([{"height": 6, "width": 1}, {"height": 0, "width": 3}])
@@ -108,6 +108,8 @@ def test_rows_of_a_table_go_by_the_names_of_their_columns(tmp_path):
     np.testing.assert_array_equal(numbers, expected)
     (tmp_path / "bad.csv").write_text("width,height\n1,6\n3\n")
     assert "bad.csv, line 3: expected 2 values" in testing.command(*words, f"{tmp_path}/bad.csv").err
+    (tmp_path / "bad.csv").write_text("width,width,height\n1,2,6\n")
+    assert "bad.csv has several columns 'width'" in testing.command(*words, f"{tmp_path}/bad.csv").err
     (tmp_path / "bad.csv").write_text("width,height\n1,6\n3,x\n")
     assert "bad.csv, examples 0 to 1: 'height' holds texts" in testing.command(*words, f"{tmp_path}/bad.csv").err
     assert table(tmp_path / "out.csv") == found  # an older file stays
