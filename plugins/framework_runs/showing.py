@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from framework.registry.entry_points import discover
@@ -48,7 +49,7 @@ def as_page(run: Run) -> dict[str, Any]:
 
 def advice(run: Run) -> list[tuple[str, str]]:
     """Return commands that fit the state of a run, each with what it does."""
-    folder = str(run.folder)
+    folder = shlex.quote(str(run.folder))
     has_state = any((run.folder / "checkpoints").glob("[0-9]*"))
     verbs = {plugin.name for plugin in discover().named("commands")}
     found: list[tuple[str, str]] = []

@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -455,11 +456,13 @@ def test_real_runs_are_shown_and_commands_fit_them(real):
     ],
 )
 def test_advice_fits_the_state(tmp_path, more, made, commands):
-    folder = write(tmp_path / "run", **more)
+    folder = write(tmp_path / "my run", **more)
     (folder / "lock").touch()
     for name in made:
         (folder / name).mkdir(parents=True)
-    found = [command.removeprefix("framework ").split()[0] for command, _ in showing.advice(read(folder))]
+    said = [shlex.split(command.removeprefix("framework ")) for command, _ in showing.advice(read(folder))]
+    assert all(str(folder) in "/".join(words[1:2]) for words in said)  # one word, which a shell keeps as it is
+    found = [words[0] for words in said]
     assert [each for each in found if each != "evaluate"] == [each for each in commands if each != "evaluate"]
 
 
