@@ -207,7 +207,8 @@ class Driver:
         """Show how a point ended, let it be tried again if it failed, and note the first failure."""
         counts = self.ledger.counts()
         ended = sum(counts.get(state, 0) for state in ("done", "failed", "pruned"))
-        name = f"{ended}/{self.total or '?'}: point {point.number} ({label(point.parameters)})"
+        of = max(self.total, sum(counts.values())) if self.total else "?"
+        name = f"{ended}/{of}: point {point.number} ({label(point.parameters)})"
         if point.state == "failed":
             if self._may_retry(point):
                 self.tell(f"{name} failed and is tried again: {point.reason}")

@@ -135,7 +135,7 @@ def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
         driver = Driver(folder, ledger, plan, goals, search, tell)
         counts = ledger.counts()
         if counts.get("done"):
-            tell(f"{counts['done']} of {driver.total or sum(counts.values())} points are done already")
+            tell(f"{counts['done']} of {max(driver.total or 0, sum(counts.values()))} points are done already")
         with signals.raised():
             return driver.drive(plans.launcher_of(plan), Hereabouts(folder, plan.config_dir, tell))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework.api import Here, Job, Launcher, Outcome, Size, outcome_of
-from framework.errors import ConfigError
+from framework.errors import ConfigError, PeerError
 from framework_slurm import queue
 from framework_slurm.allocation import Allocation, Work, read
 
@@ -31,13 +31,14 @@ FOLDER = ".slurm"
 """Folder beside the run folders, for scripts, logs and results of jobs."""
 
 
-def slurm(
+def slurm(  # noqa: PLR0913 - a factory's options
     minutes: Size = 60,
     nodes: Size = 1,
     tasks_per_node: Size = 1,
     gpus_per_node: int = 0,
     per_device: Size = 1,
     at_once: Size = 16,
+    patience: float = 30.0,
     options: dict[str, Any] | None = None,
 ) -> Launcher:
     """Train points as jobs of Slurm, by submitit. The run folders are on a disk that all machines share.
@@ -52,10 +53,15 @@ def slurm(
       gpus_per_node: of a job.
       per_device: points that share a GPU, or the processors of a job where there is no GPU.
       at_once: jobs of a sweep in the queue at once.
+      patience: minutes to wait for a Slurm that does not answer, as while its controller starts anew, before the sweep
+        ends; its jobs go on.
       options: more options of sbatch, such as {partition: gpu, cpus_per_task: 8, mem: 32G}.
 
-    Raises: ConfigError if several points shall share a device where one point has several processes.
+    Raises: ConfigError if several points shall share a device where one point has several processes, or if the patience
+      is not above 0.
     """
+    if not patience > 0:
+        raise ConfigError(f"expected more than 0 minutes, found {patience}.", key="patience")
     tasks = nodes * tasks_per_node
     if per_device > 1 and tasks > 1:
         text = f"points cannot share a device where each has {tasks} processes; expected 1."
@@ -71,7 +77,8 @@ def slurm(
         "additional_parameters": {"no-requeue": True, **(options or {})},
         **({"gpus_per_node": gpus_per_node} if gpus_per_node else {}),
     }
-    return Slurm(given, at_once, per_device * max(1, gpus_per_node) if tasks == 1 else 1, per_device)
+    pack = per_device * max(1, gpus_per_node) if tasks == 1 else 1
+    return Slurm(given, at_once, pack, per_device, patience)
 
 
 class Queued(NamedTuple):
@@ -91,14 +98,18 @@ class Queued(NamedTuple):
 class Slurm(Launcher):
     """Points as jobs of Slurm. What is in the queue outlives the process that submitted it."""
 
-    def __init__(self, options: dict[str, Any], at_once: int, pack: int, per_device: int) -> None:
-        self._options, self._pack, self._per_device = options, pack, per_device
+    def __init__(self, options: dict[str, Any], at_once: int, pack: int, per_device: int, patience: float) -> None:
+        self._options, self._pack, self._per_device, self._patience = options, pack, per_device, patience
+        self._silent: float | None = None  # since when Slurm has not answered
         self._missed: set[str] = set()  # jobs that have ended, and whose results may still be on their way
         self._told: dict[str, tuple[float, bool | None]] = {}  # by job: when Slurm was asked, and its answer
         self.slots = at_once * pack
 
     def launch(self, jobs: Iterator[Job | None], here: Here) -> Iterator[Outcome]:
-        """Keep the queue filled, and yield each end as its result comes."""
+        """Keep the queue filled, and yield each end as its result comes.
+
+        Raises: PeerError if Slurm does not answer for long; its jobs are left as they are.
+        """
         queued: list[Queued] = []
         ready: list[Job] = []
         asked, is_over = time.monotonic(), False
@@ -110,18 +121,37 @@ class Slurm(Launcher):
                     if is_over or job is None:
                         break
                     ready.append(job)
-                if (taken := self._queued(ready)) is not None:
-                    queued, ready = [*queued, *taken], []
+                if ready:
+                    taken = self._queued(ready)
+                    self._hear(taken is not None, here)
+                    queued, ready = [*queued, *(taken or ())], [] if taken is not None else ready
                 outcomes = [outcome for each in queued if (outcome := _result(each)) is not None]
                 if not outcomes and queued and time.monotonic() - asked > ASK:
-                    asked, outcomes = time.monotonic(), self._gone(queued)
+                    gone = self._gone(queued)
+                    self._hear(gone is not None, here)
+                    asked, outcomes = time.monotonic(), gone or []
                 over = {outcome.number for outcome in outcomes}
                 queued = [each for each in queued if each.job.number not in over]
                 yield from outcomes
                 if not outcomes:
                     time.sleep(POLL)
         finally:
-            _stop(queued)
+            if self._silent is None:
+                _stop(queued)
+
+    def _hear(self, answers: bool, here: Here) -> None:
+        """Say once that Slurm does not answer, and end the wait after a time.
+
+        Raises: PeerError.
+        """
+        if answers:
+            self._silent = None
+        elif self._silent is None:
+            self._silent = time.monotonic()
+            here.say(f"Slurm does not answer; the sweep waits {self._patience:g} minutes for it (launcher.patience)")
+        elif time.monotonic() - self._silent > self._patience * 60:
+            text = f"Slurm has not answered for {self._patience:g} minutes; its jobs go on"
+            raise PeerError(f"{text}, and the same command goes on with the sweep.", key="launcher=slurm")
 
     def alive(self, job: Job) -> bool | None:
         """Ask Slurm for the job of a point that this launcher, or an earlier one, has submitted."""
@@ -140,6 +170,8 @@ class Slurm(Launcher):
         Returns: None if Slurm does not answer, as while its controller starts anew.
         """
         adopted = [Queued(job, _folder(job), id_) for job in ready if (id_ := _known(job)) and queue.is_alive(id_)]
+        if self._silent is not None and not queue.answers():  # each try of sbatch would complain
+            return None
         known = {each.job.number for each in adopted}
         fresh = [job for job in ready if job.number not in known]
         groups = [fresh[start : start + self._pack] for start in range(0, len(fresh), self._pack)]
@@ -174,11 +206,14 @@ class Slurm(Launcher):
                 queued.append(Queued(job, folder, id_))
         return queued
 
-    def _gone(self, queued: list[Queued]) -> list[Outcome]:
-        """Return the ends of points whose jobs are found ended, without a result, for the second time."""
+    def _gone(self, queued: list[Queued]) -> list[Outcome] | None:
+        """Return the ends of points whose jobs are found ended, without a result, for the second time.
+
+        Returns: None if Slurm does not answer.
+        """
         states = queue.states_of(each.id for each in queued)
         if states is None:
-            return []
+            return None
         silent = [each for each in queued if states.get(each.id) not in queue.WAITS_OR_RUNS]
         gone = [each for each in silent if each.id in self._missed]
         self._missed = {each.id for each in silent}

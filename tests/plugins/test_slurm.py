@@ -16,13 +16,15 @@ import pytest
 
 import framework
 from framework import testing
-from framework.errors import ConfigError
+from framework.errors import ConfigError, PeerError
 from framework.launcher import Job
+from framework.sweeps.here import Hereabouts
 from framework_slurm import queue
 from framework_slurm.launcher import slurm
 from tests import loopback_slurm
 
 MISSING = loopback_slurm.missing() or ("" if find_spec("submitit") else "submitit is not installed")
+needs_submitit = pytest.mark.skipif(not find_spec("submitit"), reason="submitit is not installed")
 needs_slurm = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 SAVED = """
@@ -150,6 +152,7 @@ def test_a_sweep_that_is_closed_lets_its_points_save(cluster, sweep, tmp_path):
 KILLED = """
 import sys
 from framework.launcher import Job
+from framework.sweeps.here import Hereabouts
 from framework_slurm.launcher import slurm
 list(slurm().launch(iter([Job(0, 1, (), sys.argv[1], (sys.executable, "-c", "pass"))]), None))
 """
@@ -189,8 +192,26 @@ def test_a_controller_of_slurm_that_is_killed_loses_no_point(cluster, sweep, tmp
         cluster.until(queue.answers)
         go.touch()
 
-    outcomes = sorted(slurm().launch(feed(), None))
+    said = []
+    outcomes = sorted(slurm().launch(feed(), Hereabouts(sweep, None, said.append)))
     assert [(each.number, each.how, each.exit_code) for each in outcomes] == [(0, "ended", 0), (1, "ended", 0)]
+    assert said == ["Slurm does not answer; the sweep waits 30 minutes for it (launcher.patience)"]
+
+
+@needs_submitit
+def test_a_slurm_that_never_answers_is_told_once_and_ends_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("sbatch", "squeue", "sacct", "scontrol", "scancel"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/calls\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    said = []
+    with pytest.raises(PeerError, match=r"launcher=slurm: Slurm has not answered for 0.01 minutes; its jobs go on"):
+        list(slurm(patience=0.01).launch(iter([job(tmp_path, 0, "")]), Hereabouts(tmp_path, None, said.append)))
+    assert said == ["Slurm does not answer; the sweep waits 0.01 minutes for it (launcher.patience)"]
+    assert (tmp_path / "calls").read_text().split().count("sbatch") == 1
+    with pytest.raises(ConfigError, match="patience: expected more than 0 minutes"):
+        slurm(patience=0)
 
 
 @needs_slurm
