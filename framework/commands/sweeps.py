@@ -168,7 +168,9 @@ def _wait(words: list[str]) -> int:
 
 def _resume(words: list[str], action: str = "resume", again: tuple[str, ...] = ()) -> int:
     about = "Go on with a sweep: points that were cut go on from their checkpoints, and those that are done stay."
-    arguments = Arguments(f"sweep {action}", about, f"sweep {action} SWEEP", "SWEEP")
+    if "failed" in again:
+        about += " Failed points are begun once more."
+    arguments = Arguments(f"sweep {action}", about, f"sweep {action} SWEEP", "SWEEP [--detach]")
     arguments.add_argument("--detach", action="store_true", help="return at once; another process goes on")
     given = _folder(arguments, words)
     return _detached(given.folder, action) if given.detach else _driven(given.folder, again)

@@ -86,6 +86,8 @@ def as_typed(word: str) -> str:
 def chosen(words: Sequence[str]) -> dict[str, str]:
     """Return what overrides choose, by key, as it was typed: {"seed": "2", "metrics+": "perplexity"}.
 
+    `train.steps=null` is left out, since it chooses nothing: `rewrite` adds it to `train.epochs`.
+
     Args:
       words: as `rewrite` returns them.
     """
@@ -96,7 +98,7 @@ def chosen(words: Sequence[str]) -> dict[str, str]:
             is_extension = key.startswith("extend.")
             key = f"{key.removeprefix('extend.')}+" if is_extension else key
             found[key] = value.strip("[]'\"" if is_extension else "'\"")
-    return found
+    return {key: value for key, value in found.items() if (key, value) != ("train.steps", "null")}
 
 
 def _quoted_text(word: str, sweeps: bool) -> str:

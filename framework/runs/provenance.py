@@ -209,15 +209,16 @@ def peak_memory_mib() -> int:
 
 
 def _git(folder: Path, *words: str, index: str | None = None) -> str | None:
-    """Return what git says; None if it refuses."""
+    """Return what git says; None if it refuses. A program that the checkout's own settings name is not started."""
     environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"} | ({"GIT_INDEX_FILE": index} if index else {})
-    done = subprocess.run(["git", *words], cwd=folder, env=environ, capture_output=True, timeout=PATIENCE, check=False)
+    command = ["git", "-c", "core.fsmonitor=false", *words]
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, timeout=PATIENCE, check=False)
     return done.stdout.decode(errors="surrogateescape") if done.returncode == 0 else None
 
 
 def _patch(top: Path, base: str, unknown: Sequence[str]) -> str | None:
     """Return what differs from a commit, with files that git does not know, by an index of its own."""
-    diff = ("diff", "--binary", "--no-color", "--no-ext-diff", base)
+    diff = ("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", base)
     if not unknown:
         return _git(top, *diff)
     place = (_git(top, "rev-parse", "--git-path", "index") or "").strip()

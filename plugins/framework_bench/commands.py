@@ -60,8 +60,8 @@ def run_find_batch(words: list[str]) -> None:
     """
     arguments = Arguments(
         "find-batch",
-        "Find the largest batch whose training step fits into memory, by what the compiler says of steps that are "
-        "not run, and time some smaller ones.",
+        "Find the largest batch whose training step fits into memory, and time some smaller ones. The compiler tells "
+        "how much memory a step needs, so that no step is run for it.",
         "find-batch +experiment=mnist --memory 8GiB",
         "[RUN] [KEY=VALUE ...] [options]",
     )

@@ -137,10 +137,14 @@ def watch() -> Watch:
             seen.events.append(f"open {arguments[0]}")
         elif event == "import" and arguments[0].partition(".")[0] not in _KNOWN:
             seen.events.append(f"import {arguments[0]}")
-        elif event.startswith(WATCHED) and not (
-            str(arguments[0] if arguments else "").startswith((scratch, "b'HYDRA_FULL_ERROR'"))
-            or arguments[:1] == (".",)  # Hydra sees to it that the working folder is there
-            or sys._getframe(1).f_globals.get("__name__") in READERS
+        elif (
+            event.startswith(WATCHED)
+            and not (
+                str(arguments[0] if arguments else "").startswith((scratch, "b'HYDRA_FULL_ERROR'"))
+                or (event, *arguments[:1]) == ("subprocess.Popen", "git")  # a run asks for its commit
+                or arguments[:1] == (".",)  # Hydra sees to it that the working folder is there
+                or sys._getframe(1).f_globals.get("__name__") in READERS
+            )
         ):
             seen.events.append(f"{event} {arguments}"[:200])
 

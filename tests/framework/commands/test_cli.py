@@ -356,6 +356,16 @@ def test_the_version_is_one_line_of_ours(call):
     assert call("--version") == (0, f"framework {version('framework')}, jax {version('jax')}, python {python}\n", "")
 
 
+def test_a_sweeps_retry_says_what_it_does_beside_resume(capsys):
+    shown = {}
+    for action in ("resume", "retry"):
+        with pytest.raises(SystemExit):
+            main(["sweep", action, "--help"])
+        shown[action] = capsys.readouterr().out
+    assert "Failed points are begun once more" in " ".join(shown["retry"].split())
+    assert "Failed points" not in shown["resume"]
+
+
 @pytest.mark.parametrize("words", [["--help"], ["bench", "--help"], ["--cfg", "job"], ["plugins", "losses"], ["trian"]])
 def test_a_reader_that_has_enough_ends_the_program_quietly(tmp_path, words):
     reading, writing = os.pipe()

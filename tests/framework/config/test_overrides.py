@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from framework.config.compose import compose
-from framework.config.overrides import rewrite
+from framework.config.overrides import chosen, rewrite
 from framework.errors import ConfigError
 
 
@@ -89,3 +89,16 @@ def test_a_length_in_steps_and_in_epochs_is_refused():
 def test_epochs_of_the_command_line_take_the_place_of_an_experiments_steps(words, length):
     train = compose(["+experiment=mnist", *words]).settings.train
     assert (train.steps, train.epochs) == length
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["+experiment=mnist", "seed=2"], {"experiment": "mnist", "seed": "2"}),
+        (["metrics+=perplexity"], {"metrics+": "perplexity"}),
+        (["train.epochs=1"], {"train.epochs": "1"}),
+        (["train.steps=5", "train.epochs=null"], {"train.steps": "5", "train.epochs": "null"}),
+    ],
+)
+def test_what_was_chosen_is_what_was_typed(words, expected):
+    assert chosen(rewrite(words)) == expected
