@@ -128,10 +128,15 @@ def write_code(code: Code | None, directory: Path) -> dict[str, Any] | None:
         if len(content) > LARGEST:
             facts[f"{name}_left_out"] = f"{len(content)} bytes"
             continue
-        facts[name] = f"code-{hashlib.sha256(content).hexdigest()[:12]}.patch"
+        facts[name] = patch_name(patch)
         with suppress(FileExistsError), (directory / facts[name]).open("xb") as file:
             file.write(content)
     return facts
+
+
+def patch_name(patch: str) -> str:
+    """Return the name of the file of a patch, "code-<digest>.patch"."""
+    return f"code-{hashlib.sha256(patch.encode(errors='surrogateescape')).hexdigest()[:12]}.patch"
 
 
 def machine() -> dict[str, Any]:

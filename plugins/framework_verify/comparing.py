@@ -40,6 +40,11 @@ def differences(left: Path, right: Path) -> list[Row]:
     return [*_log(left, right), *_kept(left, right), *_record(left, right), *_files(left, right)]
 
 
+def outcomes(left: Path, right: Path) -> list[Row]:
+    """Compare the logs of two finished runs, their ends and their last values; no checkpoints and no other files."""
+    return [*_log(left, right), *_record(left, right)]
+
+
 def lines(folder: Path) -> list[dict[str, Any]]:
     """Read `metrics.jsonl` without speeds; nothing if there is none."""
     path = folder / "metrics.jsonl"

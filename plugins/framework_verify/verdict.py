@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from framework.registry.entry_points import Plugin
+from framework.runs.record import PROVENANCE
 from framework_verify.trail import Parting
 
 Plugins = Mapping[str, Plugin]
@@ -31,7 +32,8 @@ class Verdict(NamedTuple):
 
 def plugins_of(record: Mapping[str, Any]) -> Plugins:
     """Return the plugins that a run.json names."""
-    return {key: Plugin(**entry, fetch=lambda: None) for key, entry in record["plugins"].items()}
+    named = {key: {name: entry[name] for name in PROVENANCE} for key, entry in record["plugins"].items()}
+    return {key: Plugin(**entry, fetch=lambda: None) for key, entry in named.items()}
 
 
 def owner(path: str, plugins: Plugins, is_averaged: bool) -> str:

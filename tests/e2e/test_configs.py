@@ -11,6 +11,7 @@ import yaml
 
 import framework
 import framework_data.mnist
+from framework import testing
 from framework.registry.kinds import MAPPINGS, OF_SWEEPS
 
 ROOT = Path(framework_conf.__file__).parent
@@ -131,7 +132,7 @@ def test_every_debug_switch_composes(name):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml")))
-def test_every_experiment_runs_one_step(name, tmp_path, monkeypatch):
+def test_every_experiment_runs_one_step_and_is_made_again_bit_for_bit(name, tmp_path, monkeypatch):
     digits = ["+experiment=mnist", "data=digits", "train.steps=1", f"run.dir={tmp_path}/teacher"]
     more = [f"teacher.run={framework.run(digits).directory}"] if name == "distillation" else []
     # Nowhere to find MNIST and nowhere to download it from: the digits that ship with us stand in.
@@ -140,3 +141,6 @@ def test_every_experiment_runs_one_step(name, tmp_path, monkeypatch):
     monkeypatch.delenv("FRAMEWORK_DATA", raising=False)
     result = framework.run([f"+experiment={name}", *more, "train.steps=1", f"run.root={tmp_path}"])
     assert int(result.state.step.max()) == 1
+    again = testing.command("reproduce", str(result.directory), "--to", f"{tmp_path}/again")
+    assert again.code == 0, again.err
+    assert again.out.startswith("same bits: ")

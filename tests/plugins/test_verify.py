@@ -290,7 +290,8 @@ def test_what_cannot_be_tried_is_refused_before_a_run_starts(acme, capsys, words
 
 
 def recorded(kind, name):
-    return {"kind": kind, "name": name, "distribution": "acme", "version": "1.0", "target": f"acme:{name}"}
+    plugin = {"kind": kind, "name": name, "distribution": "acme", "version": "1.0", "target": f"acme:{name}"}
+    return {**plugin, "sources": "0123456789abcdef"}
 
 
 RECORD = {
