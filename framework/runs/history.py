@@ -60,7 +60,7 @@ class MetricsFile(History):
     def _sound(self, since: int = 0) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Yield each sound line from a step on, with its record."""
         damaged: list[int] = []
-        if self._path.exists():
+        if self._path.is_file():
             with self._path.open("rb") as file:
                 for number, line in enumerate(file, 1):
                     if _is_before(line, since):
@@ -125,7 +125,7 @@ def last_written(directory: Path) -> float | None:
     """Return when the last record of a run was written, in seconds since 1970; None if no line says so."""
     last = None
     path = directory / "metrics.jsonl"
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         found = _WRITTEN.search(line)
         last = float(found[1]) if found else last
     return last

@@ -247,7 +247,10 @@ def load(
     """
     place = place_of(path, 0 if member == "best" else member) if step is None else Place(Path(path), step)
     if exported.is_exported(place.directory):
-        return _exported(place.directory)
+        found = _exported(place.directory)
+        if place.step not in (None, found.step) or member not in (0, "best"):
+            raise StorageError(f"{place.directory} is an exported model, of step {found.step} and of one member alone.")
+        return found
     record = read_record(place.directory)
     if record.inputs is None or not isinstance(record.config.get("model", record.config["task"]), Mapping):
         raise StorageError(f"{place.directory} is not a run folder: its run.json names no inputs or no model.")

@@ -50,8 +50,9 @@ class Run:
     @cached_property
     def rows(self) -> list[dict[str, float]]:
         """The lines of `metrics.jsonl` as numbers, with "time"; damaged lines are left out."""
+        path = self.folder / "metrics.jsonl"
         try:
-            lines = (self.folder / "metrics.jsonl").read_bytes().splitlines()
+            lines = path.read_bytes().splitlines() if path.is_file() else []  # a pipe would wait for a writer
         except OSError:
             return []
         return [row for row in map(_row, lines) if row is not None]

@@ -82,6 +82,10 @@ def test_the_arrays_and_the_recipe_build_the_model_again_bit_for_bit(export):
     inputs, outputs = pairs(export)
     testing.assert_same_bits(jax.tree.leaves(jax.device_get(model(inputs))), jax.tree.leaves(outputs))
     assert (model.step, model.facts, model.inputs) == (2, loaded.facts, loaded.inputs)
+    assert framework.load(f"{export.folder}@2").step == 2
+    for other in ({"step": 1}, {"member": 1}):
+        with pytest.raises(StorageError, match="is an exported model, of step 2 and of one member alone"):
+            framework.load(export.folder, **other)
 
 
 def test_the_program_computes_the_recorded_outputs_for_a_batch_of_any_size(export):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 import platform
 import re
 import shlex
@@ -473,6 +474,9 @@ def test_records_of_any_kind_are_shown(tmp_path):
     (folder / "metrics.jsonl").write_bytes(b'{"step": 1, "eval/loss": 2}\n{"step": \xff\n[1]\n')
     run = read(folder)
     assert run.series == {"eval/loss": [(1, 2.0)]} and run.metrics == {"eval/loss": 1.0} and run.status == "unknown"
+    (folder / "metrics.jsonl").unlink()
+    os.mkfifo(folder / "metrics.jsonl")  # which nobody writes to
+    assert read(folder).series == {}
     for verb in ("show", "runs"):
         done = testing.command(verb, str(folder))
         assert done.code == 0 and "\x1b" not in done.out and "a\\x1b[2Jb" in done.out
