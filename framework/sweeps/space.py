@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -95,6 +96,16 @@ def declared(section: Mapping[str, Any], words: Words) -> Space:
 def keys_of(dimension: Choice | Interval) -> tuple[str, ...]:
     """Return the keys that a dimension sets."""
     return dimension.keys if isinstance(dimension, Choice) else (dimension.key,)
+
+
+def covers(space: Space, parameters: Mapping[str, Any]) -> bool:
+    """Tell whether a point is among those that the dimensions allow."""
+    for each in space:
+        if isinstance(each, Choice) and tuple(parameters.get(key) for key in each.keys) not in each.values:
+            return False
+        if isinstance(each, Interval) and not each.low <= parameters.get(each.key, math.nan) <= each.high:
+            return False
+    return True
 
 
 def words_of(parameters: Mapping[str, Any]) -> tuple[str, ...]:

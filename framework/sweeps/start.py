@@ -22,7 +22,7 @@ from framework.sweeps.ledger import Ledger, Point
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import config_of, content_of, data_digests, differences, folder_name, read_content
 from framework.sweeps.results import results_of
-from framework.sweeps.space import label
+from framework.sweeps.space import covers, label
 
 Tell = Callable[[str], None]
 
@@ -34,7 +34,7 @@ def begin(plan: Plan) -> Path:
     """
     settings, root = plan.settings, Path(plan.settings.root)
     goals = plans.goals_of(plan)
-    plans.search_of(plan).begin(plan.space, goals, settings.search_seed)  # refuse before anything is written
+    total = plans.search_of(plan).begin(plan.space, goals, settings.search_seed)  # refuse before anything is written
     plans.launcher_of(plan)
     folder = (
         Path(settings.dir) if settings.dir else None if settings.new else folders.find(root, plan.name, plan.identity)
@@ -44,7 +44,7 @@ def begin(plan: Plan) -> Path:
     folders.check_free(folder)  # its driver and workers go by what the ledger says
     check_same(folder, plan)
     with Ledger(folder / folders.LEDGER, create=True) as ledger:
-        note(ledger, plan, goals)
+        note(ledger, plan, goals, total)
     return folder
 
 
@@ -72,8 +72,8 @@ def _alike(plan: Plan) -> set[str]:
     return {*plan.words, *keys, f"search={plan.search['name']}"}
 
 
-def note(ledger: Ledger, plan: Plan, goals: Sequence[Goal]) -> None:
-    """Write a plan into the ledger, from where workers and later commands take it."""
+def note(ledger: Ledger, plan: Plan, goals: Sequence[Goal], total: int | None) -> None:
+    """Write a plan and its number of points into the ledger, from where workers and later commands take it."""
     ledger.note(
         name=plan.name,
         words=plan.words,
@@ -85,6 +85,7 @@ def note(ledger: Ledger, plan: Plan, goals: Sequence[Goal]) -> None:
         settings=plan.sweep,
         goals=[goal._asdict() for goal in goals],
         watches=plans.search_of(plan).watches,
+        total=total,
     )
 
 
@@ -127,7 +128,7 @@ def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
         (folder / folders.STOP).unlink(missing_ok=True)
         plan, goals = recorded(ledger)
         for point in ledger.points():
-            if point.state in again:
+            if point.state in again and covers(plan.space, point.parameters):
                 ledger.reopen(point.number)
         _compare(ledger, plan, tell)
         search = plans.search_of(plan)
@@ -153,7 +154,7 @@ def changes(ledger: Ledger, plan: Plan) -> list[tuple[Point, list[str]]]:
     digests: dict[str, dict[str, str]] = {}
     for point in ledger.points("done", "pruned", "paused"):
         old = read_content(point.content)
-        if old is None:
+        if old is None or not covers(plan.space, point.parameters):  # of former values, which nobody asks for
             continue
         config = config_of(point.words, plan.config_dir)
         present, key = content_of(config), json.dumps(config.values.get("data"), default=str)

@@ -18,8 +18,8 @@ def line(folder: Path, ledger: Ledger) -> str:
     """Say how far a sweep is: "12 points: 5 done, 2 running, 5 waiting; driven by process 4711"."""
     counts = ledger.counts()
     parts = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts.get(state))
-    total = ledger.facts().get("total")
-    of = f" of {total}" if total and total != sum(counts.values()) else ""
+    total = ledger.facts().get("total") or 0
+    of = f" of {total}" if total > sum(counts.values()) else ""
     text = f"{sum(counts.values())}{of} points: {parts or 'none was begun'}"
     if folders.is_driven(folder):
         pid = folders.driver_of(folder)

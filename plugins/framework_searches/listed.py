@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -39,7 +40,7 @@ def random(trials: Size = 20) -> Search:
     Point n depends on the seed and on n alone, so that more trials leave the first ones as they are.
 
     Args:
-      trials: number of points.
+      trials: number of points; one that is drawn again is left out.
     """
     return Listed(partial(draws, trials=trials))
 
@@ -63,8 +64,9 @@ class Listed(Search):
         self._left: list[dict[str, Any]] = []
 
     def begin(self, space: Space, goals: Sequence[Goal], seed: int) -> int:
-        """Make the list."""
-        self._left = self.points(space, seed)[::-1]
+        """Make the list; a point that is drawn again would be the same run, and is left out."""
+        points = {json.dumps(point, sort_keys=True): point for point in self.points(space, seed)}
+        self._left = list(points.values())[::-1]
         return len(self._left)
 
     def ask(self) -> Trial | None:

@@ -152,6 +152,13 @@ def test_more_trials_and_other_orders_leave_the_first_points_as_they_are(make):
     assert asked(run(make(trials=5), hills, seed=4)) != few
 
 
+@pytest.mark.parametrize("make", [random, sobol])
+def test_a_point_that_is_drawn_again_is_left_out(make):
+    drawn = asked(run(make(trials=32), lambda *_: 1.0, space=(PAIR,)))
+    assert len(drawn) == len(PAIR.values) == len({repr(point) for point in drawn})
+    assert asked(run(make(trials=1), lambda *_: 1.0, space=(PAIR,))) == drawn[:1]
+
+
 def test_a_sobol_sequence_is_that_of_scipy_but_for_a_shift_of_digits():
     space = [Interval(name, 0.0, 1.0) for name in "abc"]
     found = np.array([list(point.values()) for point in asked(run(sobol(trials=64), lambda *_: 1.0, space=space))])

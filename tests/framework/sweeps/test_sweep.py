@@ -135,6 +135,9 @@ def test_failures_are_told_at_once_and_retried_by_the_next_command(tmp_path):
     assert [(point.state, point.attempts) for point in ledger.points()] == [("failed", 2)]
     found = results(tmp_path / "sweep")
     assert found.best is None and [point.number for point in found.failed] == [0]
+    done = testing.command("-m", *words, "optimizer.learning_rate=choice(1e-2)")
+    assert done.code == 0, done.err
+    assert [point.state for point in ledger.points()] == ["failed", "done"], "nobody asks for the first one"
 
 
 def test_the_best_point_is_trained_longer(swept):
@@ -266,10 +269,19 @@ def test_a_value_that_is_listed_twice_is_refused(tmp_path):
             plans.read([*WORDS, *words])
 
 
+def test_points_of_former_values_are_told_from_those_that_are_asked_for():
+    space = [Choice(("model.hidden", "seed"), (([8], 0), ([9], 1))), Interval("lr", 0.1, 1.0)]
+    assert spaces.covers(space, {"model.hidden": [9], "seed": 1, "lr": 1.0})
+    for other in ({"lr": 1.5}, {"lr": 0.05}, {"seed": 0}, {"model.hidden": [8]}):
+        assert not spaces.covers(space, {"model.hidden": [9], "seed": 1, "lr": 1.0} | other)
+
+
 def test_a_folder_that_holds_the_sweep_of_another_command_is_refused(tmp_path):
     words = [*WORDS, f"sweep.dir={tmp_path}/sweep"]
     folder = begin(plans.read([*words, "seed=0,1"]))
     assert begin(plans.read([*words, "seed=0,1,2", "launcher=turn"])) == folder
+    begun = testing.command("sweep", "status", str(folder)).out
+    assert begun.startswith("0 of 3 points: none was begun; nobody drives it, `framework sweep resume")
     for others, says in {
         ("train.steps=5", "seed=0,1"): r"sweep.dir: .* \(nothing there, train.steps=5 here\); choose another folder",
         ("optimizer.learning_rate=1e-3,1e-2",): r"seed=… there, optimizer.learning_rate=… here",
