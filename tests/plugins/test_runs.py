@@ -90,6 +90,14 @@ def test_every_run_is_found_once_and_what_cannot_be_read_is_told(tmp_path):
         find([tmp_path / "nowhere"])
 
 
+def test_the_runs_of_a_sweep_are_its_points_and_not_its_programs(tmp_path):
+    for name in ("runs/000-seed=0", "runs/001-seed=1", "groups/1a2b"):
+        write(tmp_path / name)
+    (tmp_path / "ledger.sqlite").touch()
+    assert [run.folder.parent.name for run in find([tmp_path])[0]] == ["runs", "runs"]
+    assert len(find([tmp_path / "groups"])[0]) == 1
+
+
 @pytest.mark.parametrize(
     ("more", "held", "expected"),
     [
