@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -119,7 +120,7 @@ def _place(tag: str) -> tuple[int, bool, int]:
 def _ended(record: RunRecord) -> list[str]:
     ended = f"stopped early: {record.reason}" if record.reason else "done"
     if is_to_go_on(record.reason):
-        ended += f" at step {record.step}; `framework resume {record.directory}` goes on from there"
+        ended += f" at step {record.step}; `framework resume {shlex.quote(str(record.directory))}` goes on from there"
     return [ended]
 
 
@@ -140,11 +141,11 @@ def _costs(record: RunRecord, experiment: Experiment, speed: float | None) -> di
 
 def _next(record: RunRecord) -> dict[str, str]:
     """Return the commands that go on from a run, by label."""
-    directory, commands = record.directory, {}
+    directory, place, commands = record.directory, shlex.quote(str(record.directory)), {}
     if next(directory.rglob("events.out.tfevents*"), None) is not None:
-        commands["curves"] = f"framework board {directory.parent}"
+        commands["curves"] = f"framework board {shlex.quote(str(directory.parent))}"
     if folder.steps(directory / "checkpoints"):
-        commands["evaluate"] = f"framework evaluate {directory}"
+        commands["evaluate"] = f"framework evaluate {place}"
         more = "" if is_to_go_on(record.reason) else f" train.steps={2 * record.total_steps}"
-        commands["train on"] = f"framework resume {directory}{more}"
+        commands["train on"] = f"framework resume {place}{more}"
     return commands

@@ -70,9 +70,9 @@ def test_each_learning_rate_of_the_task_is_named():
 
 
 def test_a_summary_has_best_values_costs_and_ways_to_go_on(tmp_path, capfd):
-    result = testing.train(
-        tmp_path, "train.steps=12", "train.eval_every=3", "train.log_every=2", "callbacks=[checkpoint]"
-    )
+    place = tmp_path / "my runs"  # with a space, so that the commands quote it
+    place.mkdir()
+    result = testing.train(place, "train.steps=12", "train.eval_every=3", "train.log_every=2", "callbacks=[checkpoint]")
     said = capfd.readouterr().err
     header, *rows = said[said.index("done\n") :].splitlines()[1:]
     assert header.split() == ["last", "best", "step"]
@@ -87,7 +87,7 @@ def test_a_summary_has_best_values_costs_and_ways_to_go_on(tmp_path, capfd):
     expected = ["took", "of that", "memory", "devices", "run folder", "evaluate", "train on"]
     assert [label for label in labels if label in expected] == expected
     folder = result.directory
-    assert f"train on:   framework resume {folder} train.steps=24" in rows and f"run folder: {folder}" in rows
+    assert f"train on:   framework resume '{folder}' train.steps=24" in rows and f"run folder: {folder}" in rows
     assert "steps_per_call" not in said and "steps_per_call: " in (folder / "run.log").read_text()
 
 
