@@ -13,7 +13,7 @@ from pathlib import Path
 from framework.command import Command
 from framework.commands.arguments import Arguments
 from framework.config.overrides import is_run_folder
-from framework.errors import ConfigError, nearest
+from framework.errors import ConfigError, InterruptError, nearest
 
 POLL = 0.1
 """Seconds between two looks of `wait`."""
@@ -78,7 +78,11 @@ def _driven(folder: Path, again: tuple[str, ...] = ("failed",)) -> int:
     from framework.sweeps.start import drive, show
 
     show(f"sweep folder: {folder}")
-    code = drive(folder, show, again)
+    try:
+        code = drive(folder, show, again)
+    except InterruptError:
+        show(f"`framework sweep resume {folder}` goes on with the sweep")
+        raise
     sys.stdout.flush()
     show(results(folder).text())
     return code

@@ -25,6 +25,7 @@ def test_a_signal_to_the_driver_lets_its_workers_save(tmp_path):
     driver.send_signal(signal.SIGTERM)
     said = driver.communicate(timeout=300)[1]
     assert driver.returncode == 143, said
+    assert "`framework sweep resume sweep` goes on with the sweep" in said
     assert list((logs[0].parent / "checkpoints").iterdir())
     status = testing.command("sweep", "status", f"{tmp_path}/sweep", "--json")
     assert [point["state"] for point in json.loads(status.out)["points"]] == ["preempted"], status.out
