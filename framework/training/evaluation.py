@@ -152,8 +152,15 @@ class Clock:
         self.since: float | None = None
 
     def lap(self, finished: int) -> Scalars:
-        """Return the speed since the last reading, if there was one; `finished` counts the steps done so far."""
+        """Return the speed since the last reading, if there was one and steps have been done.
+
+        Args:
+          finished: the steps done so far. Where calls wait for their results, those of a window may have been counted
+            with the window before.
+        """
         examples = (finished - self.finished) * self.batch_size
+        if self.since is not None and examples == 0:
+            return {}
         elapsed = None if self.since is None else time.perf_counter() - self.since
         self.restart(finished)
         return {} if elapsed is None else {SPEED: examples / elapsed}

@@ -175,11 +175,11 @@ def count_steps(parts: Parts) -> int:
 
 
 def count_finished(parts: Parts) -> int:
-    """Count those of them that are certainly finished when `advance` returns."""
-    if not parts or parts[-1][1]:
-        return count_steps(parts[:-1])
-    waits = len(parts) // STRIDE
-    return (waits - 1) * STRIDE + 1 if waits else 0
+    """Count the steps of those that are finished; they end in their order."""
+    for end in range(len(parts), 0, -1):
+        if all(leaf.is_ready() for leaf in jax.tree.leaves(parts[end - 1][0].values)):
+            return count_steps(parts[:end])
+    return 0
 
 
 def _throttle(done: Parts) -> None:

@@ -173,31 +173,6 @@ def test_what_waits_in_the_queue_is_not_submitted_again(cluster, sweep):
     assert outcome.exit_code == 0 and known(sweep) == before
 
 
-WAITS = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.1)"
-
-
-@needs_slurm
-@pytest.mark.slow
-def test_a_controller_of_slurm_that_is_killed_loses_no_point(cluster, sweep, tmp_path):
-    go = tmp_path / "go"
-
-    def feed():
-        yield job(sweep, 0, WAITS, str(go))
-        yield from waiting(lambda: queue.states_of([known(sweep).get("0", "")]) == {known(sweep).get("0"): "RUNNING"})
-        os.kill(int((cluster.folder / "slurmctld.pid").read_text()), signal.SIGKILL)
-        cluster.until(lambda: not queue.answers())
-        yield job(sweep, 1, "pass")
-        yield None
-        cluster.call("slurmctld")
-        cluster.until(queue.answers)
-        go.touch()
-
-    said = []
-    outcomes = sorted(slurm().launch(feed(), Hereabouts(sweep, None, said.append)))
-    assert [(each.number, each.how, each.exit_code) for each in outcomes] == [(0, "ended", 0), (1, "ended", 0)]
-    assert said == ["Slurm does not answer; the sweep waits 30 minutes for it (launcher.patience)"]
-
-
 @needs_submitit
 def test_a_slurm_that_never_answers_is_told_once_and_ends_the_sweep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from framework import testing
-from framework.tags import PARTS
+from framework.tags import PARTS, SPEED
+from framework.training.evaluation import Clock
 from framework.training.times import Times, duration, largest_parts
 
 
@@ -68,3 +69,21 @@ def test_a_run_divides_each_interval_and_its_whole_time(tmp_path, more):
     assert times["evaluation"] > 0
     assert times["checkpoints"] > 0
     assert "\nof that: " in (run.directory / "run.log").read_text()
+
+
+def test_the_speed_counts_each_step_once(monkeypatch):
+    ticks = iter([0.0, 2.0, 2.0, 7.0, 7.0])
+    monkeypatch.setattr("framework.training.evaluation.time.perf_counter", lambda: next(ticks))
+    clock = Clock(batch_size=4)
+    assert clock.lap(10) == {}  # at 0, and what came before compiled
+    assert clock.lap(30) == {SPEED: 20 * 4 / 2}  # at 2
+    assert clock.lap(30) == {}  # the steps were finished, and counted, with those before
+    assert clock.lap(40) == {SPEED: 10 * 4 / 5}  # at 7
+
+
+@pytest.mark.parametrize("words", [["strategy=eager"], ["debug=nans"], ["train.steps_per_call=1"]])
+def test_no_log_has_a_speed_of_0(words, tmp_path):
+    run = testing.train(tmp_path, "train.steps=9", "train.log_every=3", "callbacks=[]", *words)
+    speeds = [each[SPEED] for each in testing.records(run, timed=True) if SPEED in each]
+    assert speeds
+    assert min(speeds) > 0
