@@ -58,13 +58,12 @@ def test_points_are_tasks_of_ray_and_end_as_they_end(cluster, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRAMEWORK_MARK", "passed")
     says = "import os, sys; print('error[data]:', os.getcwd(), os.environ['FRAMEWORK_MARK']); sys.exit({code})"
-    programs = [says.format(code=0), says.format(code=4), "import os; os.kill(os.getpid(), 9)", SAVED]
+    programs = [SAVED, says.format(code=0), says.format(code=4), "import os; os.kill(os.getpid(), 9)"]
     begun = tmp_path / "begun"
     launcher = ray(address=cluster.address)
 
     def feed():
         yield from (job(tmp_path, number, program, str(begun)) for number, program in enumerate(programs))
-        yield from waiting(begun.exists)
         while True:
             yield None
 
@@ -72,9 +71,9 @@ def test_points_are_tasks_of_ray_and_end_as_they_end(cluster, tmp_path, monkeypa
     ends = sorted(next(outcomes) for _ in range(3))
     assert launcher.slots == 2
     assert [(each.number, each.how, each.exit_code) for each in ends] == [
-        (0, "ended", 0),
-        (1, "ended", 4),
-        (2, "lost", -9),
+        (1, "ended", 0),
+        (2, "ended", 4),
+        (3, "lost", -9),
     ]
     assert ends[1].reason == f"error[data]: {tmp_path} passed" and "SIGKILL" in ends[2].reason
     end = time.monotonic() + 300
