@@ -179,7 +179,9 @@ def _storage(chosen: str | None, folder: Path | None) -> Any | None:
     if chosen is None and folder is None:
         return None
     if chosen is not None and "://" in chosen:
-        return import_module("optuna.storages").RDBStorage(chosen)
+        # Without a pool, so that no connection outlives its transaction.
+        pooling = {"poolclass": import_module("sqlalchemy.pool").NullPool}
+        return import_module("optuna.storages").RDBStorage(chosen, engine_kwargs=pooling)
     path = Path(chosen) if chosen is not None else Path(folder or "") / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     backend = import_module("optuna.storages.journal").JournalFileBackend(str(path))

@@ -284,7 +284,10 @@ def test_a_trial_of_optuna_that_was_tried_again_counts_by_its_second_end(tmp_pat
     search.told_number(trial := search.ask(), 0)
     search.tell(trial, Report(0, 20, {}, "failed"))
     search.tell(trial, Report(0, END, {"eval/loss": 0.5}, "done"))
-    study = pytest.importorskip("optuna").load_study(study_name="mine", storage=f"sqlite:///{tmp_path}/study.db")
+    package, pool = pytest.importorskip("optuna"), pytest.importorskip("sqlalchemy.pool")
+    url = f"sqlite:///{tmp_path}/study.db"
+    storage = package.storages.RDBStorage(url, engine_kwargs={"poolclass": pool.NullPool})  # it closes what it opens
+    study = package.load_study(study_name="mine", storage=storage)
     assert study.best_value == 0.5 and study.best_params == trial.parameters
 
 
