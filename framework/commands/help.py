@@ -79,9 +79,8 @@ def overview() -> str:
         "",
         *_wrapped("config groups:", [*GROUPS, "debug", "experiment"]),
         *_wrapped("experiments:", experiments()),
-        "",
         "read on: `framework plugins model` lists what model= can be, `framework --cfg",
-        "job` shows the composed config, docs/index.md explains.",
+        "         job` shows the composed config, docs/index.md explains.",
     ]
     return "\n".join(lines) + "\n"
 
