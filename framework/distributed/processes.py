@@ -76,7 +76,8 @@ def joined(settings: Distributed, patience: float) -> Iterator[None]:
         yield
     except BaseException as error:
         _failures.append(exit_code_of(error))
-        if count() > 1:
+        # Of a process that is gone, the others know; and if it was the coordinator, a request would never return.
+        if count() > 1 and not isinstance(error, PeerError):
             with contextlib.suppress(Exception):  # the store is gone
                 store().key_value_set(f"{_failed()}/{index()}", f"{exit_code_of(error)} {summary(error)}")
         raise
