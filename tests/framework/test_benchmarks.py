@@ -94,14 +94,16 @@ def test_members_are_measured_in_every_way():
     assert all(float(cell.replace(",", "")) > 0 for row in rows[2:] for cell in row[1:5])
 
 
-@pytest.mark.parametrize(("way", "processes"), [("vmapped", 1), ("vmapped-shared", 1), ("turn", 1), ("processes", 3)])
+@pytest.mark.parametrize(
+    ("way", "processes"), [("vmapped", 1), ("vmapped-shared", 1), ("auto", 1), ("turn", 1), ("processes", 3)]
+)
 def test_every_way_trains_all_members(monkeypatch, way, processes):
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.members import commands
 
-    found = commands(way, 3, ["model=mlp"])
+    found = commands(way, 3, ["model=mlp", "run.root=runs"])
     assert len(found) == processes
     assert all("model=mlp" in command for command in found)
     seeds = {word for command in found for word in command if word.startswith(("seed=", "strategy.members="))}
-    expected = {"turn": {"seed=0,1,2"}, "processes": {"seed=0", "seed=1", "seed=2"}}
+    expected = {"auto": {"seed=0,1,2"}, "turn": {"seed=0,1,2"}, "processes": {"seed=0", "seed=1", "seed=2"}}
     assert seeds == expected.get(way, {"strategy.members=3"})

@@ -1,46 +1,23 @@
-"""Hydra's own tests of its launchers, in a process where our search path and sources are registered with Hydra.
-
-Those that apply are the ones of `LauncherTestSuite`. `IntegrationTestSuite` starts scripts of its own that do not know
-of us, and `BatchedSweeperTestSuite` is for sweepers.
-"""
+"""Hydra's own tests of its launchers, each suite in a process of its own: Hydra and logging keep state."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from hydra.test_utils.launcher_common_tests import LauncherTestSuite
 
-from framework.config import search_path
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of Hydra and of launchers
+SUITES = ["TestBasic", pytest.param("TestJoblib", marks=pytest.mark.slow)]
+SUITES += [pytest.param("TestSubmitit", marks=pytest.mark.slow)]
 
 
-def needs(module):
-    is_missing = find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{module}") is None
-    return pytest.mark.skipif(is_missing, reason=f"{module} is not installed")
-
-
-@pytest.fixture(autouse=True)
-def registered(hydra_restore_singletons):
-    with search_path.session({}):
-        pass
-
-
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", [])])
-class TestBasic(LauncherTestSuite):
-    pass
-
-
-@pytest.mark.slow
-@needs("hydra_joblib_launcher")
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("joblib", ["hydra.launcher.n_jobs=2"])])
-class TestJoblib(LauncherTestSuite):
-    pass
-
-
-@pytest.mark.slow
-@needs("hydra_submitit_launcher")
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("submitit_local", ["hydra.launcher.timeout_min=5"])])
-class TestSubmitit(LauncherTestSuite):
-    pass
+@pytest.mark.parametrize("name", SUITES)
+def test_a_launcher_of_hydra_passes_its_own_tests(name):
+    suite = Path(__file__).with_name("hydra_suite.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", f"{suite}::{name}"]
+    done = subprocess.run(command, cwd=suite.parents[3], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "passed" not in done.stdout:
+        pytest.skip(re.findall(r"SKIPPED.*", done.stdout)[0])
