@@ -132,8 +132,12 @@ class Ledger:
         with self._errors():
             self._connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+            except sqlite3.Error:
+                self.close()
+                raise
 
     def _create(self, path: Path) -> None:
         """Make the file under another name first, so that no reader finds it without its tables."""

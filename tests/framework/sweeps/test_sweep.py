@@ -131,13 +131,14 @@ def test_failures_are_told_at_once_and_retried_by_the_next_command(tmp_path):
     assert [point["state"] for point in status["points"]] == ["failed"], "none was begun after it"
     done = testing.command("sweep", "retry", f"{tmp_path}/sweep")
     assert done.code == 6
-    ledger = Ledger(tmp_path / "sweep" / "ledger.sqlite")
-    assert [(point.state, point.attempts) for point in ledger.points()] == [("failed", 2)]
+    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+        assert [(point.state, point.attempts) for point in ledger.points()] == [("failed", 2)]
     found = results(tmp_path / "sweep")
     assert found.best is None and [point.number for point in found.failed] == [0]
     done = testing.command("-m", *words, "optimizer.learning_rate=choice(1e-2)")
     assert done.code == 0, done.err
-    assert [point.state for point in ledger.points()] == ["failed", "done"], "nobody asks for the first one"
+    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+        assert [point.state for point in ledger.points()] == ["failed", "done"], "nobody asks for the first one"
 
 
 def test_the_best_point_is_trained_longer(swept):
@@ -183,7 +184,8 @@ def test_kills_of_worker_and_driver_lose_no_point_and_run_none_twice(swept, tmp_
     with Ledger(sweep / "ledger.sqlite") as ledger:
         points = ledger.points()
     assert [point.state for point in points] == ["done"] * 4
-    ends = [event.number for event in Ledger(sweep / "ledger.sqlite").events() if event.kind == "done"]
+    with Ledger(sweep / "ledger.sqlite") as ledger:
+        ends = [event.number for event in ledger.events() if event.kind == "done"]
     assert sorted(ends) == [0, 1, 2, 3], "each point came to its end once"
     for point in points:
         assert digest(sweep / point.directory) == digest(folder / "processes" / point.directory)
@@ -291,7 +293,8 @@ def test_a_folder_that_holds_the_sweep_of_another_command_is_refused(tmp_path):
             begin(plans.read([*words, *others]))
         with pytest.raises(ConfigError, match=says):
             preview(plans.read([*words, *others]))
-    assert recorded(Ledger(folder / "ledger.sqlite"))[0].words == plans.read([*words, "seed=0,1"]).words
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        assert recorded(ledger)[0].words == plans.read([*words, "seed=0,1"]).words
 
 
 def test_a_sweep_that_is_driven_keeps_its_plan(tmp_path):
@@ -302,7 +305,8 @@ def test_a_sweep_that_is_driven_keeps_its_plan(tmp_path):
         pytest.raises(ConfigError, match=f"is driven by process {os.getpid()} on .*sweep wait"),
     ):
         begin(plans.read([*words, "sweep.timeout=5"]))
-    assert recorded(Ledger(folder / "ledger.sqlite"))[0].settings.timeout is None
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        assert recorded(ledger)[0].settings.timeout is None
 
 
 def test_who_looks_whether_a_sweep_is_driven_keeps_no_driver_out(tmp_path, monkeypatch):
