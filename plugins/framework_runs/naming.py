@@ -16,7 +16,10 @@ SWITCHES = ("eager", "nans", "infs", "leaks", "keys", "transfers", "compiles", "
 NUMBERLESS = (
     *("run", "callbacks", "distributed", "data.root", "data.offline"),
     *(f"debug.{name}" for name in SWITCHES),
-    *(f"train.{name}" for name in ("log_every", "eval_every", "checkpoint_every", "steps_per_call", "resident_mib")),
+    *(
+        f"train.{name}"
+        for name in ("log_every", "log_last_step", "eval_every", "checkpoint_every", "steps_per_call", "resident_mib")
+    ),
 )
 """Parts of a config that change no number of a run: where it is stored, and how it is watched."""
 
