@@ -68,14 +68,12 @@ class Trial(NamedTuple):
       parameters: plain values by config key.
       budget: number of updates after which a report is wanted; None for those of the run's own evaluations.
       goes_on_from: number of the paused trial that is to be continued; None for a new one. The parameters are the same.
-      copies: number of the trial whose saved state it begins with, as population-based training wants it.
       overrides: further plain values by config key, which names and tables do not show.
     """
 
     parameters: Mapping[str, Any]
     budget: int | None = None
     goes_on_from: int | None = None
-    copies: int | None = None
     overrides: Mapping[str, Any] = {}
 
 

@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS points (
   number INTEGER PRIMARY KEY, hash TEXT NOT NULL, parameters TEXT NOT NULL, words TEXT NOT NULL,
   directory TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
-  failures INTEGER NOT NULL DEFAULT 0, budget INTEGER, copies INTEGER, owner TEXT, beat REAL, begun REAL,
+  failures INTEGER NOT NULL DEFAULT 0, budget INTEGER, owner TEXT, beat REAL, begun REAL,
   seconds REAL NOT NULL DEFAULT 0, step INTEGER NOT NULL DEFAULT 0, scalars TEXT NOT NULL DEFAULT '{}',
   exit_code INTEGER, reason TEXT, content TEXT);
 CREATE INDEX IF NOT EXISTS by_state ON points (state);
@@ -60,7 +60,6 @@ class Point(NamedTuple):
       attempts: number of times that it was begun.
       failures: how many of them failed by themselves.
       budget: number of updates after which the search wants a report; None for the whole run.
-      copies: number of the point from whose state it begins.
       owner: of the lease, while it runs.
       beat: time of the last heartbeat, in seconds since the epoch.
       begun: time at which the last attempt began.
@@ -81,7 +80,6 @@ class Point(NamedTuple):
     attempts: int
     failures: int
     budget: int | None
-    copies: int | None
     owner: str | None
     beat: float | None
     begun: float | None
@@ -184,9 +182,9 @@ class Ledger:
         row = (number, hash, _text(parameters), _text(list(words)), directory, "waiting", _text(content))
         with self._writing() as connection:
             connection.execute(
-                "INSERT INTO points (number, hash, parameters, words, directory, state, content, budget, copies) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*row, trial.get("budget"), trial.get("copies")),
+                "INSERT INTO points (number, hash, parameters, words, directory, state, content, budget) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, trial.get("budget")),
             )
             _event(connection, "ask", number, 0, trial)
 
