@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -88,3 +89,8 @@ def open_closed() -> None:
             os.open(os.devnull, os.O_RDWR)  # it takes the lowest descriptor that is free: this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
+
+
+def shell_word(path: Path) -> str:
+    """Write a path as one word of a command line that a reader may copy."""
+    return shlex.quote(str(path))

@@ -14,6 +14,7 @@ from framework.command import Command
 from framework.commands.arguments import Arguments
 from framework.config.overrides import is_run_folder
 from framework.errors import ConfigError, InterruptError, nearest
+from framework.output import shell_word
 
 POLL = 0.1
 """Seconds between two looks of `wait`."""
@@ -81,7 +82,7 @@ def _driven(folder: Path, again: tuple[str, ...] = ("failed",)) -> int:
     try:
         code = drive(folder, show, again)
     except InterruptError:
-        show(f"`framework sweep resume {folder}` goes on with the sweep")
+        show(f"`framework sweep resume {shell_word(folder)}` goes on with the sweep")
         raise
     sys.stdout.flush()
     show(results(folder).text())
@@ -102,7 +103,9 @@ def _detached(folder: Path, action: str = "retry") -> int:
             sys.stdout.write(f"{folder}: its driver has ended by now; {folder}/driver.log tells how\n")
             return code
         time.sleep(POLL)
-    sys.stdout.write(f"{folder} is driven by process {process.pid}; `framework sweep wait {folder}` waits for it\n")
+    sys.stdout.write(
+        f"{folder} is driven by process {process.pid}; `framework sweep wait {shell_word(folder)}` waits for it\n"
+    )
     return 0
 
 
@@ -199,7 +202,7 @@ def _stop(words: list[str]) -> None:
         sys.stdout.write(f"asked the driver of {folder}, on another machine, to begin no further point\n")
         return
     os.kill(pid, signal.SIGTERM)
-    sys.stdout.write(f"asked process {pid} to stop; `framework sweep wait {folder}` waits for its end\n")
+    sys.stdout.write(f"asked process {pid} to stop; `framework sweep wait {shell_word(folder)}` waits for its end\n")
 
 
 def _table(words: list[str]) -> None:

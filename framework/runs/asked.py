@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from framework.errors import ConfigError, StorageError, nearest, writing
+from framework.output import shell_word
 
 WORDS = {
     "checkpoint": "save the state at the end of the window of steps",
@@ -27,7 +28,9 @@ def ask(directory: Path, word: str) -> None:
     if word not in WORDS:
         raise ConfigError(f"a run cannot be told to '{word}'.{nearest(word, WORDS)}", key="tell")
     if not is_running(directory):
-        raise StorageError(f"{directory}: no process is training there; `framework resume {directory}` starts one.")
+        raise StorageError(
+            f"{directory}: no process is training there; `framework resume {shell_word(directory)}` starts one."
+        )
     path, partial = directory / FILE, directory / f".{FILE}.partial"
     with writing(path):
         before = path.read_text() if path.exists() else ""

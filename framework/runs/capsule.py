@@ -24,6 +24,7 @@ from framework.config.safe_load import load_json
 from framework.distributed import coordination, processes
 from framework.errors import FrameworkError, StorageError, writing
 from framework.experiment import Experiment
+from framework.output import shell_word
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord, write_config
 from framework.training.recorder import Fault
@@ -77,7 +78,8 @@ def keep(experiment: Experiment, record: RunRecord, fault: Fault, metrics: Mappi
         except (FrameworkError, OSError) as error:
             LOGGER.warning(f"the step that is not finite cannot be kept: {error}")
             return None
-    return f"`framework replay {record.directory}` finds the layer, the operation and the examples in step {fault.step}"
+    place = shell_word(record.directory)
+    return f"`framework replay {place}` finds the layer, the operation and the examples in step {fault.step}"
 
 
 def write(experiment: Experiment, record: RunRecord, fault: Fault, metrics: Mapping[str, float]) -> Path:

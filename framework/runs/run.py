@@ -24,6 +24,7 @@ from framework.distributed import coordination, processes
 from framework.ensembles import members
 from framework.errors import FrameworkError, InterruptError, PluginError, StorageError, exit_code_of, is_users, told
 from framework.experiment import Experiment, build
+from framework.output import shell_word
 from framework.registry.entry_points import discover
 from framework.runs import folder, logs, process, signals, starts
 from framework.runs import resume as resuming
@@ -205,9 +206,8 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
         record.status, record.exit_code, record.reason = "stopped" if reason else "done", 0, reason
         record.warnings = loss_warnings(record) or None
         if reason in signals.NAMES:
-            text = (
-                f"stopped at step {record.step} by {reason}; `framework resume {record.directory}` goes on from there."
-            )
+            way = f"`framework resume {shell_word(record.directory)}` goes on from there."
+            text = f"stopped at step {record.step} by {reason}; {way}"
             raise InterruptError(text, signals.exit_code(signals.NAMES[reason]))
     except BaseException as error:
         record.status = "stopped" if isinstance(error, InterruptError) else "failed"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.errors import ConfigError, StorageError, writing
+from framework.output import shell_word
 from framework.runs.folder import make_folder
 
 LEDGER = "ledger.sqlite"
@@ -101,7 +102,7 @@ def driven(folder: Path) -> Iterator[None]:
 
 def _is_driven_by(text: str, folder: Path) -> ConfigError:
     driver = text.strip() or "another process"
-    return ConfigError(f"{folder} is driven by {driver}; `framework sweep wait {folder}` waits for it.")
+    return ConfigError(f"{folder} is driven by {driver}; `framework sweep wait {shell_word(folder)}` waits for it.")
 
 
 def is_driven(folder: Path) -> bool:

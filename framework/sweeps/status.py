@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+from framework.output import shell_word
 from framework.sweeps import folder as folders
 from framework.sweeps.ledger import Ledger, State
 from framework.sweeps.space import label
@@ -25,7 +26,7 @@ def line(folder: Path, ledger: Ledger) -> str:
         pid = folders.driver_of(folder)
         return f"{text}; driven by {f'process {pid}' if pid else 'another machine'}"
     is_open = any(counts.get(state) for state in ("running", "waiting", "preempted", "lost")) or of
-    return f"{text}; nobody drives it{f', `framework sweep resume {folder}` goes on' if is_open else ''}"
+    return f"{text}; nobody drives it{f', `framework sweep resume {shell_word(folder)}` goes on' if is_open else ''}"
 
 
 def table(ledger: Ledger) -> str:

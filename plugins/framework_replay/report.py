@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def _leave_out(report: Report) -> list[str]:
         return []
     excluded = ",".join(str(int(rows[place])) for (place,) in guilty)
     run = report.case.folder.parents[1] if report.case.folder.parent.name == "nan" else "RUN"
-    return [f"without these examples: `framework resume {run} data.exclude=[{excluded}]`"]
+    return [f"without these examples: `framework resume {shlex.quote(str(run))} data.exclude=[{excluded}]`"]
 
 
 def table(found: Diagnosis) -> str:

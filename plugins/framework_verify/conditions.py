@@ -60,7 +60,7 @@ def finished(directory: Path) -> RunRecord:
     if not is_finished(record, record.step or 0, record.total_steps):
         where = f"'{record.status}' at step {record.step or 0} of {record.total_steps}"
         text = f"{directory} is not finished: it is {where}, and there is no end to compare with; "
-        raise ConfigError(f"{text}`framework resume {directory}` goes on with it.")
+        raise ConfigError(f"{text}`framework resume {shlex.quote(str(directory))}` goes on with it.")
     if not (directory / "config.yaml").is_file():
         raise StorageError(f"{directory} has no config.yaml, from which a run is made again.")
     if (processes := max((each.get("processes", 1) for each in record.starts), default=1)) > 1:

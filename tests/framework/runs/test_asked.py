@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import framework
@@ -83,10 +85,11 @@ def test_a_run_that_is_told_to_stop_goes_on_where_it_was(asked, tmp_path):
 
 
 def test_what_cannot_be_asked_is_refused(tmp_path):
-    run = testing.train(tmp_path, "train.steps=1", "callbacks=[]")
+    run = testing.train(tmp_path / "my runs", "train.steps=1", "callbacks=[]")
     with pytest.raises(ConfigError, match=r"cannot be told to 'chekpoint'\. Did you mean 'checkpoint'\?"):
         ask(run.directory, "chekpoint")
-    with pytest.raises(StorageError, match="no process is training there"):
+    command = f"`framework resume '{run.directory}'` starts one"  # quoted, so that it can be copied
+    with pytest.raises(StorageError, match=f"no process is training there; {re.escape(command)}"):
         ask(run.directory, "stop")
     with pytest.raises(StorageError, match="is no run folder"):
         ask(tmp_path / "nowhere", "stop")
