@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from framework.api import Array, Batch, Probe, Problem, PyTree, TrainState
+from framework.api import Array, Batch, Probe, Problem, PyTree, TrainState, leaves_by_path
 from framework.errors import ConfigError
 
 
@@ -54,8 +54,9 @@ def sharpness(iterations: int = 50, tolerance: float = 1e-3) -> Probe:
 def jacobian(examples: int = 4) -> Probe:
     """The mean Frobenius norm of the Jacobian of the model's outputs by its inputs, and the largest.
 
-    A large one tells of outputs that small changes of the inputs throw about. Forward mode is taken where outputs are
-    more numerous than inputs, else reverse mode.
+    A large one tells of outputs that small changes of the inputs throw about. Of several inputs each has a mean norm of
+    its own too, which tells those that matter from those that do not. Forward mode is taken where outputs are more
+    numerous than inputs, else reverse mode.
 
     Args:
       examples: of a batch, that it is taken for.
@@ -77,11 +78,18 @@ def jacobian(examples: int = 4) -> Probe:
             return jax.tree.map(lambda leaf: leaf[0], predict(state.params, state, alone))
 
         first = jax.tree.map(lambda leaf: leaf[0], inputs)
-        is_wide = _size(jax.eval_shape(outputs, first)) > _size(first)
-        derived = jax.jacfwd(outputs) if is_wide else jax.jacrev(outputs)
-        taken = jax.tree.map(lambda leaf: leaf[:examples], inputs)
-        norms = jax.lax.map(lambda one: jnp.sqrt(_dot(*[derived(one)] * 2)), taken)
-        return {"mean_norm": norms.mean(), "largest_norm": norms.max()}
+        shapes = jax.eval_shape(outputs, first)
+        derived = jax.jacfwd(outputs) if _size(shapes) > _size(first) else jax.jacrev(outputs)
+
+        def squares(one: PyTree) -> PyTree:
+            """Sum the squares of the Jacobian by each input. JAX returns a tree of outputs, each a tree of inputs."""
+            by_input = jax.tree.transpose(jax.tree.structure(shapes), jax.tree.structure(one), derived(one))
+            return jax.tree.map(lambda _, of_outputs: _dot(of_outputs, of_outputs), one, by_input)
+
+        each = leaves_by_path(jax.lax.map(squares, jax.tree.map(lambda leaf: leaf[:examples], inputs)))
+        norms = jnp.sqrt(sum(each.values(), jnp.zeros([])))
+        found = {"mean_norm": norms.mean(), "largest_norm": norms.max()}
+        return found if len(each) == 1 else found | {f"mean_norm/{path}": jnp.sqrt(each[path]).mean() for path in each}
 
     return probe
 

@@ -175,6 +175,22 @@ def test_the_jacobian_is_that_of_the_closed_form(width):
     np.testing.assert_allclose(found["largest_norm"], np.max(expected), rtol=1e-4)
 
 
+def test_of_several_inputs_and_outputs_each_input_has_its_share_of_the_jacobian():
+    left, right = DRAW.normal(size=(5, 3)).astype(np.float32), DRAW.normal(size=(2, 4)).astype(np.float32)
+
+    def predict(params, state, inputs):
+        return {"sum": inputs["a"] @ left, "bent": jnp.tanh(inputs["b"][0] @ right), "twice": 2 * inputs["a"]}
+
+    inputs = {"a": jnp.asarray(INPUTS), "b": [jnp.asarray(INPUTS[:, :2])]}
+    found = measured(jacobian(examples=4), squares()[0]._replace(predict=predict), state_of(()), {"inputs": inputs})
+    by_a = np.full(4, np.sqrt((left**2).sum() + 4 * 5))
+    by_b = [np.linalg.norm(right.T * slope[:, None]) for slope in 1 - np.tanh(INPUTS[:4, :2] @ right) ** 2]
+    expected = {"mean_norm/a": by_a, "mean_norm/b/0": by_b, "mean_norm": np.hypot(by_a, by_b)}
+    assert found.keys() == {*expected, "largest_norm"}
+    for name, each in expected.items():
+        np.testing.assert_allclose(found[name], np.mean(each), rtol=1e-5)
+
+
 def test_the_jacobian_of_a_gan_is_that_of_its_latent_numbers():
     words = ["+experiment=gan", "data=digits", "data.train_limit=64", "data.batch_size=4"]
     experiment = build(compose([*words, "task.latent=3"]), discover())
