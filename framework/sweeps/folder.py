@@ -9,10 +9,9 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from framework.errors import ConfigError, StorageError, writing
 from framework.output import shell_word
@@ -30,9 +29,9 @@ STOP = "stop"
 """File that asks the driver to begin no further point."""
 
 
-def identity_of(plan: Mapping[str, Any]) -> str:
-    """Hash what makes a command the same as before, so that its sweep goes on: all but the values of its dimensions."""
-    return hashlib.blake2b(json.dumps(plan, sort_keys=True).encode(), digest_size=12).hexdigest()
+def identity_of(words: Sequence[str]) -> str:
+    """Hash what makes a command the same as before, so that its sweep goes on."""
+    return hashlib.blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
 
 
 def find(root: Path, name: str, identity: str) -> Path | None:

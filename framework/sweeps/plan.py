@@ -19,6 +19,9 @@ from framework.sweeps import space as spaces
 from framework.sweeps.folder import identity_of
 from framework.sweeps.settings import SweepSettings, metrics_of, read_settings
 
+GROWING = ("trials", "points")
+"""Options of searches that are numbers of points: more of them go on with the sweep."""
+
 
 class Plan(NamedTuple):
     """The parts of a command.
@@ -50,9 +53,25 @@ class Plan(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """A hash of what the same command has in common, though its dimensions may have more values."""
-        keys = [each._asdict() if isinstance(each, Interval) else sorted(each.keys) for each in self.space]
-        return identity_of({"words": sorted(self.words), "keys": keys, "search": self.search["name"]})
+        """A hash of what the same command has in common, in whichever order its words stand."""
+        return identity_of(sorted(self.alike))
+
+    @property
+    def alike(self) -> frozenset[str]:
+        """What all commands of one sweep have in common, as words: all but values of dimensions and numbers of points.
+
+        Options of the search count, and so does its seed: another one would choose other points.
+        """
+        options = {f"search.{key}": value for key, value in self.search.items() if key not in ("name", *GROWING)}
+        chosen = spaces.words_of(
+            {"search": self.search["name"], **options, "sweep.search_seed": self.settings.search_seed}
+        )
+        return frozenset({*self.words, *map(_word, self.space), *chosen})
+
+    def in_order_of(self, other: Plan) -> Plan:
+        """Return the plan with its dimensions in the order of another one, which decides the numbers of points."""
+        places = {_word(each): place for place, each in enumerate(other.space)}
+        return self._replace(space=sorted(self.space, key=lambda each: places.get(_word(each), len(places))))
 
 
 def read(words: Sequence[str], config_dir: str | None = None) -> Plan:
@@ -84,6 +103,14 @@ def read(words: Sequence[str], config_dir: str | None = None) -> Plan:
         sections["search"],
         settings._asdict(),
     )
+
+
+def _word(dimension: Choice | Interval) -> str:
+    """Write a dimension without the values of a choice, to which others may be added."""
+    if isinstance(dimension, Interval):
+        kind = "".join(f",{name}" for name in ("log", "integer") if getattr(dimension, name))
+        return f"{dimension.key}=interval({dimension.low},{dimension.high}{kind})"
+    return f"{','.join(sorted(dimension.keys))}=…"
 
 
 def goals_of(plan: Plan) -> list[Goal]:

@@ -14,7 +14,7 @@ from framework.sweeps.ledger import Ledger, Point
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import Content, config_of, content_of, differences, read_content
 from framework.sweeps.space import label, words_of
-from framework.sweeps.start import changes, check_same
+from framework.sweeps.start import changes, same
 
 LISTED = 3
 """Differences that a line names."""
@@ -23,15 +23,15 @@ LISTED = 3
 def preview(plan: Plan) -> str:
     """Return a line for each point: done, cut or new, and what differs from the nearest point that is done."""
     search, goals, settings = plans.search_of(plan), plans.goals_of(plan), plan.settings
-    total = search.begin(plan.space, goals, settings.search_seed)
     folder = Path(settings.dir) if settings.dir else folders.find(Path(settings.root), plan.name, plan.identity)
     points: list[Point] = []
     changed: Mapping[int, list[str]] = {}
     if folder is not None and (folder / folders.LEDGER).is_file() and not settings.new:
-        check_same(folder, plan)
+        plan = same(folder, plan)
         with Ledger(folder / folders.LEDGER) as ledger:
             points = ledger.points()
             changed = {point.number: names for point, names in changes(ledger, plan)}
+    total = search.begin(plan.space, goals, settings.search_seed)
     done = [point for point in points if point.state in ("done", "pruned")]
     lines = []
     known = {json.dumps(dict(point.parameters), sort_keys=True): point for point in points}

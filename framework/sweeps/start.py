@@ -42,34 +42,29 @@ def begin(plan: Plan) -> Path:
     if folder is None or not (folder / folders.LEDGER).is_file():
         folder = folders.make(root, plan.name, settings.dir, plan.identity)
     folders.check_free(folder)  # its driver and workers go by what the ledger says
-    check_same(folder, plan)
+    plan = same(folder, plan)
     with Ledger(folder / folders.LEDGER, create=True) as ledger:
         note(ledger, plan, goals, total)
     return folder
 
 
-def check_same(folder: Path, plan: Plan) -> None:
+def same(folder: Path, plan: Plan) -> Plan:
     """Check that a folder, if it holds a sweep, holds that of the same command, though perhaps with other values.
+
+    Returns: the plan, with its dimensions in the order of the folder's own.
 
     Raises: ConfigError with the words that differ: a point of other words would count as done.
     """
     if not (folder / folders.LEDGER).is_file():
-        return
+        return plan
     with Ledger(folder / folders.LEDGER) as ledger:
-        there = _alike(recorded(ledger)[0]) if ledger.facts() else _alike(plan)
-    if there != (here := _alike(plan)):
+        former = recorded(ledger)[0] if ledger.facts() else plan
+    there, here = former.alike, plan.alike
+    if there != here:
         theirs, ours = (" ".join(sorted(words)) or "nothing" for words in (there - here, here - there))
         text = f"{folder} holds the sweep of another command ({theirs} there, {ours} here); choose another folder."
         raise ConfigError(text, key="sweep.dir")
-
-
-def _alike(plan: Plan) -> set[str]:
-    """Return what all commands of one sweep have in common, as words."""
-    keys = [
-        f"{each.key}=interval({each.low},{each.high})" if isinstance(each, Interval) else f"{','.join(each.keys)}=…"
-        for each in plan.space
-    ]
-    return {*plan.words, *keys, f"search={plan.search['name']}"}
+    return plan.in_order_of(former)
 
 
 def note(ledger: Ledger, plan: Plan, goals: Sequence[Goal], total: int | None) -> None:

@@ -254,6 +254,14 @@ def test_settings_are_checked_and_the_same_command_is_known():
     one = plans.read([*WORDS, "seed=0,1"])
     assert one.identity == plans.read([*WORDS, "seed=0,1,2", "launcher=processes"]).identity
     assert one.identity != plans.read([*WORDS, "seed=0,1", "train.log_every=3"]).identity
+    rates = ["seed=0,1", "optimizer.learning_rate=1e-3,1e-2"]
+    assert plans.read([*WORDS, *rates]).identity == plans.read([*reversed(rates), *WORDS]).identity
+    drawn = [*WORDS, "model.dropout=interval(0.1,0.5)", "search=sobol", "search.trials=4"]
+    sobol = plans.read(drawn)
+    assert sobol.identity == plans.read([*drawn[:-1], "search.trials=8"]).identity
+    assert sobol.identity != plans.read([*drawn, "sweep.search_seed=1"]).identity
+    halving = [*drawn[:-2], "search=halving", "search.first=2"]
+    assert plans.read(halving).identity != plans.read([*halving[:-1], "search.first=3"]).identity
     for word, says in {"sweep.retries=-1": "sweep.retries", "sweep.timeout=0": "sweep.timeout"}.items():
         with pytest.raises(ConfigError, match=says):
             plans.read([*WORDS, "seed=0,1", word])
@@ -288,6 +296,7 @@ def test_a_folder_that_holds_the_sweep_of_another_command_is_refused(tmp_path):
         ("train.steps=5", "seed=0,1"): r"sweep.dir: .* \(nothing there, train.steps=5 here\); choose another folder",
         ("optimizer.learning_rate=1e-3,1e-2",): r"seed=… there, optimizer.learning_rate=… here",
         ("seed=0,1", "search=random"): "search=grid there, search=random here",
+        ("seed=0,1", "sweep.search_seed=1"): r"\(sweep.search_seed=0 there, sweep.search_seed=1 here\)",
     }.items():
         with pytest.raises(ConfigError, match=says):
             begin(plans.read([*words, *others]))
@@ -295,6 +304,18 @@ def test_a_folder_that_holds_the_sweep_of_another_command_is_refused(tmp_path):
             preview(plans.read([*words, *others]))
     with Ledger(folder / "ledger.sqlite") as ledger:
         assert recorded(ledger)[0].words == plans.read([*words, "seed=0,1"]).words
+
+
+def test_the_order_of_the_words_changes_neither_a_sweep_nor_the_numbers_of_its_points(tmp_path):
+    words = [*WORDS, f"sweep.root={tmp_path}"]
+    folder = begin(plans.read([*words, "seed=0,1", "optimizer.learning_rate=1e-3,1e-2"]))
+    other = plans.read(["optimizer.learning_rate=1e-3,1e-2,1e-1", "seed=0,1", *words])
+    assert begin(other) == folder
+    assert [line.partition(":")[0].split() for line in preview(other).splitlines()[1:4]] == [
+        ["seed=0", f"learning_rate={rate}"] for rate in ("0.001", "0.01", "0.1")
+    ]
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        assert [each.keys for each in recorded(ledger)[0].space] == [("seed",), ("optimizer.learning_rate",)]
 
 
 def test_a_sweep_that_is_driven_keeps_its_plan(tmp_path):
