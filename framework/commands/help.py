@@ -63,7 +63,6 @@ def overview() -> str:
     width = max(len(command.name) for _, command in commands)
     lines = [
         f"framework {version('framework')}: experiments on JAX, composed of plugins",
-        "",
         "usage: framework KEY=VALUE ...    train, with such words as +experiment=mnist",
         "       framework VERB [WORD ...]  VERB --help shows options and an example",
     ]

@@ -72,15 +72,12 @@ def predicted(model: Trained, source: Path, target: Path, is_prepared: bool = Fa
 
     Raises: FrameworkError.
     """
-    import jax
-
     from framework.runs.logs import LOGGER
     from framework.training.prefetch import ahead
     from framework_after import readers, writers
 
-    is_raw, shapes = model.is_preprocessed and not is_prepared, jax.tree.leaves(model.inputs)
-    channels = shapes[0].shape[-1] if len(shapes) == 1 and len(shapes[0].shape) > 1 else 0
-    wanted = readers.Wanted(model.block, channels, by_name=is_raw)
+    is_raw = model.is_preprocessed and not is_prepared
+    wanted = readers.Wanted(model.block, channels_of(model), by_name=is_raw)
     waiting: deque[Sequence[Any]] = deque()
 
     def inputs() -> Iterator[tuple[Sequence[Any], PyTree]]:
@@ -99,17 +96,25 @@ def predicted(model: Trained, source: Path, target: Path, is_prepared: bool = Fa
             waiting.append(ids)
             yield block
 
-    classes, count, lost = _classes(model), 0, 0
+    classes, count, lost = classes_of(model), 0, 0
     with ahead(each for each in inputs()) as blocks, writers.writer(target, classes) as write:
         for outputs in model.predicted(noted(blocks), seed):
             ids = waiting.popleft()
-            write(ids, outputs, _names(outputs, classes))
+            write(ids, outputs, names_of(outputs, classes))
             count, lost = count + len(ids), lost + _lost(outputs, len(ids))
         if not count:
             raise ConfigError(f"{source} holds no examples, expected one or more.")
     if lost:
         LOGGER.warning(f"{lost:,} of {count:,} examples have outputs that are not finite, whose classes say nothing.")
     return count
+
+
+def channels_of(model: Trained) -> int:
+    """Return the channels of an image, the last axis of the inputs; 0 where they are no single array."""
+    import jax
+
+    shapes = [leaf.shape for leaf in jax.tree.leaves(model.inputs)]
+    return shapes[0][-1] if len(shapes) == 1 and len(shapes[0]) > 1 else 0
 
 
 def _lost(outputs: PyTree, count: int) -> int:
@@ -123,12 +128,13 @@ def _lost(outputs: PyTree, count: int) -> int:
     return int(count - finite.sum())
 
 
-def _classes(model: Trained) -> list[str]:
+def classes_of(model: Trained) -> list[str]:
+    """Return the names of the classes that the outputs of a classifier stand for; none of another model."""
     found = model.facts.get("classes")
     return [str(name) for name in found] if isinstance(found, list) else []
 
 
-def _names(outputs: PyTree, classes: Sequence[str]) -> list[str] | None:
+def names_of(outputs: PyTree, classes: Sequence[str]) -> list[str] | None:
     """Return the name of the class of the largest output of each example; None if the outputs are not of classes."""
     import numpy as np
 

@@ -182,17 +182,13 @@ def _pictures(path: Path, wanted: Wanted) -> Iterator[Block]:
     except ImportError as error:
         raise ConfigError("images need Pillow, which is not installed; pip install pillow.") from error
     files = _images(path)
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(wanted.channels, "RGB")
     shape: tuple[int, ...] | None = None
     for first in range(0, len(files), wanted.size):
         part = files[first : first + wanted.size]
         images = []
         for file in part:
             with Image.open(file) as image:
-                if image.mode.startswith(("I", "F")):  # whose larger values Pillow would cut to 255
-                    raise DataError(f"{file} has pixels of more than 8 bits; write such images as an .npy file.")
-                pixels = np.asarray(image.convert(mode))
-            pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+                pixels = pixels_of(image, wanted.channels, str(file))
             shape = shape or pixels.shape
             if pixels.shape != shape:
                 text = (
@@ -201,3 +197,18 @@ def _pictures(path: Path, wanted: Wanted) -> Iterator[Block]:
                 raise DataError(f"{text}; expected images of one size.")
             images.append(pixels)
         yield [file.name for file in part], np.stack(images)
+
+
+def pixels_of(image: Any, channels: int, title: str) -> np.ndarray:
+    """Return the pixels of an image of Pillow as uint8 [H, W, C].
+
+    Args:
+      channels: 1 for grey, 3 for RGB and 4 for RGBA; any other number gives RGB.
+      title: of the image, for an error.
+
+    Raises: DataError if its pixels have more than 8 bits.
+    """
+    if image.mode.startswith(("I", "F")):  # whose larger values Pillow would cut to 255
+        raise DataError(f"{title} has pixels of more than 8 bits; write such images as an .npy file.")
+    pixels = np.asarray(image.convert({1: "L", 3: "RGB", 4: "RGBA"}.get(channels, "RGB")))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
