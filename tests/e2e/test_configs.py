@@ -144,3 +144,25 @@ def test_every_experiment_runs_one_step_and_is_made_again_bit_for_bit(name, tmp_
     again = testing.command("reproduce", str(result.directory), "--to", f"{tmp_path}/again")
     assert again.code == 0, again.err
     assert again.out.startswith("same bits: ")
+
+
+DIGITS = ["data=digits", "data.batch_size=8", "data.eval_batch_size=500"]
+PLAYS = ["task.steps=8"]
+ONE_LAYER = ["data.batch_size=2", "model.layers=1"]
+SHORT = {
+    # What makes an experiment small enough to be run three times, in processes of their own.
+    **dict.fromkeys(("autoencoder", "contrastive", "distillation", "gan", "mnist", "vae"), DIGITS),
+    **dict.fromkeys(("cartpole", "pendulum"), PLAYS),
+    **dict.fromkeys(("char_gpt", "language_model"), ONE_LAYER),
+    "diffusion": ["data.batch_size=8"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml")))
+def test_every_experiment_that_is_killed_and_resumed_is_the_one_left_alone(name, folder, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    more = [f"teacher.run={folder}/teacher"] if name == "distillation" else []
+    tried = testing.command("verify-resume", f"+experiment={name}", *SHORT[name], *more, "--steps", "4", "--kills", "1")
+    assert tried.code == 0, tried.out + tried.err
+    assert tried.out.startswith("same: killed at step 3 of 4 and resumed at ")
