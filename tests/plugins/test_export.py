@@ -18,6 +18,7 @@ from framework import testing
 from framework.api import View
 from framework.errors import StorageError
 from framework.runs.exported import digest
+from framework_export.onnx import FILE, NEEDED
 
 pytest.importorskip("flatbuffers")
 
@@ -201,3 +202,37 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch, w
     assert done.code in (2, 5)
     assert says in done.err.splitlines()[-1]
     assert not (tmp_path / "new").exists()
+
+
+def test_an_onnx_file_gives_the_recorded_outputs_for_a_batch_of_any_size(export, tmp_path):
+    runtime, _ = (pytest.importorskip(name, reason="framework[onnx] is not installed") for name in NEEDED[::-1])
+    done = testing.command("export", str(export.run.directory), "--to", f"{tmp_path}/onnx", "--format", "onnx")
+    if done.code and "_patched() got an unexpected keyword argument" in done.err:
+        pytest.skip("this jax2onnx does not know all arguments of jax.numpy.take, by which embeddings are read")
+    assert done.code == 0, done.err
+    parity = next(line for line in done.out.splitlines() if "parity" in line)
+    assert parity.removeprefix("onnx: parity: ") in (tmp_path / "onnx" / "README.md").read_text()
+    session = runtime.InferenceSession(str(tmp_path / "onnx" / FILE), providers=["CPUExecutionProvider"])
+    given, expected = pairs(export)
+    for count in (8, 3):
+        leaves = [np.asarray(leaf)[:count] for leaf in jax.tree.leaves(given)]
+        found = session.run(None, {each.name: leaf for each, leaf in zip(session.get_inputs(), leaves, strict=True)})
+        for a, b in zip(found, jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b[:count], rtol=1e-4, atol=1e-5)
+
+
+def test_an_operation_without_a_conversion_is_named_with_its_layer_before_the_conversion(tmp_path, install):
+    for name in NEEDED:
+        pytest.importorskip(name, reason="framework[onnx] is not installed")
+    code = "import jax\ndef Odd():\n"
+    code += "    apply = lambda params, x, **_: x + jax.random.gamma(jax.random.key(0), 2.0, x.shape)\n"
+    code += "    return lambda key, shape: (shape, ()), apply\n"
+    install("acme", {"framework.layers": {"Odd": "acme_odd:Odd"}}, {"acme_odd.py": code})
+    words = ["data=digits", "model=serial", "model.layers=[Odd, Flatten, {Dense: 10}]"]
+    run = framework.run([*words, *QUICK, f"run.root={tmp_path}"])
+    done = testing.command("export", str(run.directory), "--to", f"{tmp_path}/onnx", "--format", "onnx")
+    assert done.code == 2
+    assert "onnx: jax2onnx has no conversion of 'random_gamma' of the layer 0_Odd" in done.err
+    assert not (tmp_path / "onnx").exists()
+    done = testing.command("export", str(run.directory), "--to", "x", "--format", "onnx", "onnx.tolerance=x")
+    assert done.code == 2 and "onnx.tolerance" in done.err
