@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import signal
 import sys
 import time
@@ -22,6 +23,12 @@ EVENTS = "*/events.out.tfevents.*"
 
 KEPT = ("scalars", "images", "histograms", "text", "pr_curves", "audio", "tensors")
 """Kinds of points of which TensorBoard would keep 1,000 scalars and 10 images."""
+
+POINTS = 10**9
+"""Points kept of each curve. Of 0, which stands for all, TensorBoard's tabs show none."""
+
+NO_RESULT = re.compile("perf/|probe/|.*learning_rate")
+"""Tags that are no axis of HPARAMS."""
 
 LOOK = 5
 """Seconds between two looks for new runs; TensorBoard reads as often."""
@@ -94,7 +101,7 @@ def start(folder: str | Path, host: str, port: int | None) -> str:
 
     plugins = [_hparams() if each is HParamsPlugin else each for each in default.get_plugins()]
     server = program.TensorBoard(plugins=plugins)
-    kept = ",".join(f"{kind}=0" for kind in KEPT)
+    kept = ",".join(f"{kind}={POINTS}" for kind in KEPT)
     options = [f"--logdir={folder}", f"--host={host}", f"--samples_per_plugin={kept}", f"--reload_interval={LOOK}"]
     server.configure(argv=["tensorboard", *options, *([] if port is None else [f"--port={port}"])])
     try:
@@ -111,7 +118,7 @@ def _hparams() -> Any:
     class Results(backend_context.Context):
         def _compute_metric_names(self, ctx: Any, experiment_id: Any, session_runs: Any) -> list[tuple[str, str]]:
             names = super()._compute_metric_names(ctx, experiment_id, session_runs)
-            return [(tag, group) for tag, group in names if not tag.startswith("perf/") and "learning_rate" not in tag]
+            return [(tag, group) for tag, group in names if not NO_RESULT.match(tag)]
 
     class Hyperparameters(hparams_plugin.HParamsPlugin):
         def __init__(self, context: Any) -> None:
