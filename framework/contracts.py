@@ -435,7 +435,7 @@ class StopTraining(Exception):  # noqa: N818 - a request, not an error
 
 
 class Callback:
-    """Something that watches a run: seven hooks, none of which changes a number.
+    """Something that watches a run by hooks, none of which changes a number.
 
     Attributes:
       every: steps between two calls of `on_state`; 0 for none before the end.
@@ -462,6 +462,13 @@ class Callback:
     def on_state(self, step: int, state: TrainState) -> None:
         """The state after `step` updates: every `every` steps and at the end. It is valid only during the call.
         A state that has lost numbers which were finite at first is not shown."""
+
+    def ended_members(self) -> Mapping[int, str]:
+        """Of several members, those that are to train no more, by number, each with the reason in words.
+
+        It is asked before each compiled call, and a member that has ended stays so. A callback of a run that goes on
+        must say the same again, as by what `run.history` holds."""
+        return {}
 
     def on_media(self, step: int, tag: str, medium: Medium) -> None:
         """A medium that a callback has shown, checked; for a callback that writes media elsewhere, such as TensorBoard.

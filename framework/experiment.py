@@ -32,7 +32,7 @@ from framework.config.compose import Config
 from framework.config.presets import check_profile, total_steps
 from framework.config.resolve import Settings, as_written, changed, resolved, tagged
 from framework.distributed import coordination, processes
-from framework.ensembles.evolution import Compared, compared
+from framework.ensembles.evolution import COPIES, Compared, compared
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError, FrameworkError
@@ -151,6 +151,7 @@ def build(config: Config, registry: Registry, start: Start | None = None) -> Exp
     if members is not None:
         make = _maker(source, settings, builder, members, start)
         by = members.evolution and compared(members.evolution, directions, data.eval(data.splits[0]))
+        directions |= {} if by is None else {f"train/{COPIES}": None}
         task, init, shapes, batches = _of_all(make, members, data, task, shapes, by)
     callbacks = tuple(_callback(builder, tag, options) for tag, options in _tags(values, "callbacks"))
     waited = clocked(lambda: builder.finish(data, "data"))[1]

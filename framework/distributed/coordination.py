@@ -197,6 +197,11 @@ class ByFirst(Callback):
         if self._has("on_state"):
             self._agreed("on_state", step, addressable(state))
 
+    def ended_members(self) -> Mapping[int, str]:
+        """Call the hook in process 0."""
+        found = agree(self.callback.ended_members) if self._has("ended_members") else {}
+        return {int(member): reason for member, reason in found.items()}
+
     def settle(self, wait: bool) -> None:
         """Call the hook in process 0. The others wait for its result at the end only."""
         if wait:

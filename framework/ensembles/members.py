@@ -150,22 +150,32 @@ def part_of(tree: PyTree, member: int) -> PyTree:
     return quick_jit(lambda tree: jax.tree.map(lambda leaf: leaf[member], tree))(tree)
 
 
-def outcome(members: Members, state: TrainState, metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return the rows with the last value of every tag, and the step that froze the member, or None."""
+def outcome(
+    members: Members, state: TrainState, metrics: Mapping[str, float], ended: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """Return the rows with the last value of every tag.
+
+    A row has the step that froze the member, or None, and the step and the reason of its early end, or None.
+
+    Args:
+      members: of the run.
+      state: of all members.
+      metrics: the last value of every tag.
+      ended: the members that a callback has ended, with the reason.
+    """
     steps, last = np.asarray(jax.device_get(state.step)), updates(state)
 
     def scalars(member: int) -> dict[str, float]:
         own = {tag.removesuffix(f"/{member}"): value for tag, value in metrics.items() if tag.endswith(f"/{member}")}
         return {tag: value for tag, value in own.items() if tag in metrics}
 
-    frozen = [None if step == last else int(step) + 1 for step in steps]
-    return [{**row, "frozen_at_step": frozen[k], "metrics": scalars(k)} for k, row in enumerate(rows(members, state))]
+    def facts(member: int) -> dict[str, Any]:
+        step = int(steps[member])
+        early = {"step": step, "reason": ended[member]} if member in ended else None
+        frozen = None if early or step == last else step + 1
+        return {"frozen_at_step": frozen, "ended": early, "metrics": scalars(member)}
 
-
-def is_of_member(tag: str, tags: Mapping[str, float]) -> bool:
-    """Tell whether a tag is that of one member: `train/loss/3` beside `train/loss`."""
-    head, _, tail = tag.rpartition("/")
-    return tail.isdecimal() and head in tags
+    return [{**row, **facts(k)} for k, row in enumerate(rows(members, state))]
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -176,6 +186,8 @@ def table(rows: Sequence[Row]) -> list[str]:
     def cells(row: Row) -> list[str]:
         values = [f"{value:g}" for value in row["values"].values()]
         note = f"frozen at step {step}: its loss was not finite" if (step := row["frozen_at_step"]) else ""
+        if early := row.get("ended"):
+            note = f"ended at step {early['step']}: {early['reason']}"
         return [str(row["member"]), *values, *(f"{row['metrics'].get(tag, math.nan):.4g}" for tag in tags), note]
 
     lines = [["member", *rows[0]["values"], *tags, ""], *map(cells, rows)]

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState, Undefined
+from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState
+from framework.ensembles.endings import mean
 from framework.ensembles.evolution import COPIES, STATE, Compared, Together, evolving
 from framework.errors import ConfigError
 from framework.steps.metrics import WeightedMean
@@ -132,7 +133,7 @@ def _for_each(name: str, result: Result) -> Callable[..., dict[str, float]]:
         each = {member: _by_suffix(result(total[member], count[member])) for member in live}
         suffixes = dict.fromkeys(suffix for values in each.values() for suffix in values)
         found = {suffix: [values[suffix] for values in each.values() if suffix in values] for suffix in suffixes}
-        means = {suffix: _mean(values) for suffix, values in found.items()}
+        means = {suffix: mean(values) for suffix, values in found.items()}
         tagged = {f"{suffix}/{member}".lstrip("/"): value for member in each for suffix, value in each[member].items()}
         if both := sorted(means.keys() & tagged.keys()):
             text = f"its number '{both[0]}' has the tag of a member; let the metric give it a suffix with a letter"
@@ -140,11 +141,6 @@ def _for_each(name: str, result: Result) -> Callable[..., dict[str, float]]:
         return {**means, **tagged}
 
     return results
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean; the first number that is undefined stands for it."""
-    return next((value for value in values if isinstance(value, Undefined)), float(np.mean(values)))
 
 
 def _by_suffix(result: float | Mapping[str, float]) -> Mapping[str, float]:

@@ -12,6 +12,7 @@ import numpy as np
 from framework.checkpoints import folder
 from framework.config.sizes import in_words
 from framework.ensembles import members
+from framework.ensembles.endings import is_of_member
 from framework.experiment import Experiment
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
@@ -37,7 +38,7 @@ def summarise(record: RunRecord, experiment: Experiment) -> None:
     width, directory = columns_of(sys.stderr), record.directory
     history = MetricsFile(directory, record.id)
     best, speed = survey(history.records(), experiment.directions)
-    rows = rows_of(record.metrics or {}, best, *([members.is_of_member] if record.members else []))
+    rows = rows_of(record.metrics or {}, best, *([is_of_member] if record.members else []))
     lines = [*_ended(record), *table(rows)]
     lines += members.table(record.members) if record.members else []
     for label, pieces in _costs(record, experiment, speed).items():

@@ -39,7 +39,7 @@ from framework.runs.record import RunRecord, data_facts, loss_warnings, new_reco
 from framework.runs.trained_model import Trained
 from framework.tasks.ema import view_of
 from framework.tasks.starting import Start
-from framework.training.callbacks import notify
+from framework.training.callbacks import ended_members, notify
 from framework.training.stepper import is_to_go_on
 
 
@@ -202,7 +202,9 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
             state, record.metrics, reason = _fitted(experiment, record, state)
         record.step = updates(state)
         if experiment.members is not None:
-            record.members = members.outcome(experiment.members, state, record.metrics)
+            record.members = members.outcome(
+                experiment.members, state, record.metrics, ended_members(experiment.callbacks)
+            )
         record.status, record.exit_code, record.reason = "stopped" if reason else "done", 0, reason
         record.warnings = loss_warnings(record) or None
         if reason in signals.NAMES:

@@ -21,7 +21,7 @@ from framework.config import secrets
 from framework.config.compose import Config
 from framework.config.overrides import chosen
 from framework.config.resolve import as_written, tagged
-from framework.ensembles.members import is_of_member
+from framework.ensembles.endings import is_of_member
 from framework.errors import FrameworkError, InterruptError
 from framework.experiment import Experiment, NamedCallback
 from framework.launcher import Job, Outcome

@@ -36,6 +36,18 @@ def notify(callbacks: Iterable[NamedCallback], hook: str, *args: Any) -> None:
         raise request
 
 
+def ended_members(callbacks: Iterable[NamedCallback]) -> dict[int, str]:
+    """Return the members that callbacks have ended, each with the first callback's reason.
+
+    Raises: PluginError naming the callback that failed.
+    """
+    found: dict[int, str] = {}
+    for label, callback, _ in callbacks:
+        with blaming(f"{label} failed in ended_members"):
+            found = {**callback.ended_members(), **found}
+    return found
+
+
 def raise_pending(callbacks: Iterable[NamedCallback]) -> None:
     """Let each callback raise what failed in a thread of its own. It is called before each compiled call.
 

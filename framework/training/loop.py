@@ -14,11 +14,12 @@ import numpy as np
 
 from framework.api import Batch, StopTraining, TrainState
 from framework.contracts import updates
+from framework.ensembles.endings import caught_up, counted_on, with_last_values
 from framework.errors import NumericalError
 from framework.experiment import Experiment
 from framework.registry.sections import rates_of
 from framework.tasks.nonfinite import FIND, Rollback, check_skips, finite_leaves, spoilt_leaf
-from framework.training.callbacks import notify, raise_pending
+from framework.training.callbacks import ended_members, notify, raise_pending
 from framework.training.chunks import AUTO_CHUNK, steps_per_call
 from framework.training.compiles import Compiles
 from framework.training.evaluation import (
@@ -108,6 +109,7 @@ class Loop:
         self.recorder: Recorder | None = None
         self.has_kept = False  # a fault was looked for: the first one is kept
         self.advice: str | None = None  # on how to look at it
+        self.ended: dict[int, str] = {}  # members that callbacks have ended, with the reason
         self.times, self.compiles = Times(), Compiles()
         self.window = LogWindow(progress.window)
         self.lower = f"lower {rates_of(experiment.config)}"
@@ -145,7 +147,7 @@ class Loop:
                 if self.progress.pending_eval:
                     self._evaluate(state, "eval", step)
                 for event in self._events(step, longest):
-                    state, parts = advance(state, step, event)
+                    state, parts = self._advanced(advance, state, step, event)
                     window = Window(step, step + count_steps(parts), parts)
                     step, asked = window.stop, self._asked(window.stop)
                     halt = TOLD if "stop" in asked else _name(self.requests.after(step))
@@ -186,7 +188,7 @@ class Loop:
         cut = ""
         if is_over and "test" in self.experiment.batches.splits[1:]:
             try:
-                self._evaluate(state, "test", updates(state))
+                self._evaluate(caught_up(state, self.ended), "test", updates(state))
             except StopTraining as stop:
                 cut = str(stop)
         with self.times.part("checkpoints"):
@@ -258,8 +260,37 @@ class Loop:
 
     def _check_members(self, window: Window) -> None:
         members = self.experiment.members
-        if members is not None and per_step(window.parts, "live_members")[-1] < members.size:
+        if members is not None and per_step(window.parts, "live_members")[-1] < members.size - len(self.ended):
             self._tell_kept(window.stop)
+
+    def _advanced(self, advance: Callable[..., Any], state: TrainState, step: int, event: int) -> Any:
+        """Make the steps up to an event, in which members that callbacks have ended stay as they are."""
+        ending = self._end_members(state, step)
+        state, parts = advance(counted_on(state, ending, -1), step, event)
+        return counted_on(state, ending, 1), parts
+
+    def _end_members(self, state: TrainState, step: int) -> list[int]:
+        """Return the members that callbacks have ended since the last call.
+
+        Raises: StopTraining if none is left to train.
+        """
+        members = self.experiment.members
+        if members is None:
+            return []
+        found = ended_members(self.callbacks)
+        ending = [member for member in found if member not in self.ended]
+        if not ending:
+            return []
+        self.ended |= {member: found[member] for member in ending}
+        if self.recorder is not None:
+            self.recorder.ended |= self.ended.keys()
+        reached = np.asarray(jax.device_get(state.step))
+        for member in ending:
+            LOGGER.info(f"member {member} has ended at step {reached[member]}: {found[member]}")
+        if not any(reached[member] == step for member in range(members.size) if member not in self.ended):
+            each = ", ".join(f"{member} at step {reached[member]}" for member in sorted(self.ended))
+            raise StopTraining(f"all members have ended: {each}")
+        return ending
 
     def _tell_kept(self, step: int) -> None:
         if not self.has_kept and (advice := self._kept(step)):
@@ -302,6 +333,8 @@ class Loop:
         if isinstance(means, Signals):
             raise StopTraining(means.name)
         scalars = results(self.experiment.task, means, tag)
+        if self.ended:
+            scalars = with_last_values(scalars, self.progress.scalars, self.ended)
         self.log(step, scalars, f" of the split '{data.splits[0] if tag == 'eval' else tag}'")
         # An evaluation need not have a loss: a teacher may be judged by its metrics alone.
         if "loss" in means and (unsound := unsound_loss(scalars, tag)) is not None:

@@ -64,6 +64,7 @@ class Recorder:
 
     Attributes:
       newest: the state after the last call; it is valid until the next one.
+      ended: members that a callback has ended, whose states stay behind without a fault.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Recorder:
           begin: makes it again, so that no copy is needed before many steps were made.
         """
         self.experiment, self.program = experiment._replace(callbacks=()), program
-        self.newest = state
+        self.newest, self.ended = state, set[int]()
         self._sound = Kept(updates(state), begin, True)
         self._next: Kept | None = None
 
@@ -128,7 +129,8 @@ class Recorder:
 
     def _frozen_member(self) -> Fault | None:
         """Find the member that froze first: its state is still that from before the step."""
-        made = np.asarray(jax.device_get(self.newest.step))
+        made = np.array(jax.device_get(self.newest.step))
+        made[list(self.ended)] = made.max()
         member = int(np.argmin(made))
         state = jax.tree.map(lambda leaf: leaf[member], self.newest)
         return self._fault(int(made[member]) + 1, f"member {member} is not finite", state, [], member)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from framework.api import Callback, Mode, Run, StopTraining, WatchedTag
 from framework.errors import ConfigError
@@ -18,7 +18,8 @@ def early_stopping(
 ) -> Callback:
     """End a run in good order once a metric has not improved for `patience` evaluations, or has reached its target.
 
-    A resumed run goes on counting: it takes the values before from the run's history.
+    A resumed run goes on counting: it takes the values before from the run's history. Of several members, each ends by
+    its own values, `<metric>/<member>`, and the run once all have ended.
 
     Args:
       metric: the tag to watch, such as `eval/accuracy`.
@@ -38,7 +39,7 @@ def early_stopping(
 
 
 class EarlyStopping(Callback):
-    """Compare each value of a metric with the best so far, and with the target."""
+    """Compare each value of a metric with the best so far, and with the target: of the run, or of each member."""
 
     def __init__(self, watched: WatchedTag, patience: int, min_delta: float, target: float | None) -> None:
         self._watched = watched
@@ -48,30 +49,69 @@ class EarlyStopping(Callback):
 
     def on_built(self, directions: Mapping[str, bool | None]) -> None:
         self._watched.check(directions)
+        if "train/evolving/copies" in directions and not self._is_of_one():
+            text = "members that evolve copy each other, so that none ends alone; leave this callback out, or watch one"
+            raise ConfigError(f"metric: {text}, as {self._watched.tag}/0, by which the whole run ends.")
 
     def on_start(self, run: Run) -> None:
         self._last_step = run.total_steps
-        self._best, self._best_step, self._waited, self._seen = math.inf, 0, 0, 0
-        for step, value in self._watched.start(run):
-            self._compare(step, value)
+        self._run = self._judge(self._watched.tag, self._watched.start(run))
+        self._members: dict[int, Judge] = {}
+        if run.members and not self._is_of_one():
+            tags = [f"{self._watched.tag}/{member}" for member in range(len(run.members))]
+            self._members = {k: self._judge(tag, run.history.series(tag)) for k, tag in enumerate(tags)}
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        if (value := self._watched.value(scalars)) is None:
+        value = self._watched.value(scalars)
+        for judge in self._members.values():
+            if (own := scalars.get(judge.tag)) is not None:
+                judge.see(step, own)
+        if value is None or self._members:
             return
-        self._compare(step, value)
-        if step >= self._last_step:
-            return
-        if self._target is not None and self._watched.sign * value <= self._watched.sign * self._target:
-            raise StopTraining(f"{self._watched.tag} is {value:.6g}, and its target is {self._target:.6g}")
-        if self._waited >= self._patience:
-            best = f"{self._watched.sign * self._best:.6g}, of step {self._best_step}"
-            raise StopTraining(f"{self._watched.tag} has not improved on {best}, in {self._waited} evaluations")
+        self._run.see(step, value)
+        if self._run.reason and step < self._last_step:
+            raise StopTraining(self._run.reason)
 
-    def _compare(self, step: int, value: float) -> None:
-        if step <= self._seen:
-            return  # evaluated again: the process was killed before it had recorded its end
-        self._seen = step
-        if self._watched.sign * value < self._best - self._min_delta:
-            self._best, self._best_step, self._waited = self._watched.sign * value, step, 0
-        else:
-            self._waited += 1
+    def ended_members(self) -> Mapping[int, str]:
+        judges = self._members.items()
+        return {member: judge.reason for member, judge in judges if judge.reason and judge.step < self._last_step}
+
+    def _is_of_one(self) -> bool:
+        """Return whether the tag is that of one member, such as `eval/loss/3`."""
+        return self._watched.tag.rpartition("/")[2].isdecimal()
+
+    def _judge(self, tag: str, logged: Iterable[tuple[int, float]]) -> Judge:
+        judge = Judge(tag, self._watched.sign, self._patience, self._min_delta, self._target)
+        for step, value in logged:
+            judge.see(step, value)
+        return judge
+
+
+class Judge:
+    """The rule for one series of values.
+
+    Attributes:
+      tag: of the series.
+      step: of the last value.
+      reason: words for the end that the last value asks for, or "".
+    """
+
+    def __init__(self, tag: str, sign: int, patience: int, min_delta: float, target: float | None) -> None:
+        self.tag, self.reason = tag, ""
+        self._sign, self._patience, self._min_delta, self._target = sign, patience, min_delta, target
+        self._best, self._best_step, self._waited, self.step = math.inf, 0, 0, 0
+
+    def see(self, step: int, value: float) -> None:
+        """Compare the value of a step, and decide."""
+        if step > self.step:  # a step is evaluated again if the process was killed before it had recorded its end
+            self.step = step
+            if self._sign * value < self._best - self._min_delta:
+                self._best, self._best_step, self._waited = self._sign * value, step, 0
+            else:
+                self._waited += 1
+        self.reason = ""
+        if self._target is not None and self._sign * value <= self._sign * self._target:
+            self.reason = f"{self.tag} is {value:.6g}, and its target is {self._target:.6g}"
+        elif self._waited >= self._patience:
+            best = f"{self._sign * self._best:.6g}, of step {self._best_step}"
+            self.reason = f"{self.tag} has not improved on {best}, in {self._waited} evaluations"
