@@ -41,6 +41,10 @@ class Arguments(argparse.ArgumentParser):
         self.add_argument("words", nargs="*", metavar="KEY=VALUE", help=about)
         self.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of configs of your own")
 
+    def add_json(self) -> None:
+        """Take `--json`, for an answer of the shape that docs/json.md gives."""
+        self.add_argument("--json", action="store_true", help="answer as JSON, in the shape that docs/json.md gives")
+
     def read(self, words: list[str]) -> argparse.Namespace:
         """Read the words after the verb, options and others in any order.
 

@@ -78,8 +78,7 @@ def overview() -> str:
         "",
         *_wrapped("config groups:", [*GROUPS, "debug", "experiment"]),
         *_wrapped("experiments:", experiments()),
-        "read on: `framework plugins model` lists what model= can be, `framework --cfg",
-        "         job` shows the composed config, docs/index.md explains.",
+        "read on: `framework plugins model` lists what model= can be; docs/index.md",
     ]
     return "\n".join(lines) + "\n"
 

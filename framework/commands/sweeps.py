@@ -55,6 +55,8 @@ command again goes on with it. From any shell:
   stop SWEEP          end it in good order: running points save their state
   table SWEEP         show the results; --csv, --json, --md or --latex
 
+`framework plot SWEEP` draws them.
+
 example:
   framework sweep table sweeps/mnist/20260101-120000-1a2b --md
 """

@@ -66,8 +66,9 @@ class Results(NamedTuple):
       directory: the folder of the sweep.
       seed: the key over which settings are averaged, or "".
       tags: the metrics, those to improve first.
-      goal: the metric that decides the best setting.
+      goals: the metrics to improve; the first decides the best setting.
       rows: the settings, the best first.
+      front: the settings on the Pareto front of the goals, as `front_of` tells; of one goal, the best.
       best: number of the best point, or None.
       failed: points that failed, each with its reason.
       seconds: spent on all points.
@@ -76,11 +77,17 @@ class Results(NamedTuple):
     directory: Path
     seed: str
     tags: tuple[str, ...]
-    goal: Goal
+    goals: tuple[Goal, ...]
     rows: tuple[Row, ...]
+    front: tuple[Row, ...]
     best: Point | None
     failed: tuple[Point, ...]
     seconds: float
+
+    @property
+    def goal(self) -> Goal:
+        """The metric that decides the best setting."""
+        return self.goals[0]
 
     def __repr__(self) -> str:
         return self.text()
@@ -90,12 +97,17 @@ class Results(NamedTuple):
         return {"text": _text, "csv": _csv, "json": _json, "md": _markdown, "latex": _latex}[format](self)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one flat mapping for each setting: parameters, n, and for each tag its mean, sd and half width."""
+        """Return one flat mapping for each setting: parameters, n, and for each tag its mean, sd and half width.
+
+        With several metrics to improve, `front` tells whether the setting is on their Pareto front.
+        """
         found = []
         for row in self.rows:
             record: dict[str, Any] = {**row.setting, "n": row.n, "points": list(row.numbers)}
             for tag, spread in row.metrics.items():
                 record |= {tag: spread.mean, f"{tag}/sd": spread.sd, f"{tag}/interval": spread.half}
+            if len(self.goals) > 1:
+                record["front"] = row in self.front
             found.append({**record, "seconds": round(row.seconds, 3)})
         return found
 
@@ -132,7 +144,25 @@ def results_of(directory: Path, ledger: Ledger, goals: Sequence[Goal]) -> Result
     best = min(finished, key=lambda point: sign * point.scalars[goal.tag], default=None)
     failed = tuple(point for point in points if point.state == "failed")
     seconds = sum(point.seconds for point in points)
-    return Results(directory, seed, tags, goal, tuple(sorted(rows, key=rank)), best, failed, seconds)
+    rows = tuple(sorted(rows, key=rank))
+    return Results(directory, seed, tags, tuple(goals), rows, front_of(rows, goals), best, failed, seconds)
+
+
+def front_of(rows: Sequence[Row], goals: Sequence[Goal]) -> tuple[Row, ...]:
+    """Return the Pareto front of settings: those whose means no other setting's equal or excel, and excel in one.
+
+    Settings that lack one of the metrics are not on it.
+    """
+
+    def costs(row: Row) -> list[float]:
+        return [(-1 if goal.is_high_good else 1) * row.metrics[goal.tag].mean for goal in goals]
+
+    known = [(row, costs(row)) for row in rows if all(goal.tag in row.metrics for goal in goals)]
+
+    def is_excelled(cost: list[float]) -> bool:
+        return any(other != cost and all(a <= b for a, b in zip(other, cost, strict=True)) for _, other in known)
+
+    return tuple(row for row, cost in known if not is_excelled(cost))
 
 
 def seed_key(parameters: Sequence[Mapping[str, Any]]) -> str:
@@ -178,12 +208,15 @@ def _without(parameters: Mapping[str, Any], seed: str) -> dict[str, Any]:
 
 def _cells(results: Results, join: str) -> list[list[str]]:
     keys = list(dict.fromkeys(key for row in results.rows for key in row.setting))
-    head = [*(_names(keys)), "n", *results.tags, "seconds"]
+    has_front = len(results.goals) > 1
+    head = [*(_names(keys)), "n", *results.tags, *(["front"] if has_front else []), "seconds"]
     has_states = any(set(row.states) != {"done"} for row in results.rows)
     lines = [[*head, "state"] if has_states else head]
     for row in results.rows:
         line = [_value(row.setting.get(key)) for key in keys]
-        line += [str(row.n), *(_spread(row.metrics.get(tag), join) for tag in results.tags), f"{row.seconds:.1f}"]
+        line += [str(row.n), *(_spread(row.metrics.get(tag), join) for tag in results.tags)]
+        line += ["*" if row in results.front else ""] if has_front else []
+        line.append(f"{row.seconds:.1f}")
         states = ", ".join(f"{many} {state}" for state, many in row.states.items())
         lines.append([*line, states] if has_states else line)
     return lines
@@ -214,6 +247,11 @@ def _text(results: Results) -> str:
         value = results.best.scalars[results.goal.tag]
         text = f"best: point {results.best.number} ({label(results.best.parameters)}), {results.goal.tag} {value:.6g}"
         lines.append(f"{text}: {results.directory / results.best.directory}")
+    if len(results.goals) > 1 and results.front:
+        tags, many = " and ".join(goal.tag for goal in results.goals), len(results.front)
+        whose = "setting is" if many == 1 else "settings are"
+        text = f"{many} {whose} on the Pareto front (*): none is better in one of {tags}, and not worse in another"
+        lines.append(f"{text}; the best above is that of {results.goal.tag} alone" if many > 1 else text)
     lines += [f"failed: point {point.number} ({label(point.parameters)}): {point.reason}" for point in results.failed]
     lines.append(f"cost: {results.seconds:.1f} s in all points; sweep folder: {results.directory}")
     return "\n".join(lines)
@@ -239,6 +277,7 @@ def _json(results: Results) -> str:
         "directory": str(results.directory),
         "seed": results.seed or None,
         "goal": results.goal._asdict(),
+        "goals": [goal._asdict() for goal in results.goals],
         "rows": rows,
         "best": best
         and {

@@ -58,7 +58,7 @@ def run_runs(words: list[str]) -> None:
     arguments.add_argument("--sort", metavar="KEY", help=about)
     arguments.add_argument("--reverse", action="store_true", help="sort the other way round")
     arguments.add_argument("--keys", metavar="KEY,KEY", help="columns to show after the time (the usual metrics)")
-    arguments.add_argument("--json", action="store_true", help="print JSON")
+    arguments.add_json()
     given = arguments.read(words)
     from framework_runs import layout, listing, query
     from framework_runs.reading import find
@@ -78,11 +78,11 @@ def run_runs(words: list[str]) -> None:
     elif given.reverse:
         kept.reverse()
     if given.json:
-        _print_json({"runs": [listing.as_json(run) for run in kept], "unreadable": [str(error) for error in broken]})
+        print_json({"runs": [listing.as_json(run) for run in kept], "unreadable": [str(error) for error in broken]})
     elif kept:
-        _print(listing.table(kept, roots[0] if len(roots) == 1 else Path(), keys, layout.width()))
+        print_text(listing.table(kept, roots[0] if len(roots) == 1 else Path(), keys, layout.width()))
     else:
-        _print(f"no runs in {', '.join(map(str, roots))}" + (f" of {len(found)} match" if found else ""))
+        print_text(f"no runs in {', '.join(map(str, roots))}" + (f" of {len(found)} match" if found else ""))
     if broken and not given.json:
         more = f" And {len(broken) - 1} more." if len(broken) > 1 else ""
         sys.stderr.write(f"left out: {broken[0]}{more}\n")
@@ -101,7 +101,7 @@ def run_show(words: list[str]) -> None:
         "RUN [--json]",
     )
     arguments.add_argument("run", metavar="RUN", help="run folder; of a folder of runs, its newest run is shown")
-    arguments.add_argument("--json", action="store_true", help="print JSON")
+    arguments.add_json()
     given = arguments.read(words)
     from framework_runs import layout, showing
     from framework_runs.reading import find, read
@@ -111,9 +111,9 @@ def run_show(words: list[str]) -> None:
         folder = found[-1].folder
     run = read(folder)
     if given.json:
-        _print_json(showing.as_page(run))
+        print_json(showing.as_page(run))
     else:
-        _print(showing.text(run, layout.width()))
+        print_text(showing.text(run, layout.width()))
 
 
 def run_compare(words: list[str]) -> None:
@@ -133,7 +133,7 @@ def run_compare(words: list[str]) -> None:
     arguments.add_argument("--metrics", metavar="TAG,TAG", help="metrics to compare (the usual ones)")
     arguments.add_argument("--plot", metavar="FILE", help="draw the curves of the metrics as .svg or .png")
     arguments.add_argument("--markdown", action="store_true", help="print tables in Markdown")
-    arguments.add_argument("--json", action="store_true", help="print JSON")
+    arguments.add_json()
     given = arguments.read(words)
     from framework_runs import comparing, layout, query
 
@@ -144,11 +144,11 @@ def run_compare(words: list[str]) -> None:
     query.check_keys(tags, found)
     comparison = comparing.compare(found, tags)
     if given.json:
-        _print_json(comparing.as_json(comparison))
+        print_json(comparing.as_json(comparison))
     elif given.markdown:
-        _print(comparing.markdown(comparison))
+        print_text(comparing.markdown(comparison))
     else:
-        _print(comparing.text(comparison, layout.width()))
+        print_text(comparing.text(comparison, layout.width()))
     if given.plot:
         _plot(Path(given.plot), comparison, list(comparison.metrics))
 
@@ -167,7 +167,7 @@ def run_report(words: list[str]) -> None:
     )
     arguments.add_argument("runs", nargs="+", metavar="RUN|FOLDER", help="run folder, or a folder of runs")
     arguments.add_argument("--out", metavar="FILE", help="file to write (report.html in the first folder)")
-    arguments.add_argument("--json", action="store_true", help="print path and size as JSON")
+    arguments.add_json()
     given = arguments.read(words)
     from framework_runs.page import page
 
@@ -180,9 +180,9 @@ def run_report(words: list[str]) -> None:
     with writing(path):
         path.write_bytes(content)
     if given.json:
-        _print_json({"file": str(path), "bytes": len(content), "runs": len(found)})
+        print_json({"file": str(path), "bytes": len(content), "runs": len(found)})
     else:
-        _print(f"{path}: {len(found)} run{'s' if len(found) > 1 else ''}, {len(content) / 1e6:.2f} MB")
+        print_text(f"{path}: {len(found)} run{'s' if len(found) > 1 else ''}, {len(content) / 1e6:.2f} MB")
 
 
 def _found(places: list[str]) -> list[Run]:
@@ -211,13 +211,15 @@ def _plot(path: Path, comparison: Any, tags: list[str]) -> None:
         path.write_bytes(content)
 
 
-def _print(text: str) -> None:
+def print_text(text: str) -> None:
+    """Show a text with our colours alone."""
     # Our colours are obeyed; whatever else a name holds is shown.
     parts = re.split(r"(\x1b\[\d{1,2}m)", text)
     sys.stdout.write("".join(part if k % 2 else printable(part) for k, part in enumerate(parts)) + "\n")
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Show a value as JSON; numbers that are not finite are texts."""
     sys.stdout.write(json.dumps(_finite(value), indent=2, default=str, allow_nan=False) + "\n")
 
 

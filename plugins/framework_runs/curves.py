@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +24,7 @@ class Curve(NamedTuple):
       colour: of the point.
       is_faint: whether it is drawn thin, as those of training beside those of evaluations are.
       steps, middle: the mean over the runs of the point.
-      low, high: the least and the largest value of the runs; empty for one run.
+      low, high: one standard deviation below and above the mean; empty for one run.
     """
 
     label: str
@@ -80,7 +81,10 @@ def _curve(point: Point, tag: str, label: str, colour: Colour, is_faint: bool, m
         return None
     steps = sorted(values)
     middle = [sum(values[step]) / len(values[step]) for step in steps]
-    bands = [[function(values[step]) for step in steps] for function in (min, max)] if len(point.runs) > 1 else [[], []]
+    bands: list[list[float]] = [[], []]
+    if len(point.runs) > 1:
+        sds = [statistics.stdev(values[step]) if len(values[step]) > 1 else 0.0 for step in steps]
+        bands = [[mean + sign * sd for mean, sd in zip(middle, sds, strict=True)] for sign in (-1, 1)]
     kept = _kept(list(zip(steps, middle, strict=True)), most)
     middle, low, high = ([each[k] for k in kept] if each else [] for each in (middle, *bands))
     return Curve(label, colour, is_faint, [steps[k] for k in kept], middle, low, high)

@@ -339,7 +339,7 @@ def test_json_has_the_documented_shape(family, tmp_path, verb):
     options = ["--out", str(tmp_path / "r.html")] if verb == "report" else []
     found = json.loads(testing.command(verb, folder, *options, "--json").out, parse_constant=refuse)
     assert set(found) == SHAPES[verb]
-    documented = (Path(__file__).parents[2] / "docs" / "runs.md").read_text()
+    documented = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
     assert all(f"`{key}`" in documented for key in SHAPES[verb])
     if verb == "runs":
         assert len(found["runs"]) == 6 and set(found["runs"][0]) == RUN_KEYS
