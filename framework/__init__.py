@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framework.errors import FrameworkError as FrameworkError
-    from framework.runs.python_api import evaluate as evaluate
-    from framework.runs.python_api import load as load
     from framework.runs.python_api import resume as resume
     from framework.runs.python_api import run as run
     from framework.runs.run import Result as Result
     from framework.runs.trained_model import Trained as Trained
+    from framework.sweeps.best import evaluate as evaluate
+    from framework.sweeps.best import load as load
     from framework.sweeps.python_api import sweep as sweep
 
     __version__: str
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "run": "framework.runs.python_api",
     "resume": "framework.runs.python_api",
-    "load": "framework.runs.python_api",
-    "evaluate": "framework.runs.python_api",
+    "load": "framework.sweeps.best",
+    "evaluate": "framework.sweeps.best",
     "Result": "framework.runs.run",
     "Trained": "framework.runs.trained_model",
     "sweep": "framework.sweeps.python_api",

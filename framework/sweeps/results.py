@@ -89,6 +89,11 @@ class Results(NamedTuple):
         """The metric that decides the best setting."""
         return self.goals[0]
 
+    @property
+    def best_run(self) -> Path | None:
+        """The run folder of the best point, such as `framework.load` and `framework.evaluate` take."""
+        return None if self.best is None else self.directory / self.best.directory
+
     def __repr__(self) -> str:
         return self.text()
 

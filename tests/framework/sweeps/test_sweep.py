@@ -86,6 +86,13 @@ def test_the_table_is_the_mean_over_the_seeds(swept):
     assert "best: point" in repr(turn)
 
 
+def test_the_table_is_a_frame_of_pandas(swept):
+    pytest.importorskip("pandas")
+    turn = swept[1]
+    frame = turn.frame()
+    assert list(frame["n"]) == [2, 2] and list(frame["eval/loss"]) == [row["eval/loss"] for row in turn.records()]
+
+
 def test_the_same_command_again_trains_only_what_is_new(swept):
     folder, _, _ = swept
     before = {run: (run / "run.json").stat().st_mtime_ns for run in (folder / "turn" / "runs").iterdir()}
@@ -145,6 +152,11 @@ def test_the_best_point_is_trained_longer(swept):
     folder, _, _ = swept
     best = results(folder / "processes").best
     assert best is not None
+    run = results(folder / "processes").best_run
+    assert run is not None and run.name.startswith(f"{best.number:03}-")
+    of_sweep = framework.evaluate(f"{folder}/processes@best")
+    assert of_sweep == framework.evaluate(run) and of_sweep["loss"] == pytest.approx(best.scalars["eval/loss"])
+    assert framework.load(folder / "processes@best").step == framework.load(run).step == 6
     done = testing.command("train", f"{folder}/processes", "--best", "train.steps=8", f"run.dir={folder}/longer")
     assert done.code == 0, done.err
     config = json.loads((folder / "longer" / "run.json").read_text())["config"]
