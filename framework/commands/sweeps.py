@@ -16,6 +16,9 @@ from framework.config.overrides import is_run_folder
 from framework.errors import ConfigError, InterruptError, nearest
 from framework.output import shell_word
 
+UNFINISHED = 75
+"""Exit code of `wait` where points are open and nobody works on them: EX_TEMPFAIL."""
+
 POLL = 0.1
 """Seconds between two looks of `wait`."""
 
@@ -49,7 +52,7 @@ command again goes on with it. From any shell:
   plan KEY=VALUE ...  show the points of a command, and what is done, without
                       training
   status SWEEP        count points by state; --points lists them
-  wait SWEEP          wait until nobody drives it
+  wait SWEEP          wait until nobody works on it; 75 if points are open then
   resume SWEEP        go on: what was cut goes on from its checkpoint
   retry SWEEP         the same, and begin failed points once more
   stop SWEEP          end it in good order: running points save their state
@@ -148,15 +151,22 @@ def _status(words: list[str]) -> None:
     from framework.sweeps.ledger import Ledger
 
     with Ledger(given.folder / folders.LEDGER) as ledger:
-        if given.json:
-            text = status.as_json(given.folder, ledger)
-        else:
-            text = status.line(given.folder, ledger) + (f"\n{status.table(ledger)}" if given.points else "")
+        seen = status.seen(given.folder, ledger)
+    if given.json:
+        text = status.as_json(seen)
+    else:
+        text = status.line(seen) + (f"\n{status.table(seen)}" if given.points else "")
     sys.stdout.write(text + "\n")
 
 
 def _wait(words: list[str]) -> int:
-    arguments = Arguments("sweep wait", "Wait until nobody drives a sweep.", "sweep wait SWEEP", "SWEEP")
+    arguments = Arguments(
+        "sweep wait",
+        "Wait until nobody works on a sweep. The exit code is that of the first point that failed, or 75 where points "
+        "are open.",
+        "sweep wait SWEEP",
+        "SWEEP",
+    )
     arguments.add_argument("--timeout", type=float, metavar="SECONDS", help="exit with 124 after that time")
     given = _folder(arguments, words)
     from framework.sweeps import folder as folders
@@ -164,15 +174,31 @@ def _wait(words: list[str]) -> int:
     from framework.sweeps.ledger import Ledger
 
     until = time.monotonic() + given.timeout if given.timeout else None
-    while folders.is_driven(given.folder):
+    while folders.is_driven(given.folder) or _works(given.folder):
         if until is not None and time.monotonic() > until:
             sys.stderr.write(f"{given.folder} is not done after {given.timeout:g} s\n")
             return 124
         time.sleep(POLL)
     with Ledger(given.folder / folders.LEDGER) as ledger:
-        sys.stdout.write(status.line(given.folder, ledger) + "\n")
-        failed = ledger.points("failed")
-        return failed[0].exit_code or 1 if failed else 0
+        seen = status.seen(given.folder, ledger)
+    sys.stdout.write(status.line(seen) + "\n")
+    failed = [point for point in seen.points if point.state == "failed"]
+    if failed:
+        return failed[0].exit_code or 1
+    if seen.is_open:
+        sys.stderr.write("points are open, and nobody works on them\n")
+        return UNFINISHED
+    return 0
+
+
+def _works(folder: Path) -> bool:
+    """Tell whether a worker of a sweep shows life, as jobs of a cluster do that outlive their driver."""
+    from framework.sweeps import folder as folders
+    from framework.sweeps import status
+    from framework.sweeps.ledger import Ledger
+
+    with Ledger(folder / folders.LEDGER) as ledger:
+        return bool(status.seen(folder, ledger).counts["running"])
 
 
 def _resume(words: list[str], action: str = "resume", again: tuple[str, ...] = ()) -> int:

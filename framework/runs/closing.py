@@ -14,6 +14,7 @@ from framework.config.sizes import in_words
 from framework.ensembles import members
 from framework.ensembles.endings import is_of_member
 from framework.experiment import Experiment
+from framework.runs.folder import way_on
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
@@ -121,7 +122,7 @@ def _place(tag: str) -> tuple[int, bool, int]:
 def _ended(record: RunRecord) -> list[str]:
     ended = f"stopped early: {record.reason}" if record.reason else "done"
     if is_to_go_on(record.reason):
-        ended += f" at step {record.step}; `framework resume {shlex.quote(str(record.directory))}` goes on from there"
+        ended += f" at step {record.step}; `{way_on(record.directory)}` goes on from there"
     return [ended]
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from framework.config.settings import RunSettings
-from framework.errors import StorageError, writing
+from framework.errors import ConfigError, StorageError, writing
+from framework.output import shell_word
 
 T = TypeVar("T")
 
@@ -74,6 +75,36 @@ def _nearest(folder: Path) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         return _nearest(folder.parent)
     return folder
+
+
+PART = "part_of"
+"""File in the folder of a run that is a part of a sweep, which alone goes on with it; it holds the way there."""
+
+
+def mark_part(directory: Path, sweep: Path) -> None:
+    """Note in a run folder that a sweep goes on with the run.
+
+    Raises: StorageError.
+    """
+    with writing(directory / PART):
+        (directory / PART).write_text(f"{os.path.relpath(sweep, directory)}\n")
+
+
+def way_on(directory: Path) -> str:
+    """Return the command that goes on with a run: `framework resume RUN`, or that of its sweep."""
+    with suppress(OSError):
+        sweep = Path(os.path.relpath(directory / (directory / PART).read_text().strip()))
+        return f"framework sweep resume {shell_word(sweep)}"
+    return f"framework resume {shell_word(directory)}"
+
+
+def check_whole(directory: Path) -> None:
+    """Check that a run is no part of a sweep, whose ledger would not know what is trained here.
+
+    Raises: ConfigError naming the command of the sweep.
+    """
+    if (directory / PART).exists():
+        raise ConfigError(f"{directory} is one program of a sweep, of several points; `{way_on(directory)}` goes on.")
 
 
 def make_folder(folder: Path, exist_ok: bool) -> None:

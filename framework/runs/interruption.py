@@ -10,8 +10,8 @@ from signal import SIGINT, Signals
 from framework.checkpoints import folder
 from framework.distributed import processes
 from framework.errors import StorageError
-from framework.output import shell_word
 from framework.runs import logs, signals
+from framework.runs.folder import way_on
 from framework.runs.record import RunRecord
 from framework.terminal import ERASE, is_notebook
 
@@ -33,9 +33,9 @@ def tell_of_signal(record: RunRecord, number: Signals, is_second: bool) -> None:
 
 def _cut(record: RunRecord, number: Signals) -> None:
     saved = folder.steps(record.directory / "checkpoints")
-    way, place = "no checkpoint was saved", shell_word(record.directory)
+    way = "no checkpoint was saved"
     if saved:
-        way = f"the newest checkpoint is of step {saved[-1]}: `framework resume {place}` goes on from there"
+        way = f"the newest checkpoint is of step {saved[-1]}: `{way_on(record.directory)}` goes on from there"
     text = f"ended at once by {number.name}; {way}."
     if processes.index() == 0:
         erase = ERASE if os.isatty(STDERR) else ""  # of a live line

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from framework.config import compose as configs
 from framework.runs.evaluated import evaluate
+from framework.runs.folder import check_whole
 from framework.runs.record import read_record
 from framework.runs.run import Result
 from framework.runs.run import resume as resume_config
@@ -47,4 +48,5 @@ def resume(run_folder: str | Path, overrides: Sequence[str] = (), force: bool = 
     Raises: FrameworkError.
     """
     read_record(Path(run_folder))  # refuse what is no run folder before anything is written into it
+    check_whole(Path(run_folder))
     return resume_config(Path(run_folder), configs.recorded(run_folder, overrides), force)

@@ -24,7 +24,6 @@ from framework.distributed import coordination, processes
 from framework.ensembles import members
 from framework.errors import FrameworkError, InterruptError, PluginError, StorageError, exit_code_of, is_users, told
 from framework.experiment import Experiment, build
-from framework.output import shell_word
 from framework.registry.entry_points import discover
 from framework.runs import folder, logs, process, signals, starts
 from framework.runs import resume as resuming
@@ -208,8 +207,7 @@ def _trained(experiment: Experiment, record: RunRecord, state: TrainState | None
         record.status, record.exit_code, record.reason = "stopped" if reason else "done", 0, reason
         record.warnings = loss_warnings(record) or None
         if reason in signals.NAMES:
-            way = f"`framework resume {shell_word(record.directory)}` goes on from there."
-            text = f"stopped at step {record.step} by {reason}; {way}"
+            text = f"stopped at step {record.step} by {reason}; `{folder.way_on(record.directory)}` goes on from there."
             raise InterruptError(text, signals.exit_code(signals.NAMES[reason]))
     except BaseException as error:
         record.status = "stopped" if isinstance(error, InterruptError) else "failed"

@@ -18,10 +18,11 @@ from framework.errors import FrameworkError
 from framework.launcher import Here, Job, Launcher, Outcome
 from framework.search import Goal, Report, Search, Trial
 from framework.sweeps import folder as folders
+from framework.sweeps.labels import label
 from framework.sweeps.ledger import LEASE, OPEN, Event, Ledger, Point
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import config_of, content_of, folder_name, hash_of
-from framework.sweeps.space import label, words_of
+from framework.sweeps.space import words_of
 from framework.sweeps.worker import TAKEN, job_of
 
 PERMANENT = (2, 3, 4, 6, 124)
@@ -30,6 +31,9 @@ PERMANENT = (2, 3, 4, 6, 124)
 LOSSES = 5
 """Times in a row that a point may be lost without a step of progress, before it counts as failed: what kills it is the
 point itself, such as its need of memory."""
+
+ENDED = ("done", "failed", "pruned")
+"""States of points that count as ended."""
 
 LISTEN = 0.02
 """Seconds between two looks for reports, where the search answers them."""
@@ -206,7 +210,9 @@ class Driver:
     def _say(self, point: Point) -> None:
         """Show how a point ended, let it be tried again if it failed, and note the first failure."""
         counts = self.ledger.counts()
-        ended = sum(counts.get(state, 0) for state in ("done", "failed", "pruned"))
+        # Of points that end together, those that are not told yet do not count.
+        untold = sum(self.ledger.point(number).state in ENDED for number in self.out)
+        ended = sum(counts.get(state, 0) for state in ENDED) - untold
         of = max(self.total, sum(counts.values())) if self.total else "?"
         name = f"{ended}/{of}: point {point.number} ({label(point.parameters)})"
         if point.state == "failed":

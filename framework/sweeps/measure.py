@@ -32,6 +32,10 @@ OWN = 0.3
 """Seconds that each run in turn takes beside that, for its folder, the program of its evaluation and its last state; a
 tiny run on 2 cores takes as long."""
 
+SHORT = 0.25
+"""Share of its start below which the steps of a run decide nothing: one program, even if several times slower a step,
+saves more starts than that."""
+
 CLEARLY = 0.95
 """Share of the time in turn below which one program is worth its rounding."""
 
@@ -45,15 +49,21 @@ class Measured(NamedTuple):
 
 
 def pays(jobs: Sequence[Job], config_dir: str | None) -> tuple[bool, str]:
-    """Measure two members and one point, and estimate the time of all points in either way.
+    """Measure one point and, unless its start outweighs its steps, two members; estimate the time in either way.
 
     Returns: whether one program is clearly faster, and the reason in a clause.
     """
     import_jax()
     configs = [config_of(job.words, config_dir) for job in jobs[:SMALL]]
     try:
-        together = _measured(as_members(configs, ""))
         alone = _measured(configs[0])
+        steps = alone.steps * alone.step
+        if steps < SHORT * alone.start:
+            return (
+                True,
+                f"one of {len(jobs)} points takes {alone.start:.2g} s to start, and {steps:.2g} s for its steps",
+            )
+        together = _measured(as_members(configs, ""))
     except FrameworkError as error:
         return False, f"the points cannot be one program: {str(error)[:200]}"
     count = len(jobs)

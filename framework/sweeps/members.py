@@ -110,6 +110,7 @@ class Together(Callback):
 
     def on_start(self, run: Run) -> None:
         """Begin every point: its lease, its folder, its record and its callbacks."""
+        run_folders.mark_part(run.directory, self.sweep)
         first: tuple[RunRecord, Run] | None = None
         for index, (job, config) in enumerate(self.waiting):
             owner = folders.owner()

@@ -16,7 +16,7 @@ from framework.keys import flat
 from framework.registry.entry_points import OURS, Plugin, discover
 from framework.registry.kinds import GROUPS, MAPPINGS
 from framework.registry.sections import taken_by
-from framework.sweeps.space import label
+from framework.sweeps.labels import label
 
 UNCOUNTED = ("run.", "distributed.", "debug.", "callbacks.progress.", "callbacks.tensorboard.", "callbacks.views.")
 UNCOUNTED += ("strategy.devices", "train.log_every", "train.steps_per_call", "train.resident_mib", "data.root")

@@ -10,10 +10,11 @@ from typing import Any
 from framework.errors import FrameworkError
 from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
+from framework.sweeps.labels import label
 from framework.sweeps.ledger import Ledger, Point
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import Content, config_of, content_of, differences, read_content
-from framework.sweeps.space import label, words_of
+from framework.sweeps.space import words_of
 from framework.sweeps.start import changes, same
 
 LISTED = 3

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from framework.errors import ConfigError
 from framework.search import Goal
+from framework.sweeps.labels import label, short
 from framework.sweeps.ledger import Ledger, Point
-from framework.sweeps.space import label, short
 from framework.tables import text_table
 
 QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)

@@ -113,20 +113,6 @@ def words_of(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{key}={_text(value)}" for key, value in parameters.items())
 
 
-def label(parameters: Mapping[str, Any]) -> str:
-    """Write parameters for people: "seed=0 learning_rate=0.001"."""
-    return " ".join(f"{short(key)}={_shown(value)}" for key, value in parameters.items())
-
-
-def short(key: str) -> str:
-    """Return the last part of a key: "learning_rate"."""
-    return _bare(key).rpartition(".")[2]
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _dimension(word: str, override: Override, config_dir: str | Path | None) -> Choice | Interval:
     key, value = word.partition("=")[0], override.value()
     if isinstance(value, IntervalSweep):

@@ -18,11 +18,12 @@ from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
 from framework.sweeps.driver import Driver
 from framework.sweeps.here import Hereabouts
+from framework.sweeps.labels import label
 from framework.sweeps.ledger import Ledger, Point
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import config_of, content_of, data_digests, differences, folder_name, read_content
 from framework.sweeps.results import results_of
-from framework.sweeps.space import covers, label
+from framework.sweeps.space import covers
 
 Tell = Callable[[str], None]
 

@@ -3,37 +3,99 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from framework.output import shell_word
 from framework.sweeps import folder as folders
-from framework.sweeps.ledger import Ledger, State
-from framework.sweeps.space import label
+from framework.sweeps.labels import label
+from framework.sweeps.ledger import LEASE, OPEN, Ledger, Point, State
 from framework.tables import text_table
 
 ORDER: tuple[State, ...] = ("done", "running", "waiting", "paused", "preempted", "lost", "failed", "pruned")
 
 
-def line(folder: Path, ledger: Ledger) -> str:
+TAIL = 65536
+"""Bytes at the end of a run's metrics that hold its last lines."""
+
+
+class Seen(NamedTuple):
+    """A sweep as it is, though the ledger may not know of a kill yet.
+
+    Attributes:
+      folder: of the sweep.
+      points: a running one whose process is gone, or shows no life, is lost here.
+      total: number of points of the search; 0 if it is open.
+    """
+
+    folder: Path
+    points: list[Point]
+    total: int
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of points by state."""
+        return Counter(str(point.state) for point in self.points)
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether there are points that nobody has ended."""
+        counts = self.counts
+        return any(counts[state] for state in ("running", *OPEN)) or self.total > len(self.points)
+
+
+def seen(folder: Path, ledger: Ledger) -> Seen:
+    """Look at a sweep. Steps are those of the records of its runs, where they go beyond the last evaluation."""
+    points = [_present(folder, point) for point in ledger.points()]
+    return Seen(folder, points, int(ledger.facts().get("total") or 0))
+
+
+def _present(folder: Path, point: Point) -> Point:
+    if point.state not in ("running", "preempted", "lost"):
+        return point
+    point = point._replace(step=max(point.step, _last_step(folder / point.directory)))
+    gone = folders.is_gone(point.owner)
+    if point.state == "running" and (gone or (gone is None and (point.beat or 0) < time.time() - LEASE)):
+        reason = "its process is gone" if gone else f"no life for more than {LEASE:g} s"
+        spent = max(0.0, (point.beat or 0) - (point.begun or 0))
+        return point._replace(state="lost", reason=reason, seconds=point.seconds + spent)
+    return point
+
+
+def _last_step(directory: Path) -> int:
+    """Return the step of the last whole line that a run has logged, or 0."""
+    try:
+        with (directory / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return 0
+    found = (re.match(rb'\{"step": (\d+)', each) for each in reversed(lines))
+    return next((int(each[1]) for each in found if each), 0)
+
+
+def line(sweep: Seen) -> str:
     """Say how far a sweep is: "12 points: 5 done, 2 running, 5 waiting; driven by process 4711"."""
-    counts = ledger.counts()
+    folder, counts = sweep.folder, sweep.counts
     parts = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts.get(state))
-    total = ledger.facts().get("total") or 0
-    of = f" of {total}" if total > sum(counts.values()) else ""
+    of = f" of {sweep.total}" if sweep.total > sum(counts.values()) else ""
     text = f"{sum(counts.values())}{of} points: {parts or 'none was begun'}"
     if folders.is_driven(folder):
         pid = folders.driver_of(folder)
         return f"{text}; driven by {f'process {pid}' if pid else 'another machine'}"
-    is_open = any(counts.get(state) for state in ("running", "waiting", "preempted", "lost")) or of
-    return f"{text}; nobody drives it{f', `framework sweep resume {shell_word(folder)}` goes on' if is_open else ''}"
+    return (
+        f"{text}; nobody drives it{f', `framework sweep resume {shell_word(folder)}` goes on' if sweep.is_open else ''}"
+    )
 
 
-def table(ledger: Ledger) -> str:
+def table(sweep: Seen) -> str:
     """Return one line for each point that is not just waiting, with its step, and what it last said."""
     now = time.time()
     rows = [["point", "", "state", "step", "attempts", "seconds", ""]]
-    for point in ledger.points():
+    for point in sweep.points:
         spent = point.seconds + (now - point.begun if point.state == "running" and point.begun else 0.0)
         said = point.reason or " ".join(f"{tag} {value:.4g}" for tag, value in _few(point.scalars).items())
         state = str(point.state)
@@ -51,11 +113,11 @@ def table(ledger: Ledger) -> str:
     return text_table(rows, right=(0, 3, 4, 5))
 
 
-def as_json(folder: Path, ledger: Ledger) -> str:
+def as_json(sweep: Seen) -> str:
     """Return the state as JSON: counts, and each point."""
     names = ("number", "parameters", "state", "step", "attempts", "seconds", "scalars", "reason", "hash")
-    points = [{name: getattr(point, name) for name in names} for point in ledger.points()]
-    facts = {"directory": str(folder), "driven": folders.is_driven(folder), "counts": ledger.counts()}
+    points = [{name: getattr(point, name) for name in names} for point in sweep.points]
+    facts = {"directory": str(sweep.folder), "driven": folders.is_driven(sweep.folder), "counts": sweep.counts}
     return json.dumps({**facts, "points": points}, indent=2)
 
 

@@ -1,7 +1,12 @@
 """Points of one program: each is its solo run to rounding, with all that a run leaves."""
 
 import json
+import platform
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -24,6 +29,12 @@ def swept(tmp_path_factory):
     words = [*WORDS, "seed=0,1", "optimizer.learning_rate=0.01,1e38", "launcher=vmapped", f"sweep.dir={folder}/sweep"]
     done = testing.command("-m", *words)
     return folder, done
+
+
+def test_points_are_counted_as_they_are_told(swept):
+    _, done = swept
+    told = [line for line in done.err.splitlines() if re.match(r"\d/4: point", line)]
+    assert [line.partition(":")[0] for line in told] == ["1/4", "2/4", "3/4", "4/4"], done.err
 
 
 def test_each_point_is_its_solo_run_to_rounding(swept):
@@ -104,9 +115,36 @@ def test_auto_says_what_it_chose_and_why(tmp_path):
     done = testing.command("-m", *WORDS, "seed=0,1,2", f"sweep.dir={tmp_path}/sweep")
     assert done.code == 0, done.err
     (line,) = [line for line in done.err.splitlines() if line.startswith("launcher: ")]
-    assert re.match(r"launcher: (vmapped|turn), since 3 points take about .* s as one program, and .* s in turn", line)
+    measured = r"launcher: (vmapped|turn), since 3 points take about .* s as one program, and .* s in turn"
+    assert re.match(rf"{measured}|launcher: vmapped, since one of 3 points takes .* s to start", line)
     with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
         assert [point.state for point in ledger.points()] == ["done"] * 3
+
+
+def test_a_program_of_points_that_is_stopped_goes_on_by_its_sweep_alone(tmp_path):
+    words = [*testing.TINY, "train.steps=1000000", "train.eval_every=0", "train.log_every=50", "seed=0,1"]
+    command = [sys.executable, "-m", "framework", "-m", *words, "sweep.dir=my sweep", "launcher=vmapped"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (logs := [path for path in tmp_path.glob("my sweep/runs/*/metrics.jsonl") if path.stat().st_size]):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1]
+    assert process.returncode == 143
+    assert "`framework sweep resume 'my sweep'` goes on from there" in said
+    assert "groups" not in said
+    (group,) = (tmp_path / "my sweep" / "groups").iterdir()
+    refused = testing.command("resume", str(group))
+    assert (refused.code, "is one program of a sweep" in refused.err, "sweep resume" in refused.err) == (2, True, True)
+    with Ledger(tmp_path / "my sweep" / "ledger.sqlite") as ledger:  # as a kill leaves it
+        assert [point.state for point in ledger.points()] == ["preempted"] * 2
+        assert ledger.claim(0, f"{platform.node()} 1 never 0") is not None
+    status = json.loads(testing.command("sweep", "status", f"{tmp_path}/my sweep", "--json").out)
+    last = [json.loads(path.read_text().splitlines()[-1])["step"] for path in sorted(logs)]
+    assert status["counts"] == {"lost": 1, "preempted": 1}
+    assert status["points"][0]["step"] >= last[0] > 0
+    waited = testing.command("sweep", "wait", f"{tmp_path}/my sweep")
+    assert (waited.code, "nobody works on them" in waited.err) == (75, True)
 
 
 def test_a_callback_ends_its_point_alone(tmp_path):
