@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from framework.contracts import PyTree
 from framework.errors import StorageError
@@ -14,6 +16,16 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     """Return (path, leaf) of every leaf, of any type, in the tree's order; paths are such as "params/0_Conv/W"."""
     named = jax.tree.leaves_with_path(tree)
     return [(jax.tree_util.keystr(keys, simple=True, separator="/"), leaf) for keys, leaf in named]
+
+
+def stacked(trees: Sequence[PyTree]) -> PyTree:
+    """Turn trees of one structure, such as batches, into one tree of NumPy arrays [trees, ...].
+
+    Raises: TypeError if their structures differ.
+    """
+    each = jax.tree.structure(trees[0])
+    columns = jax.tree.transpose(jax.tree.structure([0] * len(trees)), each, list(trees))
+    return each.unflatten(map(np.stack, each.flatten_up_to(columns)))
 
 
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:

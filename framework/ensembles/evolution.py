@@ -16,6 +16,7 @@ import numpy as np
 from framework.api import Array, Batch, Evolution, PyTree, TrainState, WeightedMean, step_key, stream
 from framework.errors import ConfigError
 from framework.tasks.ema import Averaged
+from framework.trees import stacked
 
 STATE = "evolving/"
 """Beginning of the metrics of a training step that say what a member is, such as a value by its config key."""
@@ -76,7 +77,7 @@ def compared(evolution: Evolution, directions: Mapping[str, bool | None], batche
         if size > MOST_EXAMPLES and taken:
             break
         taken.append(batch)
-    return Compared(jax.tree.map(lambda *leaves: np.stack(leaves), *taken), -1 if directions[tag] else 1)
+    return Compared(stacked(taken), -1 if directions[tag] else 1)
 
 
 def evolving(steps: Together, evolution: Evolution, by: Compared) -> Together:

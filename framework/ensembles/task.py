@@ -17,6 +17,7 @@ from framework.errors import ConfigError
 from framework.steps.metrics import WeightedMean
 from framework.steps.rng import root_key
 from framework.tasks.nonfinite import learned, spoils, surely_finite
+from framework.trees import stacked
 
 Make = Callable[[Mapping[str, Any]], Task]
 """`make(values) -> Task`, where values are numbers by config key and may be traced."""
@@ -165,4 +166,4 @@ class OwnOrders(PipelineWrapper):
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
         """Yield batches start, start + 1, …; the members' seeds count, not the one of the run."""
         for batches in zip(*(self.data.train(own, start) for own in self.seeds), strict=True):
-            yield jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+            yield stacked(batches)

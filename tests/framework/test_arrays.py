@@ -10,6 +10,7 @@ import pytest
 from jax.nn import initializers
 
 from framework.arrays import quick_jit
+from framework.trees import stacked
 
 MAKERS = {
     "uniform": initializers.uniform(),
@@ -43,3 +44,13 @@ def test_what_it_is_given_beside_the_function_is_heeded():
     given = jnp.arange(4.0)
     np.testing.assert_array_equal(doubled(given, times=2), [0.0, 2.0, 4.0, 6.0])
     assert given.is_deleted()
+
+
+def test_trees_of_one_structure_become_one_of_stacked_leaves():
+    trees = [{"inputs": [np.full((2,), k, np.float32), (np.int32(k),)], "targets": None} for k in range(3)]
+    found = stacked(trees)
+    assert jax.tree.structure(found) == jax.tree.structure(trees[0])
+    np.testing.assert_array_equal(found["inputs"][0], [[0, 0], [1, 1], [2, 2]])
+    np.testing.assert_array_equal(found["inputs"][1][0], np.arange(3, dtype=np.int32), strict=True)
+    with pytest.raises(TypeError, match="Mismatch"):
+        stacked([trees[0], {"inputs": 1}])
