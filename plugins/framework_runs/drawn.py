@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from framework.errors import StorageError
 from framework.search import Goal, Interval
 from framework.sweeps import folder as folders
+from framework.sweeps.labels import label, short
 from framework.sweeps.ledger import Ledger, Point
 from framework.sweeps.results import Results, results_of
-from framework.sweeps.space import label, short
 from framework.sweeps.start import recorded
 from framework_runs import naming
 from framework_runs.palette import Colour, colours

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from framework.errors import ConfigError
-from framework.sweeps.space import short
+from framework.sweeps.labels import short
 from framework_runs.curves import charts
 from framework_runs.drawn import Axis, Setting, Sweep, axis
 from framework_runs.importances import importances
