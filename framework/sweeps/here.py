@@ -8,7 +8,10 @@ from pathlib import Path
 
 from framework.errors import line_of
 from framework.launcher import Job, Outcome
+from framework.sweeps.folder import LEDGER
+from framework.sweeps.ledger import Ledger
 from framework.sweeps.measure import pays
+from framework.sweeps.space import label
 from framework.sweeps.together import grouped, work_together
 from framework.sweeps.worker import work
 
@@ -21,8 +24,11 @@ class Hereabouts:
 
     def train(self, job: Job) -> Outcome:
         """Train one job; whatever goes wrong is in the outcome. Raises: InterruptError after a signal."""
-        number, _, values = Path(job.directory).name.partition("-")
-        self.tell(f"point {int(number)} begins: {values}")
+        with Ledger(self.sweep / LEDGER) as ledger:
+            total, known = ledger.facts().get("total") or 0, sum(ledger.counts().values())
+            point = ledger.point(job.number)
+        of = f"/{max(total, known)}" if total else ""  # a search may not know how many there will be
+        self.tell(f"job {job.number + 1}{of}: {label(point.parameters)}")
         return work(self.sweep, job, is_all=False)
 
     def groups(self, jobs: Sequence[Job]) -> list[tuple[Job, ...]]:

@@ -133,6 +133,7 @@ def test_failures_are_told_at_once_and_retried_by_the_next_command(tmp_path):
     words = [*WORDS, "optimizer=sgd", "schedule=constant", f"sweep.dir={tmp_path}/sweep", "launcher=turn"]
     done = testing.command("-m", *words, "optimizer.learning_rate=1e38,1e-2,1e37", "sweep.stop_on_failure=true")
     assert done.code == 6
+    assert "job 1/3: learning_rate=1e+38\n" in done.err
     assert done.err.index("point 0 (learning_rate=1e+38) failed: train/loss is nan") < done.err.index("cost:")
     status = json.loads(testing.command("sweep", "status", f"{tmp_path}/sweep", "--json").out)
     assert [point["state"] for point in status["points"]] == ["failed"], "none was begun after it"
