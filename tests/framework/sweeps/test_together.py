@@ -111,14 +111,16 @@ def test_a_number_that_a_branch_depends_on_splits_the_group(tmp_path):
         assert [point.state for point in ledger.points()] == ["done"] * 4
 
 
-def test_auto_says_what_it_chose_and_why(tmp_path):
-    done = testing.command("-m", *WORDS, "seed=0,1,2", f"sweep.dir={tmp_path}/sweep")
+@pytest.mark.parametrize(("model", "chosen"), [("mlp", "vmapped"), ("cnn", "turn")])
+def test_auto_says_what_it_chose_and_why(tmp_path, model, chosen):
+    """A perceptron's small steps become one program; a convolutional network's fill the cores by themselves."""
+    words = ["data=synthetic", "data.shape=[28,28,1]", "data.examples=64", "data.batch_size=32", "train.steps=1"]
+    done = testing.command("-m", *words, f"model={model}", "seed=0,1", f"sweep.dir={tmp_path}/sweep")
     assert done.code == 0, done.err
     (line,) = [line for line in done.err.splitlines() if line.startswith("launcher: ")]
-    measured = r"launcher: (vmapped|turn), since 3 points take about .* s as one program, and .* s in turn"
-    assert re.match(rf"{measured}|launcher: vmapped, since one of 3 points takes .* s to start", line)
+    assert re.fullmatch(rf"launcher: {chosen}, since a step of one point has \S+ MFLOP, on a CPU", line)
     with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
-        assert [point.state for point in ledger.points()] == ["done"] * 3
+        assert [point.state for point in ledger.points()] == ["done"] * 2
 
 
 def test_a_program_of_points_that_is_stopped_goes_on_by_its_sweep_alone(tmp_path):
