@@ -18,7 +18,8 @@ def early_stopping(
 ) -> Callback:
     """End a run in good order once a metric has not improved for `patience` evaluations, or has reached its target.
 
-    A resumed run goes on counting: it takes the values before from the run's history.
+    A resumed run goes on counting: it takes the values before from the run's history. The evaluation before the first
+    step does not count: a run that begins with trained parameters may get worse before it gets better.
 
     Args:
       metric: the tag to watch, such as `eval/accuracy`.
@@ -56,7 +57,7 @@ class EarlyStopping(Callback):
             self._compare(step, value)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        if (value := self._watched.value(scalars)) is None:
+        if (value := self._watched.value(scalars)) is None or step == 0:
             return
         self._compare(step, value)
         if step >= self._last_step:
