@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,14 @@ def total_steps(train: Train, debug: Debug, steps_per_epoch: int) -> int:
     wanted = debug.overfit or train.steps or (train.epochs or 1) * steps_per_epoch
     limits = (debug.limit, REHEARSED if debug.fast else None)
     return min([wanted, *(each for each in limits if each is not None)])
+
+
+def eval_period(train: Train, total: int, steps_per_epoch: int) -> int:
+    """Return the updates between two evaluations: as chosen, or an epoch, or a tenth of the run where that is less.
+
+    An epoch is what most people count in. A tenth is the least that a curve needs to show its form.
+    """
+    return min(steps_per_epoch, math.ceil(total / 10)) if train.eval_every is None else train.eval_every
 
 
 def check_profile(debug: Debug, total: int) -> None:
