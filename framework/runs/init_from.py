@@ -22,7 +22,8 @@ FILES = (".safetensors", ".npz")
 def start_of(options: InitFrom | None) -> Start | None:
     """Read what the section `init_from` names; None without one.
 
-    Raises: StorageError if it cannot be read; ConfigError if it is nothing of the kind.
+    Raises: StorageError if it cannot be read; ConfigError if it is nothing of the kind, or has several
+      members.
     """
     if options is None:
         return None
@@ -34,6 +35,11 @@ def start_of(options: InitFrom | None) -> Start | None:
         arrays = safetensors.read(path) if path.suffix == ".safetensors" else _archive(path)
         return Start(_named(arrays), options, {"file": str(path), "sha256": digest(path)})
     model = load(str(path))
+    if rows := model.record().members:
+        text = (
+            f"{model.directory} trained {len(rows)} members; `framework export {path} --member K --to FOLDER` takes one"
+        )
+        raise ConfigError(f"{text}, and init_from=FOLDER begins with it.", key="init_from")
     parts = {"params": model.params, "model_state": model.model_state}
     arrays = {name: np.asarray(leaf) for name, leaf in data_by_path(parts).items()}
     return Start(_named(arrays), options, {"run": str(model.directory), "id": model.record().id, "step": model.step})

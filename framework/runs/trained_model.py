@@ -245,6 +245,8 @@ def load(
     Raises: StorageError if the folder holds no run, or no such checkpoint or member, or the checkpoint is damaged;
       ConfigError or PluginError if the model's plugin is missing or has other options.
     """
+    if member != "best" and not isinstance(member, int):
+        raise ConfigError(f"expected the number of a member, from 0, or 'best', found {member!r}.", key="member")
     place = place_of(path, 0 if member == "best" else member) if step is None else Place(Path(path), step)
     if exported.is_exported(place.directory):
         found = _exported(place.directory)

@@ -9,9 +9,9 @@ from pathlib import Path
 from framework.errors import line_of
 from framework.launcher import Job, Outcome
 from framework.sweeps.folder import LEDGER
+from framework.sweeps.labels import label
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.measure import pays
-from framework.sweeps.space import label
 from framework.sweeps.together import grouped, work_together
 from framework.sweeps.worker import work
 

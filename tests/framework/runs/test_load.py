@@ -176,6 +176,10 @@ def test_the_best_of_several_members_is_found_by_its_last_evaluation(tmp_path):
     own = dict(zip((4, 8), testing.series(run, f"eval/loss/{best}")[1:], strict=True))
     expected = framework.load(run.directory, step=min(own, key=lambda step: own[step]), member=best).params
     testing.assert_same_bits(framework.load(f"{run.directory}@best", member=best).params, expected)
+    with pytest.raises(framework.FrameworkError, match=r"member: expected the number of a member, .* found 'first'"):
+        framework.load(run.directory, member="first")
+    with pytest.raises(framework.FrameworkError, match=r"trained 2 members; `framework export .* takes one"):
+        testing.train(tmp_path, f"init_from={run.directory}")
 
 
 def test_raw_inputs_are_predicted_in_blocks_with_the_outputs_of_a_call(saved):
