@@ -31,6 +31,10 @@ def periods(source: Mapping[str, Any]) -> dict[str, int]:
     return {}
 
 
+SHORTEST_EVAL = 10
+"""Updates between two evaluations at least, by default: one often costs as much as several updates."""
+
+
 def total_steps(train: Train, debug: Debug, steps_per_epoch: int) -> int:
     """Return the number of updates of a run."""
     wanted = debug.overfit or train.steps or (train.epochs or 1) * steps_per_epoch
@@ -41,9 +45,12 @@ def total_steps(train: Train, debug: Debug, steps_per_epoch: int) -> int:
 def eval_period(train: Train, total: int, steps_per_epoch: int) -> int:
     """Return the updates between two evaluations: as chosen, or an epoch, or a tenth of the run where that is less.
 
-    An epoch is what most people count in. A tenth is the least that a curve needs to show its form.
+    An epoch is what most people count in. A tenth is the least that a curve needs to show its form. Fewer than
+    `SHORTEST_EVAL` they never are by default, since an epoch may be a single step.
     """
-    return min(steps_per_epoch, math.ceil(total / 10)) if train.eval_every is None else train.eval_every
+    if train.eval_every is not None:
+        return train.eval_every
+    return max(SHORTEST_EVAL, min(steps_per_epoch, math.ceil(total / 10)))
 
 
 def check_profile(debug: Debug, total: int) -> None:
