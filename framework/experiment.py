@@ -29,7 +29,7 @@ from framework.api import (
 )
 from framework.batches import CheckedBatches, check_examples, check_pipeline
 from framework.config.compose import Config
-from framework.config.presets import check_profile, total_steps
+from framework.config.presets import check_profile, eval_period, total_steps
 from framework.config.resolve import Settings, as_written, changed, resolved, tagged
 from framework.distributed import coordination, processes
 from framework.ensembles.evolution import COPIES, Compared, compared
@@ -46,7 +46,7 @@ from framework.registry.entry_points import OURS, Plugin, Registry, discover
 from framework.registry.sections import taken_by
 from framework.registry.signatures import check
 from framework.steps.rng import root_key
-from framework.tags import COMPILE_SECONDS, COMPILED, PARTS, SHARE
+from framework.tags import COMPILE_SECONDS, COMPILED, EPOCH, EXAMPLES, PARTS, SHARE
 from framework.tasks.assembly import task_of
 from framework.tasks.ema import averaged
 from framework.tasks.nonfinite import guarded
@@ -90,6 +90,7 @@ class Experiment(NamedTuple):
     callbacks: tuple[NamedCallback, ...]
     probes: tuple[NamedProbe, ...]
     total_steps: int
+    eval_every: int  # updates between two evaluations; 0 for the end alone
     shapes: TrainState  # of jax.ShapeDtypeStruct
     parameters: tuple[Parameter, ...]
     directions: Mapping[str, bool | None]  # by tag, whether high values are good
@@ -133,7 +134,8 @@ def build(config: Config, registry: Registry, start: Start | None = None) -> Exp
     total = total_steps(settings.train, settings.debug, data.steps_per_epoch)
     check_profile(settings.debug, total)
     written = as_written(_recordable(config.source), _recordable(config.values))
-    config = config.with_values({"train.steps": total})
+    eval_every = eval_period(settings.train, total, data.steps_per_epoch)
+    config = config.with_values({"train.steps": total, "train.eval_every": eval_every})
     source, values = _recordable(config.source), _recordable(config.values)
     strategy = _build_strategy(builder, data, values)
     members = members_of(strategy, settings.seed, taken_by(values))
@@ -146,7 +148,7 @@ def build(config: Config, registry: Registry, start: Start | None = None) -> Exp
     begins = None if start is None else origins(start, shapes)
     parameters = _parameters(shapes, begins, check_frozen(settings.freeze, shapes.params))
     directions, problem = _directions(task, shapes, data, settings.train.log_last_step), problem_of(task)
-    probes = tuple(_probe(builder, tag, options, settings) for tag, options in _tags(values, "probes"))
+    probes = tuple(_probe(builder, tag, options, eval_every) for tag, options in _tags(values, "probes"))
     directions |= dict.fromkeys(tag for each in probes for tag in _probed(each, problem, shapes, data))
     if members is not None:
         make = _maker(source, settings, builder, members, start)
@@ -173,6 +175,7 @@ def build(config: Config, registry: Registry, start: Start | None = None) -> Exp
         callbacks=callbacks,
         probes=probes,
         total_steps=total,
+        eval_every=eval_every,
         shapes=shapes,
         parameters=parameters,
         directions=directions,
@@ -255,10 +258,10 @@ def _callback(builder: Builder, tag: str, options: Mapping[str, Any]) -> NamedCa
     return NamedCallback(f"callback '{tag}' ({builder.used[f'callbacks.{tag}'].owner})", callback, f"callbacks.{tag}")
 
 
-def _probe(builder: Builder, tag: str, options: Mapping[str, Any], settings: Settings) -> NamedProbe:
-    """Build a probe from its options; `every` is the core's own."""
+def _probe(builder: Builder, tag: str, options: Mapping[str, Any], eval_every: int) -> NamedProbe:
+    """Build a probe from its options; `every` is the core's own, by default the period of evaluations."""
     key, given = f"probes.{tag}", dict(options)
-    every = check(given.pop("every", settings.train.eval_every), int, f"{key}.every", {})
+    every = check(given.pop("every", eval_every), int, f"{key}.every", {})
     if every < 1:
         raise ConfigError(
             f"expected a number of steps, at least 1, found {every}; set {key}.every=…", key=f"{key}.every"
@@ -338,7 +341,8 @@ def _directions(task: Task, shapes: TrainState, data: DataPipeline, by_step: boo
     names |= {"test": measured} if "test" in data.splits[1:] else {}
     tags = {f"{split}/{name}": task.directions.get(name) for split in names for name in names[split]}
     compiles = {COMPILED: False, COMPILE_SECONDS: False}
-    return {**tags, "perf/examples_per_second": True, **compiles, **dict.fromkeys(f"{SHARE}{part}" for part in PARTS)}
+    reached = dict.fromkeys((EPOCH, EXAMPLES, *(f"{SHARE}{part}" for part in PARTS)))
+    return {**tags, "perf/examples_per_second": True, **compiles, **reached}
 
 
 def _parameters(

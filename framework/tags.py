@@ -15,6 +15,9 @@ Mode = Literal["auto", "min", "max"]
 SPEED = "perf/examples_per_second"
 """Tag of the examples that training took a second since the last log, without evaluations."""
 
+EPOCH, EXAMPLES = "progress/epoch", "progress/examples"
+"""Tags of the passes over the training data, with their fraction, and of the examples that each model has seen."""
+
 COMPILED, COMPILE_SECONDS = "perf/compiles", "perf/compile_seconds"
 """Tags of the programs compiled since the last log, and of the seconds that it took."""
 
@@ -78,14 +81,14 @@ class WatchedTag:
         self.sign = -1 if is_higher_better else 1
 
     def start(self, run: Run) -> list[tuple[int, float]]:
-        """Find the direction, and return (step, value) of what earlier processes of the run have logged.
+        """Find the direction, and return (step, value) of what earlier processes of the run have logged in training.
 
         Raises: ConfigError, as `check`.
         """
         self.check(run.directions)
         values = run.history.series(self.tag)
         self._seen = bool(values)
-        return values
+        return [(step, value) for step, value in values if step > 0]
 
     def value(self, scalars: Mapping[str, float]) -> float | None:
         """Return the tag's value; None if these scalars are of something else.

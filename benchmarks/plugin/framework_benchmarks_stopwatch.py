@@ -11,7 +11,7 @@ from framework.api import Callback, Run, Summary
 
 
 def stopwatch() -> Callback:
-    """Write (step, seconds on the system's monotonic clock) of every log record but the last to `stopwatch.json`."""
+    """Write (step, seconds on the system's monotonic clock) of the log records between the ends to `stopwatch.json`."""
     return Stopwatch()
 
 
@@ -19,7 +19,8 @@ class Stopwatch(Callback):
     """Notes the time of each `on_log`.
 
     The loop reads a window's metrics after it dispatched the next one, always equally far behind. So the time between
-    two records is that of the steps between them. The last record waits for an evaluation and is left out.
+    two records is that of the steps between them. The last record waits for an evaluation and is left out, and so is an
+    evaluation before the first step.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class Stopwatch(Callback):
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Note the time."""
-        if step < self._last:
+        if 0 < step < self._last:
             self._marks.append((step, time.monotonic()))
 
     def on_end(self, summary: Summary) -> None:

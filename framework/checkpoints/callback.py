@@ -82,7 +82,7 @@ class Checkpoint(Callback):
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Note the metric that decides which step is best."""
-        if self.watched is not None and (value := self.watched.value(scalars)) is not None:
+        if self.watched is not None and (value := self.watched.value(scalars)) is not None and step > 0:
             self.scores[step] = self.watched.sign * value
 
     def on_state(self, step: int, state: TrainState) -> None:

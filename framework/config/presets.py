@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,11 +31,26 @@ def periods(source: Mapping[str, Any]) -> dict[str, int]:
     return {}
 
 
+SHORTEST_EVAL = 10
+"""Updates between two evaluations at least, by default: one often costs as much as several updates."""
+
+
 def total_steps(train: Train, debug: Debug, steps_per_epoch: int) -> int:
     """Return the number of updates of a run."""
     wanted = debug.overfit or train.steps or (train.epochs or 1) * steps_per_epoch
     limits = (debug.limit, REHEARSED if debug.fast else None)
     return min([wanted, *(each for each in limits if each is not None)])
+
+
+def eval_period(train: Train, total: int, steps_per_epoch: int) -> int:
+    """Return the updates between two evaluations: as chosen, or an epoch, or a tenth of the run where that is less.
+
+    An epoch is what most people count in. A tenth is the least that a curve needs to show its form. Fewer than
+    `SHORTEST_EVAL` they never are by default, since an epoch may be a single step.
+    """
+    if train.eval_every is not None:
+        return train.eval_every
+    return max(SHORTEST_EVAL, min(steps_per_epoch, math.ceil(total / 10)))
 
 
 def check_profile(debug: Debug, total: int) -> None:

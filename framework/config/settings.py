@@ -14,7 +14,7 @@ class Train(NamedTuple):
     epochs: int | None = 1
     log_every: int = 50
     log_last_step: bool = False  # also log the metrics of the last step alone, as train_step/…
-    eval_every: int = 500
+    eval_every: int | None = None  # null: an epoch, or a tenth of the run where that is less, but at least 10 steps
     checkpoint_every: int = 0
     accumulate: int = 1  # parts that a batch is cut into, to fit into memory; their gradients are summed
     skips_in_row: int = 10  # updates that nan_policy=skip undoes before it gives up: ten batches are not all bad

@@ -24,7 +24,7 @@ from framework.training import compiles
 from framework.training.stepper import is_to_go_on
 from framework.training.times import duration, largest_parts
 
-HIDDEN = ("perf/", "probe/", "train_step/")
+HIDDEN = ("perf/", "probe/", "progress/", "train_step/")
 """Beginnings of tags that are many, and say little by their last value."""
 
 ROWS = 24
@@ -54,7 +54,7 @@ def summarise(record: RunRecord, experiment: Experiment) -> None:
 def survey(
     records: Iterable[Mapping[str, float]], directions: Mapping[str, bool | None]
 ) -> tuple[dict[str, tuple[float, int]], float | None]:
-    """Find the best values in a history.
+    """Find the best values in a history; those of the untrained model, at step 0, are none.
 
     Args:
       records: one for each step.
@@ -69,7 +69,7 @@ def survey(
         for tag, value in each.items():
             if tag == SPEED:
                 speeds.append(value)
-            if (is_high_good := directions.get(tag)) is None or math.isnan(value):
+            if (is_high_good := directions.get(tag)) is None or math.isnan(value) or each["step"] == 0:
                 continue
             sign = 1 if is_high_good else -1
             if tag not in best or sign * value > sign * best[tag][0]:

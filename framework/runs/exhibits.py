@@ -21,7 +21,7 @@ class Exhibits(Callback):
 
     def __init__(self, experiment: Experiment) -> None:
         exhibits, members = experiment.task.exhibits, experiment.members
-        self.exhibits, self.facts, self.every = exhibits, experiment.data.facts, experiment.settings.train.eval_every
+        self.exhibits, self.facts, self.every = exhibits, experiment.data.facts, experiment.eval_every
 
         @jax.jit
         def made(view: View, batch: Batch, key: Array, step: Array) -> PyTree:

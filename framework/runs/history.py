@@ -78,7 +78,7 @@ class MetricsFile(History):
     def cut(self, step: int) -> dict[str, float]:
         """Drop the records beyond a step (all, for step 0), and go on after the others.
 
-        Returns: the last value of each tag that is left.
+        Returns: the last value of each tag that is left, but those before the first step.
 
         Raises: StorageError if the file cannot be written.
         """
@@ -92,7 +92,7 @@ class MetricsFile(History):
                         # A line without a checksum is of an older version.
                         is_whole = _MARK in line and line.endswith(b"\n")
                         self._end += file.write(line if is_whole else _line(record, self._seed))
-                        scalars |= record
+                        scalars |= record if record["step"] > 0 else {}
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self._path)  # a crash leaves the old content or the new

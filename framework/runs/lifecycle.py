@@ -99,13 +99,13 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
 
 def _progress(experiment: Experiment, run: Run, history: MetricsFile) -> Progress:
     """Cut the history back to where the run begins, and tell what is missing there: an evaluation, a log."""
-    step, train = run.start_step, experiment.settings.train
+    step, every = run.start_step, experiment.eval_every
 
     def cut() -> tuple[dict[str, float], bool, Mapping[str, Any]]:
         scalars = history.cut(step)
-        is_due = step == run.total_steps or (train.eval_every > 0 and step % train.eval_every == 0)
+        is_due = step == run.total_steps or (every > 0 and step % every == 0)
         logged = any(tag.startswith("eval/") for record in history.records(since=step) for tag in record)
-        return scalars, step > 0 and is_due and not logged, resume.window_at(run.directory, step)
+        return scalars, is_due and not logged, resume.window_at(run.directory, step)
 
     return Progress(step, *coordination.agree(cut))
 

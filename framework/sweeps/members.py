@@ -62,11 +62,10 @@ def with_points(
     """
     if experiment.task.exhibits or "test" in experiment.batches.splits[1:]:
         raise UnfitError("exhibits and a test split are for points alone.")
-    with Ledger(sweep / folders.LEDGER) as ledger:
-        budgets = [budget for job in jobs if (budget := ledger.point(job.number).budget) is not None]
-    experiment = evaluating(experiment, min(budgets, default=None))
     together = Together(experiment, sweep, jobs, configs, outcomes, stack)
-    return experiment._replace(callbacks=(*experiment.callbacks, NamedCallback("the points of the sweep", together)))
+    return together.experiment._replace(
+        callbacks=(*experiment.callbacks, NamedCallback("the points of the sweep", together))
+    )
 
 
 class Member:
@@ -94,15 +93,19 @@ class Together(Callback):
         outcomes: list[Outcome],
         stack: ExitStack,
     ) -> None:
-        self.experiment, self.sweep, self.outcomes, self.stack = experiment, sweep, outcomes, stack
+        self.sweep, self.outcomes, self.stack = sweep, outcomes, stack
         self.ledger = stack.enter_context(Ledger(sweep / folders.LEDGER))
         facts = self.ledger.facts()
         settings = read_settings(facts["settings"])
         self.goals, self.watches, self.timeout = metrics_of(settings), bool(facts.get("watches")), settings.timeout
         self.waiting, self.members = list(zip(jobs, configs, strict=True)), list[Member]()
+        lengths = {"train.steps": experiment.total_steps, "train.eval_every": experiment.eval_every}
+        self.settled = [config.with_values(lengths) for config in configs]
         # Periods are the same for all points, since only numbers of the step differ.
-        self.periods = [each.callback.every for each in self._built(configs[0], Builder(discover()))]
-        self.every = math.gcd(*self.periods, experiment.settings.train.eval_every)
+        self.periods = [each.callback.every for each in self._built(self.settled[0], Builder(discover()))]
+        budgets = [budget for job in jobs if (budget := self.ledger.point(job.number).budget) is not None]
+        self.experiment = evaluating(experiment, min(budgets, default=None))
+        self.every = math.gcd(*self.periods, self.experiment.eval_every)
         self.saves = True
         # The member is an argument: one program selects every one of them.
         self.select = jax.jit(lambda state, member: jax.tree.map(lambda leaf: leaf[member], state))
@@ -126,16 +129,18 @@ class Together(Callback):
 
     def _begin(self, member: Member, first: tuple[RunRecord, Run] | None) -> tuple[RunRecord, Run]:
         """Begin one point; what all have in common is made by the first of them."""
-        config, directory, total = member.config, Path(member.job.directory), self.experiment.total_steps
+        config, directory = member.config, Path(member.job.directory)
+        settled = self.settled[member.index]
         run_folders.make_directory(config.settings.run, config.name)
         self.stack.enter_context(run_folders.locked(directory))
         self.stack.enter_context(logs.run_log(directory, config.secrets))
         values = {key: value for key, value in config.values.items() if key != "distributed"}
         source = {key: value for key, value in config.source.items() if key != "distributed"}
-        resolved = config.with_values({"train.steps": total}).values
-        own = secrets.masked({key: value for key, value in resolved.items() if key != "distributed"}, config.secrets)
+        own = secrets.masked(
+            {key: value for key, value in settled.values.items() if key != "distributed"}, config.secrets
+        )
         builder = Builder(discover())
-        member.callbacks = self._built(config, builder)
+        member.callbacks = self._built(settled, builder)
         view = self._alone(config, own, builder, member.callbacks)
         write_config(directory, secrets.masked(as_written(source, values), config.secrets))
         if first is None:
@@ -196,7 +201,7 @@ class Together(Callback):
 
     def on_built(self, directions: Mapping[str, bool | None]) -> None:
         """Let the callbacks of the points refuse what they cannot do."""
-        for _, config in self.waiting:
+        for config in self.settled:
             notify(self._built(config, Builder(discover())), "on_built", self.experiment.directions)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -213,7 +218,11 @@ class Together(Callback):
             notify(member.callbacks, "on_log", step, dict(own))
         except StopTraining as stop:
             member.reason = member.reason or str(stop)
-        if any(tag.startswith("eval/") for tag in own) and (reason := member.reporting.evaluated(step, own)):
+        if (
+            step > 0
+            and any(tag.startswith("eval/") for tag in own)
+            and (reason := member.reporting.evaluated(step, own))
+        ):
             member.reason = member.reason or reason
 
     def _own(self, member: Member, scalars: Mapping[str, float]) -> dict[str, float]:

@@ -26,8 +26,8 @@ class Reporter(Callback):
         self.reporting.last_step = run.total_steps
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Report an evaluation."""
-        if not any(tag.startswith("eval/") for tag in scalars):
+        """Report an evaluation, but that before the first step, which says nothing of the point."""
+        if step == 0 or not any(tag.startswith("eval/") for tag in scalars):
             return
         if reason := self.reporting.evaluated(step, scalars):
             raise StopTraining(reason)
@@ -57,7 +57,6 @@ def evaluating(experiment: Experiment, budget: int | None) -> Experiment:
     Args:
       budget: that step; None if the search wants none beside the run's own.
     """
-    settings = experiment.settings
-    if budget is None or 0 < settings.train.eval_every <= budget:
+    if budget is None or 0 < experiment.eval_every <= budget:
         return experiment
-    return experiment._replace(settings=settings._replace(train=settings.train._replace(eval_every=budget)))
+    return experiment._replace(eval_every=budget)

@@ -18,6 +18,7 @@ from framework.ensembles.endings import caught_up, counted_on, with_last_values
 from framework.errors import NumericalError
 from framework.experiment import Experiment
 from framework.registry.sections import rates_of
+from framework.tags import EPOCH, EXAMPLES
 from framework.tasks.nonfinite import FIND, Rollback, check_skips, finite_leaves, spoilt_leaf
 from framework.training.callbacks import ended_members, notify, raise_pending
 from framework.training.chunks import AUTO_CHUNK, steps_per_call
@@ -71,7 +72,8 @@ class Progress:
       step: the last step that was logged.
       scalars: the last value of every tag.
       first_loss: step and loss of the first step that this process made.
-      pending_eval: the evaluation of the first step is still to be made, since a signal cut it short or left it out.
+      pending_eval: the state that the run begins with is still to be evaluated: the untrained one, or that of a run
+        whose evaluation a signal cut short.
       window: of `LogWindow.saved`, if the run goes on between two logs.
     """
 
@@ -231,7 +233,14 @@ class Loop:
             scalars = results(self.experiment.task, self.window.take(), "train")
             if self.settings.log_last_step:
                 scalars |= results(self.experiment.task, self.window.last(), "train_step")
-            self.log(window.stop, scalars | clock.lap(finished) | self.times.shares() | self.compiles.lap())
+            speed = clock.lap(finished) | self.times.shares() | self.compiles.lap()
+            self.log(window.stop, scalars | self._reached(window.stop) | speed)
+
+    def _reached(self, step: int) -> Scalars:
+        """Return how many passes over the data a step has ended, and how many examples each model has seen."""
+        data, members = self.experiment.data, self.experiment.members
+        size = self.experiment.batch_size // (1 if members is None else members.size)
+        return {EPOCH: step / data.steps_per_epoch, EXAMPLES: float(step * size)}
 
     def _check(self, window: Window) -> None:
         """Check every step of a window by the policy, and keep the first one that is not finite.
@@ -336,8 +345,9 @@ class Loop:
         if self.ended:
             scalars = with_last_values(scalars, self.progress.scalars, self.ended)
         self.log(step, scalars, f" of the split '{data.splits[0] if tag == 'eval' else tag}'")
-        # An evaluation need not have a loss: a teacher may be judged by its metrics alone.
-        if "loss" in means and (unsound := unsound_loss(scalars, tag)) is not None:
+        # An evaluation need not have a loss: a teacher may be judged by its metrics alone. At step 0 there is no update
+        # to be judged, and the first one judges itself.
+        if step > 0 and "loss" in means and (unsound := unsound_loss(scalars, tag)) is not None:
             split, policy = data.splits[0] if tag == "eval" else tag, self.experiment.settings.nan_policy
             text = f"{unsound} after step {step}, of the split '{split}'; look at its examples and at the model's state"
             if policy == "stop":
@@ -395,7 +405,8 @@ class Loop:
         for text in undefined(dict(scalars), self.undefined):
             LOGGER.warning(f"step {step}{where}: {text}.")
         self.progress.step = step
-        self.progress.scalars |= scalars
+        if step > 0:  # the last values of a run are those of its training, also of a member that has no others
+            self.progress.scalars |= scalars
         with self.times.part("logging"):
             notify(self.callbacks, "on_log", step, dict(scalars))
 
@@ -404,7 +415,7 @@ class Loop:
         return self._evaluates(step) or _is_due(every, step) or (every > 0 and step == 1)
 
     def _evaluates(self, step: int) -> bool:
-        return step == self.experiment.total_steps or _is_due(self.settings.eval_every, step)
+        return step == self.experiment.total_steps or _is_due(self.experiment.eval_every, step)
 
     def _is_synchronous(self, step: int) -> bool:
         due = any(_is_due(period, step) for period in self._synchronous_periods)
@@ -412,7 +423,7 @@ class Loop:
 
     @cached_property
     def _synchronous_periods(self) -> list[int]:
-        return [self.settings.eval_every, *self._periods]
+        return [self.experiment.eval_every, *self._periods]
 
     @cached_property
     def _periods(self) -> list[int]:

@@ -19,7 +19,8 @@ def early_stopping(
     """End a run in good order once a metric has not improved for `patience` evaluations, or has reached its target.
 
     A resumed run goes on counting: it takes the values before from the run's history. Of several members, each ends by
-    its own values, `<metric>/<member>`, and the run once all have ended.
+    its own values, `<metric>/<member>`, and the run once all have ended. The evaluation before the first step does not
+    count: a run that begins with trained parameters may get worse before it gets better.
 
     Args:
       metric: the tag to watch, such as `eval/accuracy`.
@@ -102,7 +103,9 @@ class Judge:
         self._best, self._best_step, self._waited, self.step = math.inf, 0, 0, 0
 
     def see(self, step: int, value: float) -> None:
-        """Compare the value of a step, and decide."""
+        """Compare the value of a step, and decide; that of step 0 is passed over."""
+        if step == 0:
+            return
         if step > self.step:  # a step is evaluated again if the process was killed before it had recorded its end
             self.step = step
             if self._sign * value < self._best - self._min_delta:

@@ -43,7 +43,7 @@ def progress(seconds: float = 5.0) -> Callback:
     return LiveProgress() if is_terminal(sys.stderr) else PlainProgress(seconds)
 
 
-NO_SPLITS = ("train", "train_step", "perf", "probe")
+NO_SPLITS = ("train", "train_step", "perf", "probe", "progress")
 """Beginnings of tags that are of no evaluation."""
 
 
@@ -108,7 +108,7 @@ class LiveProgress(Callback):
         pace, lines = self._line.pace, []
         for split, numbers in evaluated(scalars).items():
             shown = [
-                painted(text, "best", sys.stderr) if self._best.is_best(tag, scalars[tag]) else text
+                painted(text, "best", sys.stderr) if step > 0 and self._best.is_best(tag, scalars[tag]) else text
                 for tag, text in numbers.items()
             ]
             place = [pace.epoch(step), f"step {pace.count(step)}", printable(split)]
@@ -122,7 +122,7 @@ class Best:
     def __init__(self, run: Run) -> None:
         """Begin with what earlier processes of the run have logged."""
         self._directions, self._values = run.directions, dict[str, float]()
-        for record in run.history.records() if run.start_step else ():
+        for record in run.history.records(since=1) if run.start_step else ():
             for tag, value in record.items():
                 self.is_best(tag, value)
 

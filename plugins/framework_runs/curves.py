@@ -47,7 +47,7 @@ def charts(points: Sequence[Point], tags: Sequence[str] = (), most: int = POINTS
     """Return a chart for each metric, with training and evaluation in one; losses come first.
 
     Args:
-      tags: of the curves; empty takes all but `perf/…`, `probe/…` and those of members.
+      tags: of the curves; empty takes all but `perf/…`, `probe/…`, `progress/…` and those of members.
       most: points of a curve.
     """
     logged = dict.fromkeys(tag for point in points for run in point.runs for tag in run.series)
@@ -105,4 +105,4 @@ def _kept(series: Series, most: int) -> list[int]:
 def _is_shown(tag: str, logged: object) -> bool:
     head, _, tail = tag.rpartition("/")
     is_members = tail.isdecimal() and head in logged  # pyright: ignore[reportOperatorIssue]
-    return not tag.startswith(("perf/", "probe/")) and not is_members
+    return not tag.startswith(("perf/", "probe/", "progress/")) and not is_members

@@ -134,9 +134,12 @@ class Run:
         return True if words.endswith(HIGH) else False if words.endswith(LOW) else None
 
     def best(self, tag: str) -> tuple[int, float] | None:
-        """Return step and value of the best value of a metric; None if it has no direction or no finite value."""
+        """Return step and value of the best value of a metric after the first step.
+
+        Returns: None if it has no direction or no finite value.
+        """
         is_high = self.is_high_better(tag)
-        values = [(step, value) for step, value in self.series.get(tag, ()) if math.isfinite(value)]
+        values = [(step, value) for step, value in self.series.get(tag, ()) if step > 0 and math.isfinite(value)]
         if is_high is None or not values:
             return None
         return (max if is_high else min)(values, key=lambda point: point[1])

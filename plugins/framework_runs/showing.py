@@ -20,6 +20,9 @@ SHORTEST = 12
 ORDER = ("train/loss", "train/", "eval/", "test/")
 """Order of tags; others follow."""
 
+HIDDEN = ("perf/", "probe/", "progress/")
+"""Beginnings of tags that are no metrics."""
+
 
 def text(run: Run, width: int | None) -> str:
     """Return the page of a run.
@@ -92,7 +95,11 @@ def _chosen(run: Run, width: int | None) -> list[str]:
 
 
 def _metrics(run: Run, width: int | None) -> list[str]:
-    tags = [tag for tag in run.metrics if not tag.startswith(("perf/", "probe/")) and not _is_member(tag, run.metrics)]
+    tags = [
+        tag
+        for tag in run.metrics
+        if not tag.startswith(("perf/", "probe/", "progress/")) and not _is_member(tag, run.metrics)
+    ]
     tags.sort(key=lambda tag: next((k for k, start in enumerate(ORDER) if tag.startswith(start)), len(ORDER)))
     if not tags:
         return []

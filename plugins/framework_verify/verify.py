@@ -73,7 +73,7 @@ def _settings(words: Sequence[str], config_dir: str | None, steps: int) -> tuple
         "train.steps": steps,
         "train.checkpoint_every": every,
         "train.log_every": min(train.log_every or steps, max(1, every - 1)),
-        "train.eval_every": train.eval_every and min(train.eval_every, 2 * every - 1),
+        "train.eval_every": 0 if train.eval_every == 0 else min(train.eval_every or steps, 2 * every - 1),
         "run.resume": "auto",
     }
     # A recorded config holds a number here, which does not follow train.checkpoint_every.

@@ -60,7 +60,10 @@ def _evaluating(work: Path, expected: Reference, generator: random.Random, cut: 
     """Signal a run in the midst of an evaluation: of 40 batches, at most the one begun and the next are made."""
     folder, errors, batches = work / "run", work / "err", work / "batches"
     words = [*expected.words, f"run.dir={folder}", "run.resume=auto"]
-    number, first = generator.choice(CAUGHT), generator.choice((0, 40, 80))  # two evaluations and the test split
+    number, first = (
+        generator.choice(CAUGHT),
+        generator.choice((0, 40, 80, 120)),
+    )  # three evaluations, and the test split
     child = fork(words, errors, prepare=lambda: sabotage.slow_evaluation(batches, BATCH))
     while child.poll() is None and (not batches.exists() or len(batches.read_text().split()) <= first):
         time.sleep(0.01)

@@ -85,7 +85,7 @@ def test_devices_agree_and_a_weight_can_differ_between_members(folder):
 
 
 def test_an_example_without_one_target_counts_for_the_other(folder):
-    line = testing.records(train(folder, data="missing"))[0]
+    line = next(line for line in testing.records(train(folder, data="missing")) if line["step"] == 1)
     share = (line["train/loss"] - 0.5 * line["train/angle_loss"]) / line["train/digit_loss"]
     assert 0.5 < share < 1  # the share of the batch that has a digit
 

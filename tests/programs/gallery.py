@@ -25,7 +25,7 @@ class Gallery(Callback):
         self.batch = run.examples("eval", 5)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        if step == self.stop:
+        if step > 0 and step == self.stop:
             raise StopTraining("it is enough")
 
     def on_state(self, step: int, state: TrainState) -> None:

@@ -1,4 +1,4 @@
-"""A data plugin: the synthetic data as a stream that waits without end where the variable WAIT says, "7" or "eval"."""
+"""A data plugin: synthetic data as a stream that waits without end where the variable WAIT says, "7" or "eval 2"."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from framework_data.synthetic import synthetic
 
 
 class Waiting:
-    """A stream that may wait before the batch of one step (from 0), or after the first batch of an evaluation."""
+    """A stream that may wait before the batch of a step (from 0), or after the first one of an evaluation (from 1)."""
 
     def __init__(self, made: DataPipeline) -> None:
         self.spec, self.steps_per_epoch, self.splits, self.source = made.spec, made.steps_per_epoch, made.splits, "w"
-        self.made = made
+        self.made, self.evaluations = made, 0
 
     def train(self, seed: int, start: int = 0) -> Iterator[Batch]:
         """All batches from a step on, as `DataPipeline.train`."""
@@ -26,9 +26,10 @@ class Waiting:
 
     def eval(self, split: str) -> Iterator[Batch]:
         """All batches of a split, as `DataPipeline.eval`."""
+        self.evaluations += 1
         for batch in self.made.eval(split):
             yield batch
-            if os.environ.get("WAIT") == "eval":
+            if os.environ.get("WAIT") == f"eval {self.evaluations}":
                 threading.Event().wait()
 
 

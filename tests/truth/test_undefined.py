@@ -39,7 +39,7 @@ def test_a_metric_that_one_class_leaves_without_a_value_says_so_once(run):
     way, result = run
     (line,) = told(result, "of the split 'test'")
     tags = "eval/auc is" if way == "alone" else "eval/auc, eval/auc/0, eval/auc/1 are"
-    assert line.endswith(f"step 4 of the split 'test': {tags} nan: all labels are 1, and it compares 1 with 0.")
+    assert line.endswith(f"step 0 of the split 'test': {tags} nan: all labels are 1, and it compares 1 with 0.")
     assert np.isnan(series(result.directory, "eval/auc")).all()
     assert np.isfinite(series(result.directory, "eval/loss")).all()
 

@@ -37,7 +37,7 @@ METRICS = {name: f"acme_best:{name}" for name in ("dull", "numbered", "keen")}
 def test_the_best_is_kept(tmp_path, tag, mode, best):
     words = [f"callbacks.checkpoint.best={tag}", f"callbacks.checkpoint.mode={mode}", "metrics=[accuracy,confusion]"]
     result = testing.train(tmp_path, *SAVING, *words)
-    values = {record["step"]: record[tag] for record in testing.records(result) if tag in record}
+    values = {record["step"]: record[tag] for record in testing.records(result) if tag in record and record["step"]}
     wanted = best(values, key=lambda step: values[step])  # of equal ones the first
     kept = {int(path.name) for path in (result.directory / "checkpoints").iterdir()}
     assert kept == {wanted, 24}
@@ -82,7 +82,11 @@ def test_a_metric_of_a_plugin_declares_its_direction(tmp_path, install):
     install("acme", {"framework.metrics": METRICS}, {"acme_best.py": ACME})
     words = ["metrics=[keen]", "callbacks.checkpoint.best=eval/keen"]
     result = testing.train(tmp_path, *SAVING, *words)
-    values = {record["step"]: record["eval/keen"] for record in testing.records(result) if "eval/keen" in record}
+    values = {
+        record["step"]: record["eval/keen"]
+        for record in testing.records(result)
+        if "eval/keen" in record and record["step"]
+    }
     kept = {int(path.name) for path in (result.directory / "checkpoints").iterdir()}
     assert kept == {min(values, key=lambda step: values[step]), 24}
 

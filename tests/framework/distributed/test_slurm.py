@@ -157,7 +157,7 @@ def test_a_mistake_is_not_tried_again(slurm, submit, tmp_path, words, broken, co
 
 def test_a_job_that_is_cancelled_saves_and_is_not_requeued(slurm, submit, tmp_path):
     (tmp_path / "slow").touch()
-    job = submit(*WORDS, "train.log_every=10", "train.steps_per_call=1")
+    job = submit(*WORDS, "train.log_every=10", "train.steps_per_call=1", "train.eval_every=0")
     run = tmp_path / "runs" / job
     slurm.until(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size)
     slurm.call("scancel", job)

@@ -8,7 +8,7 @@ from framework import resume
 from framework.errors import NumericalError
 from framework.testing import message, run_record, train
 
-WORDS = ["train.steps=6", "train.checkpoint_every=1", "optimizer=sgd", "schedule.value=1e30"]
+WORDS = ["train.steps=6", "train.checkpoint_every=1", "optimizer=sgd", "schedule.value=1e30", "train.eval_every=0"]
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_the_log_needs_no_callback_and_one_of_an_old_config_is_ignored(tmp_path,
     config.write_text(config.read_text().replace("callbacks:\n", "callbacks:\n  metrics_log:\n    name: metrics_log\n"))
     capfd.readouterr()
     framework.resume(tmp_path / "run", ["train.steps=4"])
-    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines(tmp_path / "run")] == [0, 1, 2, 3, 4]
     told = capfd.readouterr().err
     assert told.count("callbacks.metrics_log is ignored: every run writes metrics.jsonl") == 1
     assert "metrics_log: {" not in config.read_text() and "name: metrics_log" not in config.read_text()

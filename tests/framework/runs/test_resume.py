@@ -358,10 +358,13 @@ def test_a_signal_ends_the_wait_for_data(tmp_path, interrupted):
     assert [line["step"] for line in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(tmp_path, interrupted):
+@pytest.mark.parametrize(("evaluation", "step", "logged"), [(1, 0, []), (2, 4, [0])])
+def test_a_signal_ends_the_wait_for_data_of_an_evaluation_which_is_made_up(
+    tmp_path, interrupted, evaluation, step, logged
+):
     words = ["train.steps=8", "train.eval_every=4"]
-    assert interrupted("eval", 4, *words).startswith("stopped at step 4 by SIGTERM;")
-    assert not any("eval/loss" in line for line in records(tmp_path / "run"))
+    assert interrupted(f"eval {evaluation}", step, *words).startswith(f"stopped at step {step} by SIGTERM;")
+    assert [line["step"] for line in records(tmp_path / "run") if "eval/loss" in line] == logged
     straight = framework.run([*WAITING, *words, f"run.dir={tmp_path}/straight"])
     assert_same_bits(framework.resume(tmp_path / "run").state, straight.state)
     assert records(tmp_path / "run") == records(tmp_path / "straight")

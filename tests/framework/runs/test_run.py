@@ -99,8 +99,8 @@ def test_what_is_logged_is_the_mean_since_the_last_log(train, known, log_every):
     reference, result = known(), train(f"train.log_every={log_every}", "train.log_last_step=true")
     losses = series(reference, "train/loss")
     logged = {record["step"]: record for record in records(result)}
-    assert set(logged) == {1, 5, 10, 12, *range(log_every, 13, log_every)}, "a record of the first step, too"
-    for before, step in pairwise([0, *sorted(logged)]):
+    assert set(logged) == {0, 1, 5, 10, 12, *range(log_every, 13, log_every)}, "records of the first step, and before"
+    for before, step in pairwise(sorted(logged)):
         assert logged[step]["train/loss"] == pytest.approx(np.mean(losses[before:step]), rel=1e-12)
         assert logged[step]["train_step/loss"] == losses[step - 1]
 
@@ -121,7 +121,7 @@ def test_the_run_folder_holds_what_is_promised(train, capsys):
     assert (record["status"], record["exit_code"], record["seed"], record["total_steps"]) == ("done", 0, 3, 12)
     assert record["plugins"]["model"]["distribution"] == "framework"
     assert record["metrics"] == pytest.approx(dict(result.metrics))
-    assert [record["step"] for record in records(result)] == list(range(1, 13))
+    assert [record["step"] for record in records(result)] == list(range(13))
     first, *others = (result.directory / "run.log").read_text().splitlines()
     assert first.endswith(f" INFO run {record['id']} at step 0 of 12")
     assert any("run folder" in line for line in others)

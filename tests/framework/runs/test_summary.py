@@ -79,7 +79,7 @@ def test_a_summary_has_best_values_costs_and_ways_to_go_on(tmp_path, capfd):
     assert [row.split()[0] for row in rows[:4]] == ["train/loss", "train/accuracy", "eval/loss", "eval/accuracy"]
     for row in rows[:4]:
         tag, last, best, step = row.split()
-        values = {line["step"]: line[tag] for line in testing.records(result) if tag in line}
+        values = {line["step"]: line[tag] for line in testing.records(result) if tag in line and line["step"]}
         chosen = (max if tag.endswith("accuracy") else min)(values.values())
         assert (last, best) == (f"{values[12]:.4g}", f"{chosen:.4g}")
         assert int(step) == next(step for step, value in values.items() if value == chosen)

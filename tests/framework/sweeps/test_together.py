@@ -43,7 +43,7 @@ def test_each_point_is_its_solo_run_to_rounding(swept):
         run = folder / "sweep" / "runs" / f"{2 * seed:03}-seed={seed},learning_rate=0.01"
         solo = framework.run([*WORDS, f"seed={seed}", "optimizer.learning_rate=0.01", f"run.dir={folder}/solo-{seed}"])
         ours, theirs = testing.records(run), testing.records(solo)
-        assert [line["step"] for line in ours] == [line["step"] for line in theirs] == [1, 4, 8, 12]
+        assert [line["step"] for line in ours] == [line["step"] for line in theirs] == [0, 1, 4, 8, 12]
         for mine, other in zip(ours, theirs, strict=True):
             assert mine.keys() == other.keys()
             for tag in mine:
@@ -78,7 +78,7 @@ def test_a_point_goes_on_alone_from_its_own_checkpoint(swept):
     longer = framework.resume(run, ["train.steps=16"])
     straight = framework.run([*WORDS, "optimizer.learning_rate=0.01", f"run.dir={folder}/straight", "train.steps=16"])
     assert longer.metrics["eval/loss"] == pytest.approx(straight.metrics["eval/loss"], rel=2e-5)
-    assert [line["step"] for line in testing.records(run)] == [1, 4, 8, 12, 16]
+    assert [line["step"] for line in testing.records(run)] == [0, 1, 4, 8, 12, 16]
 
 
 def test_points_are_grouped_by_what_one_program_can_hold(tmp_path):

@@ -110,9 +110,10 @@ def state_of(params):
 @pytest.mark.parametrize("strategy", ["jit", "pmap", "sharded"])
 def test_a_bad_update_is_undone_and_counted(train, strategy, cut):
     result = train("run", "nan_policy=skip", "data.bad=[1,5,6,13]", f"strategy={strategy}", cut)
-    counts = [line["train/skipped"] for line in records(result.directory)]
+    lines = [line for line in records(result.directory) if line["step"]]
+    counts = [line["train/skipped"] for line in lines]
     assert counts == [sum(bad <= step for bad in (1, 5, 6, 13)) for step in range(1, 21)]
-    assert [line["step"] for line in records(result.directory) if line["train/loss"] == "NaN"] == [1, 5, 6, 13]
+    assert [line["step"] for line in lines if line["train/loss"] == "NaN"] == [1, 5, 6, 13]
     assert all(math.isfinite(result.metrics[tag]) for tag in ("train/loss", "eval/loss"))
     assert int(result.state.step) == 20
 

@@ -122,7 +122,7 @@ def test_a_stream_that_fails_ends_the_run_at_that_step_in_one_line(
     (folder,) = (tmp_path / "default").iterdir()
     record = run_record(folder)
     assert (record["status"], record["exit_code"]) == ("failed", error.exit_code)
-    assert [record["step"] for record in records(folder)][:5] == [1, 2, 3, 4, 5]
+    assert [record["step"] for record in records(folder)][:5] == [0, 1, 2, 3, 4]
 
 
 def test_a_run_that_stops_early_leaves_its_stream(train):
