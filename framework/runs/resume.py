@@ -15,6 +15,7 @@ from framework.api import Schedule, TrainState
 from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import set_aside, steps
 from framework.checkpoints.manifest import read_manifest
+from framework.config.compose import compose
 from framework.config.resolve import resolved
 from framework.distributed import coordination
 from framework.errors import ConfigError, DataError, MismatchError, StorageError
@@ -103,6 +104,9 @@ def check_overrides(record: RunRecord, experiment: Experiment, force: bool) -> N
     kept = {section: config[section] for section in FOLLOWING if section in config}
     old, new = flat(record.config), flat({**experiment.config, **kept})
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and _matters(key))
+    if any(key not in old for key in changed):  # of a version that did not have the key, whose default changes nothing
+        defaults = flat(compose([]).values)
+        changed = [key for key in changed if key in old or new[key] != defaults.get(key)]
     if changed and not force:
         listed = ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
         raise ConfigError(f"resume would change what the run computes: {listed}; add --force if that is meant.")

@@ -19,9 +19,9 @@ from framework.sweeps import plan as plans
 from framework.sweeps.driver import Driver
 from framework.sweeps.here import Hereabouts
 from framework.sweeps.labels import label
-from framework.sweeps.ledger import Ledger, Point
+from framework.sweeps.ledger import Ledger, Point, State
 from framework.sweeps.plan import Plan
-from framework.sweeps.points import config_of, content_of, data_digests, differences, folder_name, read_content
+from framework.sweeps.points import config_of, content_of, data_digests, differences, folder_name, hash_of, read_content
 from framework.sweeps.results import results_of
 from framework.sweeps.space import covers
 
@@ -138,17 +138,21 @@ def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
 
 
 def _compare(ledger: Ledger, plan: Plan, tell: Tell) -> None:
-    """Begin points anew whose config, components or data are others than those they were trained with, and say so."""
-    for point, names in changes(ledger, plan):
+    """Name what has changed since points were begun: those that are over begin anew, others go on with it."""
+    for point, names in changes(ledger, plan, "waiting", "preempted", "lost", "failed"):
+        tell(f"point {point.number} ({label(point.parameters)}) goes on with what has changed: {', '.join(names)}")
+        content = content_of(config_of(point.words, plan.config_dir))
+        ledger.rehash(point.number, hash_of(content), content._asdict())
+    for point, names in changes(ledger, plan, "done", "pruned", "paused"):
         tell(f"point {point.number} ({label(point.parameters)}) is trained again, since it differs: {', '.join(names)}")
         ledger.reopen(point.number, directory=f"{folders.RUNS}/{_next_folder(ledger.path.parent, point)}")
 
 
-def changes(ledger: Ledger, plan: Plan) -> list[tuple[Point, list[str]]]:
-    """Return the points that are over and would come out otherwise at present, each with what differs."""
+def changes(ledger: Ledger, plan: Plan, *states: State) -> list[tuple[Point, list[str]]]:
+    """Return the points in some states that were begun and would come out otherwise at present, with what differs."""
     found = []
     digests: dict[str, dict[str, str]] = {}
-    for point in ledger.points("done", "pruned", "paused"):
+    for point in ledger.points(*states):
         old = read_content(point.content)
         if old is None or not covers(plan.space, point.parameters):  # of former values, which nobody asks for
             continue

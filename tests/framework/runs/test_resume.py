@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -108,6 +109,15 @@ def short(tmp_path_factory):
 def test_an_override_that_makes_it_another_run_needs_force(short, override):
     with pytest.raises(ConfigError, match=f"{override.split('=')[0]}.*--force"):
         framework.resume(short, [override, "train.steps=4"])
+
+
+def test_a_key_that_an_older_record_lacks_has_its_default(short):
+    record = json.loads((short / "run.json").read_text())
+    assert record["config"].pop("freeze") == []
+    (short / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"freeze \(None to .*--force"):
+        framework.resume(short, ["freeze=['*/b']", "train.steps=4"])
+    assert int(framework.resume(short, ["train.steps=4"]).state.step) == 4
 
 
 def test_a_checkpoint_of_another_model_is_refused_and_kept(short):

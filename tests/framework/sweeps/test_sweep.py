@@ -22,6 +22,7 @@ from framework.errors import ConfigError
 from framework.search import Choice, Interval
 from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
+from framework.sweeps import points as contents
 from framework.sweeps import space as spaces
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.preview import preview
@@ -127,6 +128,21 @@ def test_a_change_of_the_data_is_named_and_those_points_are_trained_again(swept,
     assert done.code == 0, done.err
     assert done.err.count("is trained again, since it differs: the data of the split") == 2
     assert len(list((tmp_path / "sweep" / "runs").iterdir())) == 4, "the former runs stay"
+
+
+def test_a_change_of_the_code_is_named_before_any_point_goes_on_with_it(install, tmp_path):
+    source = "def halves():\n    return lambda outputs, batch: outputs[..., 0] * 0 + 0.5\n"
+    folder = install("acme", {"framework.metrics": {"halves": "acme_metrics:halves"}}, {"acme_metrics.py": source})
+    words = [*WORDS, "optimizer=sgd", "schedule=constant", "metrics=[halves]", f"sweep.dir={tmp_path}/sweep"]
+    words += ["launcher=turn", "optimizer.learning_rate=1e-2,1e38"]
+    assert testing.command("-m", *words).code == 6
+    (folder / "acme_metrics.py").write_text(source.replace("0.5", "0.25"))
+    contents._sources.cache_clear()  # as in another process
+    done = testing.command("-m", *words)
+    assert "point 0 (learning_rate=0.01) is trained again, since it differs: the code of metrics.halves\n" in done.err
+    assert "point 1 (learning_rate=1e+38) goes on with what has changed: the code of metrics.halves\n" in done.err
+    assert done.err.index("what has changed") < done.err.index("job ")
+    assert "what has changed" not in testing.command("-m", *words).err, "it is named once"
 
 
 def test_failures_are_told_at_once_and_retried_by_the_next_command(tmp_path):
