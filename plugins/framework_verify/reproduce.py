@@ -16,7 +16,7 @@ from framework.startup import import_jax
 if TYPE_CHECKING:
     from framework_verify.reproduced import Reproduction
 
-HEADS = {"same": "same bits", "inside": "inside the tolerance, not the same bits", "differs": "different"}
+HEADS = {"same": "same bits", "inside": "not the same bits, but as near as can be expected", "differs": "different"}
 
 
 def reproduce() -> Command:
@@ -57,8 +57,9 @@ def _read(words: list[str]) -> argparse.Namespace:
     arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run, which is only read")
     arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="a secret that the record does not hold")
     arguments.add_argument("--to", metavar="FOLDER", help="folder of the new run (a fresh one, as of `train RUN`)")
-    about = "share by which logged values may differ on another machine or with other versions (0.01)"
-    arguments.add_argument("--tolerance", type=_share, default=0.01, metavar="X", help=about)
+    about = "share by which logged values may differ on another machine or with other versions (the spread of three or "
+    about += "more seeds beside the run, or 0.01)"
+    arguments.add_argument("--tolerance", type=_share, metavar="X", help=about)
     arguments.add_argument("--json", action="store_true", help="print one JSON object in the place of text")
     given = arguments.read(words)
     if given.run is None:

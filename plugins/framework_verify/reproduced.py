@@ -22,7 +22,11 @@ from framework.trees import data_by_path
 from framework_verify import comparing, conditions, verdict
 from framework_verify.comparing import Row
 from framework_verify.conditions import Told
+from framework_verify.spread import spread_of
 from framework_verify.trail import unequal
+
+TOLERANCE = 0.01
+"""Share by which logged values may differ, where no other runs tell how far they do."""
 
 NOISE = 1e-6
 """Distance of two values that counts as none, beside a tolerance that is a share: of values near 0."""
@@ -34,7 +38,8 @@ class Reproduction(NamedTuple):
     Attributes:
       run: the folder of the record.
       again: the folder of the second run.
-      verdict: "same" bits; "inside" the tolerance, where equal bits cannot be expected; or "differs".
+      verdict: "same" bits; "inside" the recorded spread or the tolerance, where equal bits cannot be expected; or
+        "differs".
       rows: differences in bits, those of the log first.
       figures: a sentence of what was compared, and how far it is apart.
       told: facts that are not as the record has them.
@@ -72,7 +77,7 @@ class Farthest(NamedTuple):
 
 
 def reproduce(
-    directory: Path, words: Sequence[str] = (), to: str | None = None, tolerance: float = 0.01
+    directory: Path, words: Sequence[str] = (), to: str | None = None, tolerance: float | None = None
 ) -> Reproduction:
     """Make a run again from its record, in a folder of its own, and compare both. The first one is only read.
 
@@ -80,7 +85,8 @@ def reproduce(
       directory: the folder of a finished run.
       words: overrides that change no value, such as secrets, which no record holds.
       to: folder of the second run; None takes a fresh one, as `framework train RUN` does.
-      tolerance: share by which logged values may differ, where equal bits cannot be expected.
+      tolerance: share by which logged values may differ, where equal bits cannot be expected. None holds the last
+        metrics against those of runs with other seeds beside the first one; without three seeds it is `TOLERANCE`.
 
     Raises: FrameworkError naming the cause, if the run cannot be made again.
     """
@@ -112,7 +118,7 @@ def _tell(told: Sequence[Told]) -> None:
 
 
 def compared(
-    record: RunRecord, again: RunRecord, experiment: Experiment, told: Sequence[Told], tolerance: float
+    record: RunRecord, again: RunRecord, experiment: Experiment, told: Sequence[Told], tolerance: float | None
 ) -> Reproduction:
     """Compare two finished runs of one experiment."""
     left, right = record.directory, again.directory
@@ -124,8 +130,17 @@ def compared(
     if not reasons:
         return Reproduction(left, right, "differs", tuple(rows), figures, tuple(told))
     ends = all(getattr(record, name) == getattr(again, name) for name in ("status", "exit_code", "step"))
-    is_inside = ends and found is not None and found.share <= tolerance
-    figures += f", {'inside' if is_inside else 'beyond'} the tolerance of {100 * tolerance:g} %"
+    if tolerance is None and (recorded_spread := spread_of(record)) is not None:
+        outside = recorded_spread.outside(again.metrics or {})
+        is_inside = ends and not outside
+        beside = f"{recorded_spread.seeds} seeds in {left.parent}"
+        figures += (
+            f"; {outside}, the range of {beside}" if outside else f"; the last metrics are in the range of {beside}"
+        )
+    else:
+        share = TOLERANCE if tolerance is None else tolerance
+        is_inside = ends and found is not None and found.share <= share
+        figures += f", {'inside' if is_inside else 'beyond'} the tolerance of {100 * share:g} %"
     return Reproduction(left, right, "inside" if is_inside else "differs", tuple(rows), figures, tuple(told))
 
 

@@ -97,6 +97,24 @@ def test_values_are_held_against_a_tolerance_where_versions_differ(copied, tmp_p
     assert f"the tolerance of {100 * float(tolerance):g} %" in found["figures"]
 
 
+@pytest.mark.parametrize(("width", "verdict", "code"), [(1e-3, "inside", 0), (1e-12, "differs", 8)])
+def test_last_metrics_are_held_against_the_spread_of_three_seeds(copied, tmp_path, width, verdict, code):
+    set_rate(copied, 0.0010001)
+    edit(copied, lambda record: record["versions"].update(numpy="1.0"))
+    for seed, sign in ((1, -1), (2, 1)):  # what two other seeds might have given
+        sibling = shutil.copytree(copied, copied.parent / f"seed{seed}")
+        record = json.loads((sibling / "run.json").read_text())
+        record["metrics"] = {tag: value * (1 + sign * width) for tag, value in record["metrics"].items()}
+        record["config"]["seed"] = record["seed"] = seed
+        (sibling / "run.json").write_text(json.dumps(record))
+    shutil.copytree(copied, copied.parent / "twin")  # of the same seed, which tells nothing
+    done = testing.command("reproduce", str(copied), "--to", str(tmp_path / "again" / "run"), "--json")
+    found = json.loads(done.out)
+    assert (done.code, found["verdict"]) == (code, verdict)
+    assert f"the range of 3 seeds in {tmp_path}" in found["figures"]
+    assert ("outside of" in found["figures"]) == (verdict == "differs")
+
+
 def flipped(path):
     """Change one byte in the middle of a file."""
     content = bytearray(path.read_bytes())
