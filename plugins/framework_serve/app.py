@@ -115,6 +115,9 @@ def described_model(model: Trained, limits: Limits, address: str) -> dict[str, A
     }
 
 
+PASSED_OVER = 8
+"""Times the limit that a body may have, to be read to its end before it is refused."""
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -148,16 +151,24 @@ async def _within(seconds: float, refused: RequestError) -> AsyncIterator[None]:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """Read a body chunk by chunk, no further than the limit."""
+    """Read a body chunk by chunk, and keep no more of it than the limit.
+
+    Of a body beyond the limit the rest is read too, unless it is many times larger: a client that still sends when the
+    connection closes gets a broken pipe in the place of the answer.
+    """
     refused = RequestError(413, f"expected a body of {most:,} bytes or fewer.")
     promised = request.headers.get("content-length", "0")
-    if promised.isdecimal() and int(promised) > most:
+    if promised.isdecimal() and int(promised) > PASSED_OVER * most:
         raise refused
-    content = bytearray()
+    content, size = bytearray(), 0
     async for chunk in request.stream():
-        content += chunk
-        if len(content) > most:
+        size += len(chunk)
+        if size > PASSED_OVER * most:
             raise refused
+        if size <= most:
+            content += chunk
+    if size > most:
+        raise refused
     return bytes(content)
 
 
