@@ -38,6 +38,8 @@ def run(words: list[str]) -> None:
     given = arguments.read(words)
     if given.run is None:
         raise ConfigError("replay: expected a run folder, such as `replay runs/mnist/20260101-120000-1a2b`.")
+    if given.html is not None and given.against is None:
+        raise ConfigError("--html: the page is that of a comparison; expected --against too.")
     import_jax()
     if given.against is not None:
         return _compare(Path(given.run), given.words, given.against, given.html)

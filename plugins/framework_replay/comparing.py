@@ -118,15 +118,15 @@ def first_of(rows: Sequence[Row]) -> Mapping[str, Row]:
     found = {}
     for row in rows:
         if row.verdict != "same":
-            found.setdefault("other bits", row)
+            found.setdefault("first with other bits", row)
         if row.verdict == "differs":
-            found.setdefault("beyond rounding", row)
+            found.setdefault("first beyond rounding", row)
     return found
 
 
 def text(rows: Sequence[Row]) -> str:
     """Return where the two part, and the table."""
-    told = [f"first with {what}: {' '.join(row.key)} ({row.difference:.2g})" for what, row in first_of(rows).items()]
+    told = [f"{what}: {' '.join(row.key)} ({row.difference:.2g})" for what, row in first_of(rows).items()]
     return "\n".join([*(told or ["all values are the same, bit by bit"]), "", text_table([HEADS, *map(_cells, rows)])])
 
 
@@ -141,7 +141,7 @@ def page(rows: Sequence[Row], title: str) -> str:
         for row in rows
     )
     told = html.escape(text(rows).partition("\n\n")[0])
-    style = "body{font-family:sans-serif}td,th{padding:2px 8px;text-align:left;font-variant-numeric:tabular-nums}"
+    style = "body{font-family:sans-serif}td,th{padding:2px 8px;text-align:left;white-space:nowrap}"
     return (
         f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>\n'
         f"<h1>{html.escape(title)}</h1><pre>{told}</pre>\n<table><tr>{head}</tr>\n{body}\n</table>\n"

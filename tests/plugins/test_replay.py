@@ -199,7 +199,7 @@ def sound(tmp_path_factory):
 
 
 def parted(out):
-    return [line.split(" (")[0] for line in out.splitlines() if line.startswith(("first with", "all values"))]
+    return [line.split(" (")[0] for line in out.splitlines() if line.startswith(("first ", "all values"))]
 
 
 def test_a_step_is_the_same_as_itself(sound):
@@ -211,7 +211,7 @@ def test_two_runs_part_at_their_parameters(sound):
     done = command("replay", str(sound / "one"), "--against", str(sound / "other"))
     assert parted(done.out) == [
         "first with other bits: forward model params",
-        "first with beyond rounding: forward model params",
+        "first beyond rounding: forward model params",
     ]
 
 
@@ -225,6 +225,11 @@ def test_modes_of_one_run_are_compared_on_a_page(sound, tmp_path, other, is_clos
     text = page.read_text()
     assert text.startswith("<!doctype html>") and "model/1_Dense" in text and "backward" in text
     assert "src=" not in text and "href=" not in text
+
+
+def test_a_page_without_a_comparison_is_refused(sound, tmp_path):
+    done = command("replay", str(sound / "one"), "--html", f"{tmp_path}/page.html")
+    assert done.code == 2 and "--html: the page is that of a comparison; expected --against too." in done.err
 
 
 def test_a_layer_that_a_step_applies_several_times_is_compared_at_its_first(tmp_path):
