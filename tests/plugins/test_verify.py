@@ -177,7 +177,7 @@ BROKEN = {
             "a callback",
             "certain",
             ["callback 'impatient' (acme 1.0)"],
-            "left alone was ended at step 5 by callback 'impatient'",
+            "left alone was ended at step 4 by callback 'impatient'",
         ),
     ),
     "a callback whose file begins anew": (
