@@ -111,13 +111,14 @@ def test_an_override_that_makes_it_another_run_needs_force(short, override):
         framework.resume(short, [override, "train.steps=4"])
 
 
-def test_a_key_that_an_older_record_lacks_has_its_default(short):
-    record = json.loads((short / "run.json").read_text())
+def test_a_key_that_an_older_record_lacks_has_its_default(short, tmp_path):
+    run = shutil.copytree(short, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
     assert record["config"].pop("freeze") == []
-    (short / "run.json").write_text(json.dumps(record))
+    (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match=r"freeze \(None to .*--force"):
-        framework.resume(short, ["freeze=['*/b']", "train.steps=4"])
-    assert int(framework.resume(short, ["train.steps=4"]).state.step) == 4
+        framework.resume(run, ["freeze=['*/b']", "train.steps=4"])
+    assert int(framework.resume(run, ["train.steps=4"]).state.step) == 4
 
 
 def test_a_checkpoint_of_another_model_is_refused_and_kept(short):
