@@ -15,7 +15,7 @@ from framework.sweeps.ledger import Ledger, Point
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import Content, config_of, content_of, differences, read_content
 from framework.sweeps.space import words_of
-from framework.sweeps.start import changes, same
+from framework.sweeps.start import OVER, changes, same
 
 LISTED = 3
 """Differences that a line names."""
@@ -31,7 +31,7 @@ def preview(plan: Plan) -> str:
         plan = same(folder, plan)
         with Ledger(folder / folders.LEDGER) as ledger:
             points = ledger.points()
-            changed = {point.number: names for point, names in changes(ledger, plan)}
+            changed = {point.number: names for point, names in changes(ledger, plan, *OVER)}
     total = search.begin(plan.space, goals, settings.search_seed)
     done = [point for point in points if point.state in ("done", "pruned")]
     lines = []

@@ -25,6 +25,9 @@ from framework.sweeps.points import config_of, content_of, data_digests, differe
 from framework.sweeps.results import results_of
 from framework.sweeps.space import covers
 
+OVER: tuple[State, ...] = ("done", "pruned", "paused")
+"""States of points whose numbers stand, and would be others if they were trained at present."""
+
 Tell = Callable[[str], None]
 
 
@@ -139,12 +142,14 @@ def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
 
 def _compare(ledger: Ledger, plan: Plan, tell: Tell) -> None:
     """Name what has changed since points were begun: those that are over begin anew, others go on with it."""
-    for point, names in changes(ledger, plan, "waiting", "preempted", "lost", "failed"):
-        tell(f"point {point.number} ({label(point.parameters)}) goes on with what has changed: {', '.join(names)}")
-        content = content_of(config_of(point.words, plan.config_dir))
-        ledger.rehash(point.number, hash_of(content), content._asdict())
-    for point, names in changes(ledger, plan, "done", "pruned", "paused"):
-        tell(f"point {point.number} ({label(point.parameters)}) is trained again, since it differs: {', '.join(names)}")
+    for point, names in changes(ledger, plan, *OVER, "waiting", "preempted", "lost", "failed"):
+        name, differ = f"point {point.number} ({label(point.parameters)})", ", ".join(names)
+        if point.state not in OVER:
+            tell(f"{name} goes on with what has changed: {differ}")
+            content = content_of(config_of(point.words, plan.config_dir))
+            ledger.rehash(point.number, hash_of(content), content._asdict())
+            continue
+        tell(f"{name} is trained again, since it differs: {differ}")
         ledger.reopen(point.number, directory=f"{folders.RUNS}/{_next_folder(ledger.path.parent, point)}")
 
 

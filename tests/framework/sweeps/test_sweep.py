@@ -138,6 +138,9 @@ def test_a_change_of_the_code_is_named_before_any_point_goes_on_with_it(install,
     assert testing.command("-m", *words).code == 6
     (folder / "acme_metrics.py").write_text(source.replace("0.5", "0.25"))
     contents._sources.cache_clear()  # as in another process
+    planned = testing.command("sweep", "plan", *words).out
+    assert "learning_rate=0.01: again, since it differs: the code of metrics.halves\n" in planned
+    assert "learning_rate=1e+38: failed" in planned, "it is begun once more anyway"
     done = testing.command("-m", *words)
     assert "point 0 (learning_rate=0.01) is trained again, since it differs: the code of metrics.halves\n" in done.err
     assert "point 1 (learning_rate=1e+38) goes on with what has changed: the code of metrics.halves\n" in done.err
