@@ -91,6 +91,6 @@ def open_closed() -> None:
             setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
 
 
-def shell_word(path: Path) -> str:
+def shell_word(path: Path | str) -> str:
     """Write a path as one word of a command line that a reader may copy."""
     return shlex.quote(str(path))

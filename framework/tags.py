@@ -15,6 +15,9 @@ Mode = Literal["auto", "min", "max"]
 SPEED = "perf/examples_per_second"
 """Tag of the examples that training took a second since the last log, without evaluations."""
 
+NO_METRICS = ("perf/", "probe/", "progress/")
+"""Beginnings of tags that say nothing of how good a model is."""
+
 EPOCH, EXAMPLES = "progress/epoch", "progress/examples"
 """Tags of the passes over the training data, with their fraction, and of the examples that each model has seen."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -14,17 +13,18 @@ from framework.config.sizes import in_words
 from framework.ensembles import members
 from framework.ensembles.endings import is_of_member
 from framework.experiment import Experiment
+from framework.output import shell_word
 from framework.runs.folder import way_on
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
-from framework.tags import SPEED
+from framework.tags import NO_METRICS, SPEED
 from framework.terminal import broken, columns_of
 from framework.training import compiles
 from framework.training.stepper import is_to_go_on
 from framework.training.times import duration, largest_parts
 
-HIDDEN = ("perf/", "probe/", "progress/", "train_step/")
+HIDDEN = (*NO_METRICS, "train_step/")
 """Beginnings of tags that are many, and say little by their last value."""
 
 ROWS = 24
@@ -143,9 +143,9 @@ def _costs(record: RunRecord, experiment: Experiment, speed: float | None) -> di
 
 def _next(record: RunRecord) -> dict[str, str]:
     """Return the commands that go on from a run, by label."""
-    directory, place, commands = record.directory, shlex.quote(str(record.directory)), {}
+    directory, place, commands = record.directory, shell_word(record.directory), {}
     if next(directory.rglob("events.out.tfevents*"), None) is not None:
-        commands["curves"] = f"framework board {shlex.quote(str(directory.parent))}"
+        commands["curves"] = f"framework board {shell_word(directory.parent)}"
     if folder.steps(directory / "checkpoints"):
         commands["evaluate"] = f"framework evaluate {place}"
         more = "" if is_to_go_on(record.reason) else f" train.steps={2 * record.total_steps}"

@@ -38,7 +38,7 @@ SHORT = 0.25
 saves more starts than that."""
 
 SMALL_STEP = 1e8
-"""Floating-point operations of a CPU's step below which one program of all points is faster. A step of 40 million, of a
+"""Floating-point operations of a CPU's step below which one program of all points is faster. A step of 26 million, of a
 perceptron with 64 hidden units, gains several times; one of 10^9, of a small convolutional network, loses."""
 
 CLEARLY = 0.95

@@ -218,11 +218,7 @@ class Together(Callback):
             notify(member.callbacks, "on_log", step, dict(own))
         except StopTraining as stop:
             member.reason = member.reason or str(stop)
-        if (
-            step > 0
-            and any(tag.startswith("eval/") for tag in own)
-            and (reason := member.reporting.evaluated(step, own))
-        ):
+        if reason := member.reporting.evaluated(step, own):
             member.reason = member.reason or reason
 
     def _own(self, member: Member, scalars: Mapping[str, float]) -> dict[str, float]:

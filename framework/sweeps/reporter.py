@@ -26,9 +26,7 @@ class Reporter(Callback):
         self.reporting.last_step = run.total_steps
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Report an evaluation, but that before the first step, which says nothing of the point."""
-        if step == 0 or not any(tag.startswith("eval/") for tag in scalars):
-            return
+        """Report an evaluation."""
         if reason := self.reporting.evaluated(step, scalars):
             raise StopTraining(reason)
 

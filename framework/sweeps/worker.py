@@ -104,10 +104,12 @@ class Reporting:
             raise InterruptError(f"its time of {self.timeout:g} s is over.", 124)
 
     def evaluated(self, step: int, scalars: Mapping[str, float]) -> str:
-        """Report an evaluation.
+        """Report an evaluation; that before the first step says nothing of the point, and other scalars are none.
 
         Returns: the reason to end the run, or "".
         """
+        if step == 0 or not any(tag.startswith("eval/") for tag in scalars):
+            return ""
         event = self.ledger.report(self.point.number, self.lease.owner, step, scalars)
         if event is None:
             self.lease.is_lost = True

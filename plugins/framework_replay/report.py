@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from framework.output import shell_word
 from framework.tables import text_table
 from framework_replay.case import Case
 from framework_replay.diagnosis import Diagnosis, layers
@@ -66,7 +66,7 @@ def _leave_out(report: Report) -> list[str]:
         return []
     excluded = ",".join(str(int(rows[place])) for (place,) in guilty)
     run = report.case.folder.parents[1] if report.case.folder.parent.name == "nan" else "RUN"
-    return [f"without these examples: `framework resume {shlex.quote(str(run))} data.exclude=[{excluded}]`"]
+    return [f"without these examples: `framework resume {shell_word(run)} data.exclude=[{excluded}]`"]
 
 
 def table(found: Diagnosis) -> str:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from framework.tags import NO_METRICS
 from framework_runs.naming import Point
 from framework_runs.palette import Colour, colours
 from framework_runs.reading import Series
@@ -105,4 +106,4 @@ def _kept(series: Series, most: int) -> list[int]:
 def _is_shown(tag: str, logged: object) -> bool:
     head, _, tail = tag.rpartition("/")
     is_members = tail.isdecimal() and head in logged  # pyright: ignore[reportOperatorIssue]
-    return not tag.startswith(("perf/", "probe/", "progress/")) and not is_members
+    return not tag.startswith(NO_METRICS) and not is_members

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
+from framework.output import shell_word
 from framework.registry.entry_points import discover
+from framework.tags import NO_METRICS
 from framework_runs import layout
 from framework_runs.listing import as_json
 from framework_runs.naming import label
@@ -19,9 +20,6 @@ SHORTEST = 12
 
 ORDER = ("train/loss", "train/", "eval/", "test/")
 """Order of tags; others follow."""
-
-HIDDEN = ("perf/", "probe/", "progress/")
-"""Beginnings of tags that are no metrics."""
 
 
 def text(run: Run, width: int | None) -> str:
@@ -52,7 +50,7 @@ def as_page(run: Run) -> dict[str, Any]:
 
 def advice(run: Run) -> list[tuple[str, str]]:
     """Return commands that fit the state of a run, each with what it does."""
-    folder = shlex.quote(str(run.folder))
+    folder = shell_word(run.folder)
     has_state = any((run.folder / "checkpoints").glob("[0-9]*"))
     verbs = {plugin.name for plugin in discover().named("commands")}
     found: list[tuple[str, str]] = []
@@ -95,11 +93,7 @@ def _chosen(run: Run, width: int | None) -> list[str]:
 
 
 def _metrics(run: Run, width: int | None) -> list[str]:
-    tags = [
-        tag
-        for tag in run.metrics
-        if not tag.startswith(("perf/", "probe/", "progress/")) and not _is_member(tag, run.metrics)
-    ]
+    tags = [tag for tag in run.metrics if not tag.startswith(NO_METRICS) and not _is_member(tag, run.metrics)]
     tags.sort(key=lambda tag: next((k for k, start in enumerate(ORDER) if tag.startswith(start)), len(ORDER)))
     if not tags:
         return []
