@@ -65,6 +65,27 @@ def test_no_random_key_is_used_twice(tmp_path, task, strategy):
     assert np.isfinite(run.metrics["eval/return"])
 
 
+@pytest.mark.slow
+def test_a_member_that_acts_ends_alone_and_a_resumed_run_ends_it_too(tmp_path):
+    words = [*WORLDS["real actions"], "callbacks=[checkpoint,early_stopping]", "train.steps=10"]
+    words += ["callbacks.early_stopping.metric=eval/return", "callbacks.early_stopping.patience=2"]
+    rates = ["strategy=vmapped", "strategy.members={optimizer.learning_rate: [0.002, 0.0]}"]
+    together = train(tmp_path, *words, *rates)
+    solo = train(tmp_path, *words, "optimizer.learning_rate=0.0")
+    assert (together.status, solo.status) == ("done", "stopped")
+    assert together.state.step.tolist() == [10, int(solo.state.step)] == [10, 6]
+    assert [row["ended"] and row["ended"]["step"] for row in testing.run_record(together)["members"]] == [None, 6]
+    # Its environments stand where those of its run alone ended, and its keys too.
+    for left, right in zip(jax.tree.leaves(together.state), jax.tree.leaves(solo.state), strict=True):
+        is_key = jax.dtypes.issubdtype(right.dtype, jax.dtypes.prng_key)
+        one, other = (jax.random.key_data(left[1]), jax.random.key_data(right)) if is_key else (left[1], right)
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    cut = train(tmp_path, *words, *rates, "train.steps=4")
+    resumed = framework.resume(cut.directory, ["train.steps=10"])
+    testing.assert_same_bits(resumed.state, together.state)
+    assert testing.records(resumed) == testing.records(together)
+
+
 def test_a_trained_policy_maps_observations_to_its_outputs(run):
     trained = framework.load(run.directory)
     outputs = np.asarray(trained(np.ones((5, 4), np.float32)))

@@ -11,7 +11,7 @@ import pytest
 import framework
 from framework import testing
 from framework.errors import ConfigError
-from framework.testing import records, run_record, series
+from framework.testing import assert_same_bits, records, run_record, series
 
 WORDS = ["train.steps=12", "train.log_every=1", "train.eval_every=2", "optimizer=sgd", "model.dropout=0.25"]
 STOPPING = ["callbacks=[checkpoint,early_stopping]", "callbacks.early_stopping.patience=2"]
@@ -24,21 +24,12 @@ def train(tmp_path):
     return functools.partial(testing.train, tmp_path, *WORDS)
 
 
-def assert_same(left, right):
-    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_array_equal(key_or_value(one), key_or_value(other))
-
-
 def key_or_value(leaf):
     return jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
 def own(result, member):
     return jax.tree.map(lambda leaf: leaf[member], result.state)
-
-
-def measured(result):
-    return [{tag: value for tag, value in row.items() if "perf/" not in tag} for row in records(result)]
 
 
 @pytest.mark.parametrize("steps_per_call", ["auto", 1])
@@ -54,9 +45,9 @@ def test_a_member_that_ends_is_its_run_alone_and_the_others_go_on(train, capsys,
     for tag in ("train/loss", "eval/loss", "eval/accuracy"):
         np.testing.assert_allclose(series(together, f"{tag}/1"), series(solo, tag), rtol=2e-5, err_msg=tag)
     # No bit of it moves, and the others are not touched by its end.
-    assert_same(own(together, 1), own(train(*TOGETHER, *words, f"train.steps={END}"), 1))
+    assert_same_bits(own(together, 1), own(train(*TOGETHER, *words, f"train.steps={END}"), 1))
     free = train(*TOGETHER, f"train.steps_per_call={steps_per_call}", "callbacks=[]")
-    assert_same(own(together, 0), own(free, 0))
+    assert_same_bits(own(together, 0), own(free, 0))
 
     rows = run_record(together)["members"]
     reason = run_record(solo)["reason"].replace("eval/loss", "eval/loss/1")
@@ -72,8 +63,8 @@ def test_a_run_that_goes_on_decides_the_same(train):
     whole = train(*TOGETHER, *STOPPING)
     for cut in (4, END, 8):  # before, at and after the end of a member
         resumed = framework.resume(train(*TOGETHER, *STOPPING, f"train.steps={cut}").directory, ["train.steps=12"])
-        assert_same(resumed.state, whole.state)
-        assert measured(resumed) == measured(whole)
+        assert_same_bits(resumed.state, whole.state)
+        assert records(resumed) == records(whole)
 
 
 def test_a_run_ends_once_all_members_have(train):
