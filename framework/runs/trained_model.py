@@ -114,8 +114,7 @@ class Trained:
 
         Raises: ConfigError as `preprocess` and a call.
         """
-        inputs = self.preprocess(raw) if self.is_preprocessed else self.checked(raw)
-        parts = list(self.predicted(in_blocks(inputs, self.block), seed))
+        parts = list(self.predicted(self._blocks(raw), seed))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     def predicted(self, blocks: Iterable[PyTree], seed: int | None = None) -> Iterator[PyTree]:
@@ -137,6 +136,14 @@ class Trained:
             return self._predict(views[device], *jax.device_put((self.checked(inputs), own), devices[device]))
 
         return computed(call, len(devices), self.block, blocks)
+
+    def _blocks(self, raw: Any) -> Iterator[PyTree]:
+        """Cut raw inputs into blocks of inputs; an array is cut first, so that little is read and written at a time."""
+        if not self.is_preprocessed:
+            return in_blocks(self.checked(raw), self.block)
+        if isinstance(raw, np.ndarray) and raw.ndim:
+            return map(self.preprocess, in_blocks(raw, self.block))
+        return in_blocks(self.preprocess(raw), self.block)
 
     @property
     def block(self) -> int:
@@ -299,7 +306,7 @@ def _parts(view: View) -> dict[str, PyTree]:
 def _built(record: RunRecord, config: Mapping[str, Any]) -> tuple[Task, TrainState]:
     """Build the task of a recorded config, and the shapes of its state."""
     task = trained_task_of(Builder(discover()), config)
-    return task, jax.eval_shape(lambda key: task.init(key, _batch(record)), root_key(0))
+    return task, jax.eval_shape(lambda: task.init(root_key(0), _batch(record)))
 
 
 def member_config(record: RunRecord, member: int) -> Mapping[str, Any]:
