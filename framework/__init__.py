@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framework.errors import FrameworkError as FrameworkError
+    from framework.runs.model_function import Trained as Trained
     from framework.runs.python_api import resume as resume
     from framework.runs.python_api import run as run
     from framework.runs.run import Result as Result
-    from framework.runs.trained_model import Trained as Trained
     from framework.sweeps.best import evaluate as evaluate
     from framework.sweeps.best import load as load
     from framework.sweeps.python_api import sweep as sweep
@@ -22,7 +22,7 @@ _HOMES = {
     "load": "framework.sweeps.best",
     "evaluate": "framework.sweeps.best",
     "Result": "framework.runs.run",
-    "Trained": "framework.runs.trained_model",
+    "Trained": "framework.runs.model_function",
     "sweep": "framework.sweeps.python_api",
     "FrameworkError": "framework.errors",
 }

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from framework.api import PyTree
+from framework.arrays import ALIGNMENT
 from framework.distributed.processes import index
 from framework.trees import data_by_path, is_key
 
@@ -47,7 +48,7 @@ def as_stored(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def as_asked(stored: Any, leaf: Any) -> Any:
     """Return a stored array as the leaf that was asked for, in memory of its own."""
-    array = stored if isinstance(stored, jax.Array) else _copied(jax.numpy.array(stored))
+    array = stored if isinstance(stored, jax.Array) else _copied(stored)
     return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if is_key(leaf) else array
 
 
@@ -60,7 +61,7 @@ def on_devices(
       values: returns the values of a part, which is a tuple of slices.
     """
     parts = sharding.addressable_devices_indices_map(shape).items()
-    own = [_copied(jax.numpy.array(values(part), device=device)) for device, part in parts]
+    own = [_copied(values(part), device) for device, part in parts]
     return jax.make_array_from_single_device_arrays(shape, sharding, own)
 
 
@@ -121,11 +122,15 @@ def _first_copies(leaf: jax.Array) -> dict[Box, jax.Array]:
     return {box_of(shard.index, leaf.shape): shard.data for shard in own}
 
 
-def _copied(array: jax.Array) -> jax.Array:
-    """Wait for a copy from NumPy, and free NumPy's buffer: JAX holds it to the next garbage collection."""
-    array.block_until_ready()
-    gc.collect(0)
-    return array
+def _copied(array: np.ndarray, device: Any = None) -> jax.Array:
+    """Copy an array to a device, by default the first, without a program that JAX compiles for each shape.
+
+    A CPU would use an aligned array in place, so the copy of one is made by NumPy.
+    """
+    is_aligned = array.ctypes.data % ALIGNMENT == 0
+    copy = jax.device_put(np.array(array) if is_aligned else array, device).block_until_ready()
+    gc.collect(0)  # frees the array, which JAX holds to the next collection
+    return copy
 
 
 def _key_impl(leaf: Any) -> str:

@@ -31,7 +31,7 @@ class Arguments(argparse.ArgumentParser):
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )
-        self.verb = verb
+        self.verb, self.takes_run = verb, False
         self._positionals.title = "words"  # which argparse calls "positional arguments"
 
     def add_config(self) -> None:
@@ -41,6 +41,21 @@ class Arguments(argparse.ArgumentParser):
         self.add_argument("words", nargs="*", metavar="KEY=VALUE", help=about)
         self.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of configs of your own")
 
+    def add_run(self, about: str = "folder of the run") -> None:
+        """Take the folder of a run, without which `read` refuses the words."""
+        self.takes_run = True
+        self.add_argument("run", nargs="?", metavar="RUN", help=about)
+
+    def add_trained(self) -> None:
+        """Take a trained model: a run, one of its checkpoints, or the best run of a sweep, and `--member`."""
+        self.add_run("folder of the run; RUN@500, RUN@best or SWEEP@best")
+        about = "of a run that trained several: its number, or best (0)"
+        self.add_argument("--member", type=_member, default=0, metavar="K", help=about)
+
+    def add_words(self) -> None:
+        """Take overrides of the config that a run recorded."""
+        self.add_argument("words", nargs="*", metavar="KEY=VALUE", help="override of the recorded config")
+
     def add_json(self) -> None:
         """Take `--json`, for an answer of the shape that docs/json.md gives."""
         self.add_argument("--json", action="store_true", help="answer as JSON, in the shape that docs/json.md gives")
@@ -49,7 +64,7 @@ class Arguments(argparse.ArgumentParser):
         """Read the words after the verb, options and others in any order.
 
         Raises:
-          ConfigError: an option is unknown, or its value is missing or wrong.
+          ConfigError: an option is unknown, its value is missing or wrong, or no run is named.
           SystemExit: after `--help`.
         """
         found, unknown = self.parse_known_intermixed_args(words)
@@ -59,6 +74,9 @@ class Arguments(argparse.ArgumentParser):
                 raise ConfigError(f"{self.verb}: unexpected word '{option}'; `framework {self.verb} --help` shows how.")
             known = [name for name in self._option_string_actions if name.startswith("--")]
             raise ConfigError(f"{self.verb}: no such option '{option}'.{nearest(option, known)}")
+        if self.takes_run and found.run is None:
+            text = f"expected a run folder, such as `{self.verb} runs/mnist/20260101-120000-1a2b`"
+            raise ConfigError(f"{self.verb}: {text}.")
         return found
 
     def format_help(self) -> str:
@@ -72,6 +90,12 @@ class Arguments(argparse.ArgumentParser):
         """
         message = message.removeprefix("argument ").rstrip(".")
         raise ConfigError(f"{self.verb}: {message}; `framework {self.verb} --help` shows how.")
+
+
+def _member(word: str) -> int | str:
+    if word != "best" and not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected the number of a member, from 0, or best, found '{word}'")
+    return word if word == "best" else int(word)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -25,12 +25,12 @@ def run(words: list[str]) -> None:
         "resume runs/mnist/20260101-120000-1a2b train.steps=2000",
         "RUN [KEY=VALUE ...] [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run")
-    arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="override of the recorded config")
+    arguments.add_run()
+    arguments.add_words()
     arguments.add_argument("--force", action="store_true", help="allow overrides that change what the run computes")
     given = arguments.read(words)
-    if given.run is None or not is_run_folder(given.run):
-        raise ConfigError("resume: expected a run folder, such as `resume runs/mnist/20260101-120000-1a2b`.")
+    if not is_run_folder(given.run):
+        raise ConfigError(f"resume: expected a run folder before overrides, found '{given.run}'.")
     import_jax()
     from framework.runs.python_api import resume as resume_run
 

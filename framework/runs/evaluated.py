@@ -18,10 +18,10 @@ from framework.api import Batch, TrainState, View
 from framework.config.compose import Config, recorded
 from framework.data import numbered
 from framework.ensembles import members
-from framework.errors import ConfigError, StorageError, nearest
+from framework.errors import ConfigError, nearest
 from framework.experiment import Experiment, build
 from framework.registry.entry_points import discover
-from framework.runs.places import Place, place_of
+from framework.runs.places import Member, Place, member_of, place_of
 from framework.runs.record import RunRecord, read_record
 from framework.runs.saved import part_for_model, read_part, saved_steps
 from framework.steps.metrics import Collected, Sums
@@ -71,7 +71,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    run: str | Path, overrides: Sequence[str] = (), split: str | None = None, member: int = 0
+    run: str | Path, overrides: Sequence[str] = (), split: str | None = None, member: Member = 0
 ) -> dict[str, float]:
     """Measure a trained model on a split of its data, by the metrics of its run.
 
@@ -79,7 +79,7 @@ def evaluate(
       run: the run folder; RUN@500 and RUN@best name a checkpoint.
       overrides: of the recorded config, such as `["metrics+=perplexity", "data.test=other.npz"]`.
       split: one that the data evaluate, or "train"; None takes "test", or else the first one.
-      member: the one to take, of a run that trained several.
+      member: the one to take, of a run that trained several; "best" is the one whose last evaluation was best.
 
     Returns: numbers by name, such as {"loss": 0.07, "accuracy": 0.98}.
 
@@ -89,32 +89,31 @@ def evaluate(
     return metrics_of(subject, evaluated(subject, split_of(subject.experiment, split)))
 
 
-def opened(run: str | Path, overrides: Sequence[str] = (), member: int = 0, config_dir: str | None = None) -> Subject:
+def opened(
+    run: str | Path, overrides: Sequence[str] = (), member: Member = 0, config_dir: str | None = None
+) -> Subject:
     """Build the experiment of a run with overrides, and read the state that is evaluated.
 
     Raises: FrameworkError.
     """
     place = place_of(run, member)
     record = read_record(place.directory)
-    rows = record.members or []
-    if not 0 <= member < max(len(rows), 1):
-        text = f"{place.directory} holds {max(len(rows), 1)} members, counted from 0; there is no {member}."
-        raise StorageError(text)
+    rows, number = record.members or [], member_of(record, member)
     saved = saved_steps(place.directory, place.step)
     # Whole batches go to the devices in turn, so that strategies that cut them are not needed.
     own = [] if any(word.startswith(("strategy=", "strategy.")) for word in overrides) else ["strategy=jit"]
     config: Config = recorded(place.directory, [*own, *overrides], config_dir)
     with config.locating():
-        config = config.with_values({**ALONE, **(rows[member]["values"] if rows else {})})
+        config = config.with_values({**ALONE, **(rows[number]["values"] if rows else {})})
         experiment = build(config, discover())
     like = part_for_model(experiment.shapes, 0, record.config.get("ema") is not None) | {"key": experiment.shapes.key}
     if rows:
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(rows), *leaf.shape), leaf.dtype), like)
     found = read_part(record, saved, like)
-    found = members.part_of(found, member) if rows else found
+    found = members.part_of(found, number) if rows else found
     params, task_state = from_checkpoint(found), found.get("task_state", experiment.shapes.task_state)
     state = TrainState(found["step"], params, found["model_state"], (), found["key"], task_state)
-    return Subject(record, experiment, state, Place(place.directory, int(state.step)), member)
+    return Subject(record, experiment, state, Place(place.directory, int(state.step)), number)
 
 
 def split_of(experiment: Experiment, split: str | None) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from framework.api import PyTree
+from framework.api import PyTree, View
 from framework.checkpoints import safetensors
 from framework.checkpoints.snapshot import as_asked, as_stored
 from framework.config.safe_load import load_json
 from framework.errors import MismatchError, StorageError, writing
 from framework.runs.record import RunRecord
 from framework.trees import data_by_path, leaves_by_path
+
+if TYPE_CHECKING:
+    from framework.runs.model_function import Trained
 
 RECIPE, ARRAYS = "recipe.json", "model.safetensors"
 
@@ -30,25 +32,22 @@ def is_exported(folder: Path) -> bool:
     return (folder / RECIPE).is_file()
 
 
-def write(folder: Path, record: RunRecord, config: Mapping[str, Any], step: int, parts: Mapping[str, PyTree]) -> None:
-    """Write a trained model.
+def write(model: Trained, folder: Path) -> None:
+    """Write the arrays of a trained model, and a recipe, from which `framework.load(folder)` builds it again.
 
     Args:
       folder: an existing one.
-      record: of its run.
-      config: of the run, or of the member that was taken.
-      step: of the checkpoint.
-      parts: its parameters and states by name.
 
     Raises: StorageError if a file cannot be written.
     """
-    arrays = {path: np.asarray(leaf) for path, leaf in data_by_path(dict(parts)).items()}
+    record, parts = model.record(), _named(View(model.params, model.model_state, model.task_state))
+    arrays = {path: np.asarray(leaf) for path, leaf in data_by_path(parts).items()}
     safetensors.write(folder / ARRAYS, arrays, {"framework": str(record.versions.get("framework", ""))})
     recipe = {
         "about": f"framework.load(FOLDER) builds the model that this describes, with the arrays of {ARRAYS}",
         **{name: getattr(record, name) for name in TAKEN},
-        "config": dict(config),
-        "step": step,
+        "config": dict(model.config),
+        "step": model.step,
         "sha256": digest(folder / ARRAYS),
     }
     with writing(folder / RECIPE):
@@ -70,15 +69,15 @@ def read_recipe(folder: Path) -> tuple[RunRecord, int]:
         raise StorageError(f"{folder} is not an exported model: {error}.") from error
 
 
-def read_arrays(folder: Path, like: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """Read parts of a model into trees of the same shapes.
+def read_arrays(folder: Path, like: View) -> View:
+    """Read the parameters and states of a model into trees of the same shapes.
 
     Args:
-      like: by name, trees with `jax.ShapeDtypeStruct` leaves.
+      like: trees with `jax.ShapeDtypeStruct` leaves.
 
     Raises: MismatchError naming the arrays that are missing or have another shape; StorageError if they are damaged.
     """
-    found, leaves = safetensors.read(folder / ARRAYS), leaves_by_path(dict(like))
+    found, leaves = safetensors.read(folder / ARRAYS), leaves_by_path(_named(like))
     wanted = {path: as_stored(leaf) for path, leaf in leaves.items()}
     for path, leaf in wanted.items():
         if path not in found or (found[path].shape, found[path].dtype) != (leaf.shape, leaf.dtype):
@@ -86,7 +85,11 @@ def read_arrays(folder: Path, like: Mapping[str, PyTree]) -> dict[str, PyTree]:
             wanted_text = f"expected '{path}' {leaf.dtype}{list(leaf.shape)}, found {text}"
             raise MismatchError(f"{folder / ARRAYS}: {wanted_text}; the model's plugin has changed since the export.")
     arrays = [as_asked(found[path], leaf) for path, leaf in leaves.items()]
-    return jax.tree.unflatten(jax.tree.structure(dict(like)), arrays)
+    return View(**jax.tree.unflatten(jax.tree.structure(_named(like)), arrays))
+
+
+def _named(view: View) -> dict[str, PyTree]:
+    return {"params": view.params, "model_state": view.model_state, "task_state": view.task_state}
 
 
 def digest(path: Path) -> str:

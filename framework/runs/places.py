@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from framework.checkpoints.folder import steps
 from framework.config.settings import Train
@@ -19,6 +19,10 @@ LOSS = "eval/loss"
 """The tag that decides which checkpoint is best, unless `callbacks.checkpoint.best` names another one."""
 
 
+Member = int | Literal["best"]
+"""One member of a run that trained several: its number from 0, or the one whose last evaluation was best."""
+
+
 class Place(NamedTuple):
     """A run folder and the step of a checkpoint; None stands for the newest that is sound."""
 
@@ -26,7 +30,7 @@ class Place(NamedTuple):
     step: int | None = None
 
 
-def place_of(path: str | Path, member: int = 0) -> Place:
+def place_of(path: str | Path, member: Member = 0) -> Place:
     """Read RUN, RUN@500, RUN@newest or RUN@best; a folder whose name holds an `@` is found as it is.
 
     Args:
@@ -42,7 +46,8 @@ def place_of(path: str | Path, member: int = 0) -> Place:
     if word.isdecimal():
         return Place(directory, int(word))
     if word == "best":
-        return Place(directory, best_step(read_record(directory), member))
+        record = read_record(directory)
+        return Place(directory, best_step(record, member_of(record, member)))
     if word == "newest":
         return Place(directory)
     raise ConfigError(f"expected a step, 'best' or 'newest' after the @, found '{word}', such as {folder}@best.")
@@ -65,11 +70,21 @@ def best_step(record: RunRecord, member: int = 0) -> int:
     return min(rated, key=lambda step: rated[step])
 
 
-def best_member(record: RunRecord) -> int:
-    """Return the member of a run whose last evaluation was best.
+def member_of(record: RunRecord, member: Member) -> int:
+    """Return the number of a member of a run; 0 of a run that is its only member.
 
-    Raises: StorageError if the run has no members that were evaluated.
+    Raises: StorageError if there is no such member, or none was evaluated; ConfigError for other words than "best".
     """
+    if member == "best":
+        return _best_member(record)
+    if not isinstance(member, int):
+        raise ConfigError(f"expected the number of a member, from 0, or 'best', found {member!r}.", key="member")
+    if not 0 <= member < (count := max(len(record.members or ()), 1)):
+        raise StorageError(f"{record.directory} holds {count} members, counted from 0; there is no {member}.")
+    return member
+
+
+def _best_member(record: RunRecord) -> int:
     tag, sign = _decided_by(record)
     values = {row["member"]: row.get("metrics", {}).get(tag) for row in record.members or ()}
     rated = {k: sign * value for k, value in values.items() if isinstance(value, float) and math.isfinite(value)}

@@ -33,9 +33,9 @@ from framework.runs.history import MetricsFile
 from framework.runs.init_from import start_of
 from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
+from framework.runs.model_function import Trained
 from framework.runs.provenance import Asked
 from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, write_config
-from framework.runs.trained_model import Trained
 from framework.tasks.ema import view_of
 from framework.tasks.starting import Start
 from framework.training.callbacks import ended_members, notify

@@ -1,238 +1,32 @@
-"""A trained model as a function: at the end of a run, or read back from its folder."""
+"""A trained model, read back from the folder of its run, or from an exported one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from framework.api import Array, Batch, Model, PyTree, Shape, Task, TrainState, View, stream
-from framework.charts import curves_svg, table_html
+from framework.api import Array, Batch, Model, PyTree, Shape, Task, TrainState, View
 from framework.config import policy
 from framework.ensembles import members
-from framework.errors import ConfigError, StorageError, blaming, nearest
+from framework.errors import ConfigError, StorageError, nearest
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.runs import exported
-from framework.runs.blocks import computed, in_blocks
-from framework.runs.history import MetricsFile
-from framework.runs.inputs import checked_inputs, described, expected_inputs
-from framework.runs.places import Place, best_member, place_of
+from framework.runs.inputs import expected_inputs
+from framework.runs.model_function import Trained
+from framework.runs.places import Member, Place, member_of, place_of
 from framework.runs.record import RunRecord, read_record
 from framework.runs.saved import part_for_model, read_part, saved_steps
 from framework.steps.rng import root_key
 from framework.tasks.assembly import models_of, trained_task_of
 from framework.tasks.ema import from_checkpoint
 
-BLOCK = 256
-"""Examples in a block of predictions, of data whose evaluations have batches of no size of their own."""
 
-
-@dataclass(frozen=True)
-class Part:
-    """One of several trained models, as a function of its inputs [B, ...] in evaluation mode.
-
-    Attributes:
-      model: the pair of pure functions.
-      params: its parameters.
-      state: its state, such as running averages.
-    """
-
-    model: Model
-    params: PyTree
-    state: PyTree
-
-    def __call__(self, inputs: PyTree) -> PyTree:
-        """Apply the model; compiled once for each shape of the inputs."""
-        return self._apply(inputs)
-
-    @cached_property
-    def _apply(self) -> Callable[[PyTree], PyTree]:
-        return jax.jit(lambda inputs: self.model.apply(self.params, self.state, inputs, key=None, train=False)[0])
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Trained:
-    """A trained model. Calling it maps inputs [B, ...] to outputs; `preprocess` makes them from raw inputs.
-
-    Of a task with several models each is an attribute by its section's name: `trained.generator(noise)`.
-
-    Attributes:
-      task: says what a call computes, and which models there are.
-      params: the parameters: of the one model, or by the names of several.
-      model_state: the state of the models, such as running averages, likewise.
-      task_state: what the task keeps beside, such as a teacher.
-      config: of the run, resolved.
-      facts: of its data, as users of the model need them, such as its preprocessor, the names of its classes, or which
-        characters integers stand for.
-      inputs: shape and dtype of each leaf of its inputs.
-      directory: the run folder.
-      step: updates that were made.
-    """
-
-    task: Task
-    params: PyTree
-    model_state: PyTree
-    task_state: PyTree
-    config: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    inputs: PyTree
-    directory: Path
-    step: int
-
-    def __call__(self, inputs: PyTree, seed: int | None = None) -> PyTree:
-        """Compute what the task predicts: of a supervised model, its outputs. Compiled once for each size of the batch.
-
-        Args:
-          inputs: [B, ...].
-          seed: of the random numbers, where a task draws some.
-
-        Raises: ConfigError if inputs have another shape or dtype than in training, such as bytes for floats, or the
-          task predicts nothing.
-        """
-        self._check_predicts()
-        key = None if seed is None else stream(root_key(seed), "predict")
-        return self._predict(self._view, self.checked(inputs), key)
-
-    def predict(self, raw: Any, seed: int | None = None) -> PyTree:
-        """Predict from raw inputs, such as images of bytes: preprocess them, and compute in blocks on all devices.
-
-        The outputs are the same, bit for bit, for every number of devices.
-
-        Args:
-          raw: N examples, as `preprocess` takes them; where the data name no preprocessor, the inputs [N, ...].
-          seed: of the random numbers, where a task draws some.
-
-        Returns: NumPy arrays [N, ...].
-
-        Raises: ConfigError as `preprocess` and a call.
-        """
-        inputs = self.preprocess(raw) if self.is_preprocessed else self.checked(raw)
-        parts = list(self.predicted(in_blocks(inputs, self.block), seed))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-    def predicted(self, blocks: Iterable[PyTree], seed: int | None = None) -> Iterator[PyTree]:
-        """Yield the outputs of blocks of inputs in order, as NumPy arrays, while a few blocks are held in memory.
-
-        Args:
-          blocks: inputs [n, ...] of up to `block` examples each, as `preprocess` makes them.
-          seed: of the random numbers, where a task draws some.
-
-        Raises: ConfigError as a call.
-        """
-        self._check_predicts()
-        key = None if seed is None else stream(root_key(seed), "predict")
-        devices = jax.local_devices()
-        views = [jax.device_put(self._view, device) for device in devices]
-
-        def call(device: int, inputs: PyTree, number: int) -> PyTree:
-            own = None if key is None else jax.random.fold_in(key, number)
-            return self._predict(views[device], *jax.device_put((self.checked(inputs), own), devices[device]))
-
-        return computed(call, len(devices), self.block, blocks)
-
-    @property
-    def block(self) -> int:
-        """Number of examples that a device computes at once: those of a batch of the run's evaluations."""
-        size = self.config.get("data", {}).get("eval_batch_size")
-        return size if isinstance(size, int) and size > 0 else BLOCK
-
-    @property
-    def is_preprocessed(self) -> bool:
-        """Tell whether the data name a preprocessor."""
-        return isinstance(self.facts.get("preprocess"), Mapping)
-
-    @property
-    def model(self) -> Model:
-        """The pair of pure functions of the section `model`."""
-        return self.task.models["model"]
-
-    def __getattr__(self, name: str) -> Part:
-        models = self.__dict__["task"].models if "task" in self.__dict__ else {}
-        if name.startswith("_") or name not in models:
-            raise AttributeError(f"there is no '{name}'; its models are {', '.join(models)}.")
-        params, states = (models_of(parts, models)[name] for parts in (self.params, self.model_state))
-        return Part(models[name], params, states)
-
-    def preprocess(self, raw: Any) -> PyTree:
-        """Turn raw inputs, such as images of bytes, texts or rows of a table, into inputs, just as training did.
-
-        `framework plugins preprocessors NAME` says what `facts["preprocess"]["name"]` takes.
-
-        Raises: ConfigError if the run names no preprocessor, or raw inputs are not what it takes; PluginError if it is
-          not installed, or fails.
-        """
-        if not self.is_preprocessed:
-            source = self.config.get("data", {}).get("name")
-            raise ConfigError(
-                f"the data '{source}' name no preprocessor; give the model {described(self.inputs)} itself."
-            )
-        title, preprocess = self._preprocessor
-        with blaming(f"{title} failed on raw inputs"):
-            inputs = preprocess(raw)
-        return self.checked(inputs)
-
-    @cached_property
-    def _predict(self) -> Callable[[View, PyTree, Array | None], PyTree]:
-        assert self.task.predict is not None
-        return jax.jit(self.task.predict)
-
-    @cached_property
-    def _view(self) -> View:
-        return View(self.params, self.model_state, self.task_state)
-
-    def _check_predicts(self) -> None:
-        if self.task.predict is None:
-            name, models = self.config["task"]["name"], ", ".join(self.task.models)
-            raise ConfigError(f"task '{name}' predicts nothing by itself; call one of its models: {models}.")
-
-    @cached_property
-    def _preprocessor(self) -> tuple[str, Callable[[Any], PyTree]]:
-        builder, key = Builder(discover()), "facts.preprocess"
-        built = builder.named("preprocessors", self.facts["preprocess"], key)
-        return builder.used[key].title, built
-
-    def checked(self, inputs: PyTree) -> PyTree:
-        """Return inputs as the model takes them, with floats and integers of another width cast if no value is lost.
-
-        Raises: ConfigError if they have another shape or dtype.
-        """
-        hint = "; model.preprocess(raw) makes them of raw inputs" if self.is_preprocessed else ""
-        return checked_inputs(inputs, self.inputs, hint)
-
-    def record(self) -> RunRecord:
-        """Read the record of its run, or of an exported model what its recipe knows of that.
-
-        Raises: StorageError if it cannot be read.
-        """
-        is_exported = exported.is_exported(self.directory)
-        return exported.read_recipe(self.directory)[0] if is_exported else read_record(self.directory)
-
-    def __repr__(self) -> str:
-        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        name, inputs = self.config.get("model", self.config["task"])["name"], described(self.inputs)
-        return f"Trained({name}: inputs {inputs}, {size:,} parameters, {self.directory})"
-
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows: the model, what it takes, and the curves of the run that trained it."""
-        history = MetricsFile(self.directory, read_record(self.directory).id)
-        curves = {tag: history.series(tag) for tag in ("train/loss", "eval/loss")}
-        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        name = self.config.get("model", self.config["task"])["name"]
-        rows = [["model", name], ["inputs", described(self.inputs)], ["parameters", f"{size:,}"]]
-        return f"{table_html(rows)}{curves_svg(curves)}<code>{escape(str(self.directory))}</code>"
-
-
-def load(
-    path: str | Path, step: int | None = None, member: int | Literal["best"] = 0, averaged: bool = True
-) -> Trained:
+def load(path: str | Path, step: int | None = None, member: Member = 0, averaged: bool = True) -> Trained:
     """Read a trained model back from its run folder; the data it was trained on are not needed.
 
     Args:
@@ -245,9 +39,7 @@ def load(
     Raises: StorageError if the folder holds no run, or no such checkpoint or member, or the checkpoint is damaged;
       ConfigError or PluginError if the model's plugin is missing or has other options.
     """
-    if member != "best" and not isinstance(member, int):
-        raise ConfigError(f"expected the number of a member, from 0, or 'best', found {member!r}.", key="member")
-    place = place_of(path, 0 if member == "best" else member) if step is None else Place(Path(path), step)
+    place = place_of(path, member) if step is None else Place(Path(path), step)
     if exported.is_exported(place.directory):
         found = _exported(place.directory)
         if place.step not in (None, found.step) or member not in (0, "best"):
@@ -258,12 +50,11 @@ def load(
         raise StorageError(f"{place.directory} is not a run folder: its run.json names no inputs or no model.")
     policy.check_content(record.config)
     saved = saved_steps(place.directory, place.step)
-    number = best_member(record) if member == "best" else member
-    config, rows = member_config(record, number), record.members or []
+    number, rows = member_of(record, member), record.members or []
+    config = members.recorded(record.config, rows[number]) if rows else record.config
     task, state = _built(record, config)
-    found = read_part(
-        record, saved, part_for_model(state, len(rows), averaged and record.config.get("ema") is not None)
-    )
+    is_averaged = averaged and record.config.get("ema") is not None
+    found = read_part(record, saved, part_for_model(state, len(rows), is_averaged))
     found = members.part_of(found, number) if rows else found
     parts = from_checkpoint(found), found["model_state"], found.get("task_state", ())
     inputs = expected_inputs(record.inputs, record.input_dtypes)
@@ -275,44 +66,15 @@ def _exported(folder: Path) -> Trained:
     record, step = exported.read_recipe(folder)
     policy.check_content(record.config)
     task, state = _built(record, record.config)
-    found = exported.read_arrays(folder, _parts(View(state.params, state.model_state, state.task_state)))
-    inputs, parts = expected_inputs(record.inputs, record.input_dtypes), View(**found)
+    parts = exported.read_arrays(folder, View(state.params, state.model_state, state.task_state))
+    inputs = expected_inputs(record.inputs, record.input_dtypes)
     return Trained(task, *parts, record.config, record.facts, inputs, folder, step)
-
-
-def export(model: Trained, folder: Path) -> None:
-    """Write the arrays of a trained model as safetensors, and a recipe, from which `load(folder)` builds it again.
-
-    Args:
-      folder: an existing one.
-
-    Raises: StorageError if a file cannot be written.
-    """
-    parts = _parts(View(model.params, model.model_state, model.task_state))
-    exported.write(folder, model.record(), model.config, model.step, parts)
-
-
-def _parts(view: View) -> dict[str, PyTree]:
-    return {"params": view.params, "model_state": view.model_state, "task_state": view.task_state}
 
 
 def _built(record: RunRecord, config: Mapping[str, Any]) -> tuple[Task, TrainState]:
     """Build the task of a recorded config, and the shapes of its state."""
     task = trained_task_of(Builder(discover()), config)
-    return task, jax.eval_shape(lambda key: task.init(key, _batch(record)), root_key(0))
-
-
-def member_config(record: RunRecord, member: int) -> Mapping[str, Any]:
-    """Return the config of one member of a run, or of the run itself.
-
-    Raises: StorageError if there is no such member.
-    """
-    rows = record.members or []
-    if not 0 <= member < max(len(rows), 1):
-        raise StorageError(
-            f"{record.directory} holds {max(len(rows), 1)} members, counted from 0; there is no {member}."
-        )
-    return members.recorded(record.config, rows[member]) if rows else record.config
+    return task, jax.eval_shape(lambda: task.init(root_key(0), _batch(record)))
 
 
 def trained(run: Path, name: str = "model", step: int | None = None) -> Model:

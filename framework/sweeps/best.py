@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from framework.errors import StorageError
 from framework.runs import evaluated, trained_model
-from framework.runs.trained_model import Trained
+from framework.runs.model_function import Trained
+from framework.runs.places import Member
 from framework.sweeps import folder as folders
 from framework.sweeps.python_api import results
 
@@ -26,9 +26,7 @@ def best_run(path: str) -> str:
     return str(found)
 
 
-def load(
-    path: str | Path, step: int | None = None, member: int | Literal["best"] = 0, averaged: bool = True
-) -> Trained:
+def load(path: str | Path, step: int | None = None, member: Member = 0, averaged: bool = True) -> Trained:
     """Read a trained model back from its run folder; the data it was trained on are not needed.
 
     Args:
@@ -45,7 +43,7 @@ def load(
 
 
 def evaluate(
-    run: str | Path, overrides: Sequence[str] = (), split: str | None = None, member: int = 0
+    run: str | Path, overrides: Sequence[str] = (), split: str | None = None, member: Member = 0
 ) -> dict[str, float]:
     """Measure a trained model on a split of its data, by the metrics of its run.
 
@@ -53,7 +51,7 @@ def evaluate(
       run: the run folder; RUN@500 and RUN@best name a checkpoint, and SWEEP@best the best point of a sweep.
       overrides: of the recorded config, such as `["metrics+=perplexity", "data.test=other.npz"]`.
       split: one that the data evaluate, or "train"; None takes "test", or else the first one.
-      member: the one to take, of a run that trained several.
+      member: the one to take, of a run that trained several; "best" is the one whose last evaluation was best.
 
     Returns: numbers by name, such as {"loss": 0.07, "accuracy": 0.98}.
 

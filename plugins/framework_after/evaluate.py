@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from framework.command import Command
 from framework.commands.arguments import Arguments
-from framework.errors import ConfigError, InterruptError
+from framework.errors import InterruptError
 from framework.startup import import_jax
 
 if TYPE_CHECKING:
@@ -35,17 +35,14 @@ def run(words: list[str]) -> None:
         "evaluate runs/mnist/20260101-120000-1a2b@best metrics+=perplexity",
         "RUN [KEY=VALUE ...] [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")
-    arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="override of the recorded config")
+    arguments.add_trained()
+    arguments.add_words()
     arguments.add_argument("--split", metavar="NAME", help="test, validation or train (test, where there is one)")
-    arguments.add_argument("--member", type=int, default=0, metavar="K", help="of a run that trained several (0)")
     arguments.add_argument("--values", metavar="FILE", help="write values of each example: .csv, .npz or .parquet")
     arguments.add_argument("--worst", type=int, default=None, metavar="N", help="list the examples of the largest loss")
     arguments.add_argument("--json", action="store_true", help="print one JSON object in the place of tables")
     arguments.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of configs of your own")
     given = arguments.read(words)
-    if given.run is None:
-        raise ConfigError("evaluate: expected a run folder, such as `evaluate runs/mnist/20260101-120000-1a2b`.")
     from framework_after import tables
 
     if given.values is not None:

@@ -15,7 +15,7 @@ from framework.startup import import_jax
 
 if TYPE_CHECKING:
     from framework.api import PyTree
-    from framework.runs.trained_model import Trained
+    from framework.runs.model_function import Trained
 
 
 def predict() -> Command:
@@ -37,15 +37,12 @@ def run(words: list[str]) -> None:
         "predict runs/mnist/mine@best --input images/ --output digits.csv",
         "RUN --input FILE|FOLDER --output FILE [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")
+    arguments.add_trained()
     arguments.add_argument("--input", metavar="FILE", required=True, help="file or folder of raw inputs")
     arguments.add_argument("--output", metavar="FILE", required=True, help="file for the outputs")
-    arguments.add_argument("--member", type=int, default=0, metavar="K", help="of a run that trained several (0)")
     arguments.add_argument("--prepared", action="store_true", help="the inputs are preprocessed already")
     arguments.add_argument("--seed", type=int, metavar="N", help="of the random numbers, where a task draws some")
     given = arguments.read(words)
-    if given.run is None:
-        raise ConfigError("predict: expected a run folder, such as `predict runs/mnist/20260101-120000-1a2b`.")
     if given.seed is not None and not 0 <= given.seed < 2**32:
         raise ConfigError(f"expected 0 to {2**32 - 1}, found {given.seed}.", key="--seed")
     from framework_after import tables

@@ -11,8 +11,8 @@ import jax
 
 from framework.runs.exported import ARRAYS, RECIPE, digest
 from framework.runs.inputs import described
+from framework.runs.model_function import Trained
 from framework.runs.record import RunRecord
-from framework.runs.trained_model import Trained
 
 
 def card(

@@ -14,7 +14,7 @@ from framework.errors import ConfigError, StorageError, blaming, writing
 from framework.startup import import_jax
 
 if TYPE_CHECKING:
-    from framework.runs.trained_model import Trained
+    from framework.runs.model_function import Trained
 
 PAIRS = 8
 """Recorded examples."""
@@ -38,17 +38,14 @@ def run(words: list[str]) -> None:
         "export runs/mnist/mine@best --to digits program.platforms=[cpu,cuda]",
         "RUN --to FOLDER [FORMAT.OPTION=VALUE ...] [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")
+    arguments.add_trained()
     arguments.add_argument("words", nargs="*", metavar="FORMAT.OPTION=VALUE", help="option of a format")
     arguments.add_argument(
         "--to", metavar="FOLDER", required=True, help="where to write: a new folder, or an empty one"
     )
     about = "a format beside the arrays; can be given again (program)"
     arguments.add_argument("--format", action="append", metavar="NAME", help=about)
-    arguments.add_argument("--member", type=int, default=0, metavar="K", help="of a run that trained several (0)")
     given = arguments.read(words)
-    if given.run is None:
-        raise ConfigError("export: expected a run folder, such as `export runs/mnist/20260101-120000-1a2b --to new`.")
     folder, formats = Path(given.to), _formats(given.format or ["program"], given.words)
     _check_free(folder)
     import_jax()
@@ -93,7 +90,7 @@ def _check_free(folder: Path) -> None:
         raise StorageError(f"{folder} exists, and holds something; export to another folder.", key="--to")
 
 
-def exported(model: Trained, folder: Path, formats: Mapping[str, Mapping[str, Any]], member: int = 0) -> list[str]:
+def exported(model: Trained, folder: Path, formats: Mapping[str, Mapping[str, Any]], member: Any = 0) -> list[str]:
     """Write a trained model to a folder, which appears once it is whole.
 
     Args:
@@ -109,7 +106,8 @@ def exported(model: Trained, folder: Path, formats: Mapping[str, Mapping[str, An
 
     from framework.registry.builder import Builder
     from framework.registry.entry_points import discover
-    from framework.runs import trained_model
+    from framework.runs.exported import write
+    from framework.runs.places import member_of
     from framework_export.card import card
 
     builder = Builder(discover())
@@ -121,7 +119,7 @@ def exported(model: Trained, folder: Path, formats: Mapping[str, Mapping[str, An
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     try:
-        trained_model.export(model, partial)
+        write(model, partial)
         with writing(partial):
             np.savez(partial / "pairs.npz", **_named("inputs", inputs), **_named("outputs", outputs))  # pyright: ignore
         facts = {}
@@ -129,7 +127,8 @@ def exported(model: Trained, folder: Path, formats: Mapping[str, Mapping[str, An
             with blaming(f"{builder.used[name].title} failed"):
                 facts[name] = exporter(model, partial)
         record = model.record()
-        text = card(model, record, _metrics(model, record, member), outputs, facts, partial)
+        metrics = _metrics(model, record, member_of(record, member) if record.members else 0)
+        text = card(model, record, metrics, outputs, facts, partial)
         with writing(folder):
             (partial / "README.md").write_text(text)
             if folder.exists():

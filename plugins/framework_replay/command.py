@@ -29,15 +29,13 @@ def run(words: list[str]) -> None:
         "replay runs/mnist/20260101-120000-1a2b",
         "RUN [KEY=VALUE ...] [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run, or RUN/nan/step-7")
-    arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="override of the recorded config")
+    arguments.add_run("folder of the run, or RUN/nan/step-7")
+    arguments.add_words()
     arguments.add_argument("--pdb", action="store_true", help="open the debugger in the operation")
     about = "compare it layer by layer with another run or capsule, or with itself by overrides in quotes"
     arguments.add_argument("--against", metavar="RUN|'KEY=VALUE …'", help=about)
     arguments.add_argument("--html", metavar="FILE", help="write that comparison as a page, too")
     given = arguments.read(words)
-    if given.run is None:
-        raise ConfigError("replay: expected a run folder, such as `replay runs/mnist/20260101-120000-1a2b`.")
     if given.html is not None and given.against is None:
         raise ConfigError("--html: the page is that of a comparison; expected --against too.")
     import_jax()

@@ -29,7 +29,7 @@ from framework_serve.bodies import IMAGES, JSON, NPY, RequestError, inputs_of
 
 if TYPE_CHECKING:
     from framework.api import PyTree
-    from framework.runs.trained_model import Trained
+    from framework.runs.model_function import Trained
 
 
 class Limits(NamedTuple):

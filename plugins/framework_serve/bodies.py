@@ -21,7 +21,7 @@ from framework.runs.inputs import Expected
 
 if TYPE_CHECKING:
     from framework.api import PyTree
-    from framework.runs.trained_model import Trained
+    from framework.runs.model_function import Trained
 
 JSON, NPY = "application/json", "application/x-npy"
 IMAGES = {"image/png": "PNG", "image/jpeg": "JPEG"}

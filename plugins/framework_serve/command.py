@@ -18,7 +18,7 @@ from framework.errors import ConfigError
 from framework.startup import import_jax
 
 if TYPE_CHECKING:
-    from framework.runs.trained_model import Trained
+    from framework.runs.model_function import Trained
     from framework_serve.app import Limits
 
 CONNECTIONS = 1024
@@ -43,8 +43,7 @@ def run(words: list[str]) -> None:
         "serve runs/mnist/mine@best --port 8000",
         "RUN [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run; RUN@500, RUN@best or SWEEP@best")
-    arguments.add_argument("--member", type=int, default=0, metavar="K", help="of a run that trained several (0)")
+    arguments.add_trained()
     arguments.add_argument("--host", default="127.0.0.1", metavar="NAME", help="address to listen at (127.0.0.1)")
     arguments.add_argument("--port", type=_number(0, 2**16 - 1), default=8000, metavar="N", help="port (8000; 0: free)")
     about = "sizes of batches, such as 1,8,64; with one, an answer is the same bytes in whatever company (32)"
@@ -58,8 +57,6 @@ def run(words: list[str]) -> None:
     about = "requests that wait at most; more are told to come again (256)"
     arguments.add_argument("--waiting", type=_number(1, 10**6), default=256, metavar="N", help=about)
     given = arguments.read(words)
-    if given.run is None:
-        raise ConfigError("serve: expected a run folder, such as `serve runs/mnist/20260101-120000-1a2b`.")
     if missing := [name for name in ("starlette", "uvicorn", "PIL") if find_spec(name) is None]:
         raise ConfigError(f"serve needs {missing[0]}, which is not installed; pip install framework[serve].")
     import_jax()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from framework.command import Command
 from framework.commands.arguments import Arguments
-from framework.errors import ConfigError, FrameworkError, InterruptError, printable
+from framework.errors import FrameworkError, InterruptError, printable
 from framework.startup import import_jax
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _read(words: list[str]) -> argparse.Namespace:
         "reproduce runs/mnist/20260101-120000-1a2b --to again",
         "RUN [KEY=VALUE ...] [options]",
     )
-    arguments.add_argument("run", nargs="?", metavar="RUN", help="folder of the run, which is only read")
+    arguments.add_run("folder of the run, which is only read")
     arguments.add_argument("words", nargs="*", metavar="KEY=VALUE", help="a secret that the record does not hold")
     arguments.add_argument("--to", metavar="FOLDER", help="folder of the new run (a fresh one, as of `train RUN`)")
     about = "share by which logged values may differ on another machine or with other versions (the spread of three or "
@@ -62,8 +62,6 @@ def _read(words: list[str]) -> argparse.Namespace:
     arguments.add_argument("--tolerance", type=_share, metavar="X", help=about)
     arguments.add_argument("--json", action="store_true", help="print one JSON object in the place of text")
     given = arguments.read(words)
-    if given.run is None:
-        raise ConfigError("reproduce: expected a run folder, such as `reproduce runs/mnist/20260101-120000-1a2b`.")
     return given
 
 

@@ -53,6 +53,7 @@ def test_other_tasks_and_each_of_several_members_are_measured_as_in_their_run(tm
     for member, tag in enumerate(("eval/loss/0", "eval/loss/1")):
         found = framework.evaluate(members.directory, member=member)["loss"]
         assert found == pytest.approx(testing.series(members, tag)[-1], rel=1e-6)
+    assert framework.evaluate(members.directory, member="best") == framework.evaluate(members.directory, member=1)
     with pytest.raises(StorageError, match="holds 2 members, counted from 0; there is no 2"):
         framework.evaluate(members.directory, member=2)
     drawn = framework.run(["+experiment=vae", "data=digits", *words, f"run.root={tmp_path}"])

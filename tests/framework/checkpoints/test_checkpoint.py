@@ -17,11 +17,12 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from framework.api import TrainState
+from framework.arrays import aligned
 from framework.checkpoints import checkpoint
 from framework.checkpoints.checkpoint import commit, restore
 from framework.checkpoints.folder import steps
 from framework.checkpoints.npz import FILES
-from framework.checkpoints.snapshot import LocalShards
+from framework.checkpoints.snapshot import LocalShards, as_asked
 from framework.errors import MismatchError, StorageError
 from framework.testing import assert_same_bits, message
 from framework.trees import data_by_path, leaves_by_path
@@ -105,6 +106,15 @@ def test_shapes_and_types_suffice_to_read_a_tree(tmp_path, name):
 def test_every_dtype_comes_back_bit_for_bit(tmp_path, dtype, shape):
     tree = {"a": jnp.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape), dtype)}
     assert_same_bits(restore(save(tmp_path, 1, tree), tree), tree)
+
+
+@pytest.mark.parametrize("offset", [0, 4])
+def test_a_stored_array_becomes_a_leaf_with_memory_of_its_own(offset):
+    memory = aligned((5000,), np.float32)[offset:]  # a CPU would use an aligned array in place
+    memory[...] = 1
+    leaf = as_asked(memory, jax.ShapeDtypeStruct(memory.shape, memory.dtype))
+    memory[...] = 2
+    assert np.all(np.asarray(leaf) == 1)
 
 
 def test_a_part_of_a_tree_can_be_read(tmp_path):
