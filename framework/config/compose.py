@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
@@ -64,21 +66,49 @@ class Config(NamedTuple):
         return _config(changed(self.source, values), self.name, self.origins)
 
 
-def compose(words: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
+class Base(NamedTuple):
+    """What the files make that some words choose, before the last values are set.
+
+    Attributes:
+      config: without Hydra's own section.
+      experiment: its name.
+      files: those that were read.
+      stamps: their times and sizes.
+    """
+
+    config: DictConfig
+    experiment: str
+    files: search_path.Read
+    stamps: list[tuple[int, int]]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Tell whether all files are as they were."""
+        return self.stamps == _stamps(self.files)
+
+
+Kept = dict[tuple[Path | None, tuple[str, ...]], Base]
+"""Bases by the folder of configs of one's own, and the words that they follow from."""
+
+
+def compose(words: Sequence[str] = (), config_dir: str | Path | None = None, kept: Kept | None = None) -> Config:
     """Compose the config that the words of a command line choose. Hydra's global state is put back as it was.
 
     Args:
       words: overrides, such as `["+experiment=mnist", "seed=1"]`.
       config_dir: a folder of configs of one's own.
+      kept: takes what is composed from files, and gives it back to words that differ in values alone, while none of
+        these files changes; that costs a fifth of the time.
 
     Raises: ConfigError.
     """
     overrides = rewrite(words)
     origins = Origins({}, tuple(overrides))
+    kept = {} if kept is None else kept
     with origins.locating():
-        config, experiment = _composed(overrides, config_dir, origins.files)
+        config, experiment = _composed(overrides, config_dir, origins.files, kept)
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OF_SWEEPS])
-        found = _config(_without_defaults(extended(config), overrides), _folder_name(experiment), origins)
+        found = _config(_without_defaults(extended(config), overrides, kept), _folder_name(experiment), origins)
         _check_rate(found)
         return found
 
@@ -95,7 +125,7 @@ def of_sweep(words: Sequence[str], config_dir: str | Path | None = None) -> tupl
     overrides = rewrite(words)
     origins = Origins({}, tuple(overrides))
     with origins.locating():
-        config, experiment = _composed(overrides, config_dir, origins.files)
+        config, experiment = _composed(overrides, config_dir, origins.files, {})
         sections = OmegaConf.create({name: config[name] for name in OF_SWEEPS if name in config})
         return resolved(extended(sections)), _folder_name(experiment)
 
@@ -139,33 +169,82 @@ def recorded(run_folder: str | Path, words: Sequence[str] = (), config_dir: str 
 
 
 def _composed(
-    overrides: Sequence[str], config_dir: str | Path | None, read: search_path.Read
+    overrides: Sequence[str], config_dir: str | Path | None, read: search_path.Read, kept: Kept
 ) -> tuple[DictConfig, str]:
     """Return what Hydra composes without its own section, and the name of the experiment."""
-    words = list(overrides)
-    if config_dir is not None:
-        folder = Path(config_dir).expanduser().resolve()
-        if not folder.is_dir():
-            raise ConfigError(f"{folder} is no folder.", key="config_dir")
+    folder = None if config_dir is None else Path(config_dir).expanduser().resolve()
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder.", key="config_dir")
+    with search_path.config_errors():
+        first, values = _in_two(typed.read(overrides))
+        key = folder, tuple(str(override.input_line) for override in first)
+        if (base := kept.get(key)) is None or not base.is_fresh:
+            base = kept[key] = _base(key[1], folder, read)
+        read.update(base.files)
+        config = copy.deepcopy(base.config)
+        OmegaConf.set_struct(config, True)  # as Hydra does: a key that is not there needs a plus
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+        OmegaConf.set_struct(config, None)
+        return config, base.experiment
+
+
+def _base(chosen: Sequence[str], folder: Path | None, read: search_path.Read) -> Base:
+    """Let Hydra compose what words choose, and note the files that it reads."""
+    words = list(chosen)
+    if folder is not None:
         words.append(f"hydra.searchpath=[{quoted(f'file://{folder}')}]")
     with search_path.session(read), hydra.initialize_config_module("framework_conf", version_base="1.3"):
-        typed.read(overrides)
         composed = hydra.compose("config", words, return_hydra_config=True)
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-        return config, str(composed.hydra.runtime.choices.get("experiment") or "default")
+        experiment = str(composed.hydra.runtime.choices.get("experiment") or "default")
+        return Base(config, experiment, dict(read), _stamps(read))
+
+
+def _stamps(files: search_path.Read) -> list[tuple[int, int]]:
+    found = []
+    for file, _ in files.values():
+        with suppress(OSError):  # one that is gone
+            if isinstance(file, Path):
+                facts = file.stat()
+                found.append((facts.st_mtime_ns, facts.st_size))
+    return found
+
+
+def _in_two(overrides: Sequence[Override]) -> tuple[list[Override], list[Override]]:
+    """Sort overrides into those that Hydra needs to compose files, and the values that can be set after that.
+
+    Hydra composes the chosen files first, and then sets the values in their order. A word such as `ema=0.9` is left to
+    it, since the name of a user's group would look the same, and so are the values before that word.
+    """
+    unclear = [index for index, each in enumerate(overrides) if not (_chooses(each) or _is_value(each))]
+    begin = max(unclear, default=-1) + 1
+    values = [each for each in overrides[begin:] if _is_value(each)]
+    return [*overrides[:begin], *(each for each in overrides[begin:] if not _is_value(each))], values
+
+
+def _chooses(override: Override) -> bool:
+    return _is_choice(override) or override.key_or_group == "experiment"
+
+
+def _is_value(override: Override) -> bool:
+    """Tell an override that can only be a value: of the seed or of a key with a dot, or a mapping."""
+    key = override.key_or_group
+    if override.package is not None or "/" in key or policy.is_hydras(key):
+        return False
+    return key == "seed" or "." in key or (not override.is_delete() and isinstance(override.value(), dict))
 
 
 def _folder_name(experiment: str) -> str:
     return re.sub(r"[^\w.-]", "_", experiment).lstrip(".")
 
 
-def _without_defaults(source: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def _without_defaults(source: dict[str, Any], overrides: Sequence[str], kept: Kept) -> dict[str, Any]:
     """Leave out the sections that the task does not take, where they are as `conf/config.yaml` has them."""
     names = names_of(taken_by(source))
     others = [section for section in source if is_of_tasks(section) and section not in names]
     if not others:
         return source
-    defaults, words = extended(_composed((), None, {})[0]), set(map(_section_of, overrides))
+    defaults, words = extended(_composed((), None, {}, kept)[0]), set(map(_section_of, overrides))
     dropped = [name for name in others if not source[name] or (source[name] == defaults[name] and name not in words)]
     return {name: section for name, section in source.items() if name not in dropped}
 
@@ -187,7 +266,7 @@ def _is_choice(override: Override) -> bool:
 def _choose(config: DictConfig, chosen: list[Override], config_dir: str | Path | None, origins: Origins) -> None:
     """Put the sections of the chosen files in the place of the recorded ones."""
     read: search_path.Read = {}
-    composed, _ = _composed([str(override.input_line) for override in chosen], config_dir, read)
+    composed, _ = _composed([str(override.input_line) for override in chosen], config_dir, read, {})
     groups = {override.key_or_group for override in chosen}
     plain: Any = OmegaConf.to_container(config)
     if "optimizer" in groups and plain.get("schedule") == {"name": "constant"}:
@@ -260,7 +339,8 @@ def _check_rate(config: Config) -> None:
 def _config(source: dict[str, Any], name: str, origins: Origins) -> Config:
     source = {"task": {"name": DEFAULT}, **source}  # older runs recorded none
     with naming_holders(source):
-        values = resolved(changed(source, periods(source)))
+        preset = periods(source)
+        values = resolved(changed(source, preset) if preset else source)
         settings, hidden = settings_of(values), secrets.secrets_of(values)
         secrets.check_names(settings.run._asdict(), hidden)
         return Config(source, values, settings, hidden, settings.run.name or name, origins)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -85,6 +86,7 @@ def read_launcher(words: Sequence[str]) -> list[Override]:
     return overrides
 
 
+@functools.lru_cache(maxsize=256)  # the points of a sweep have most of their words in common
 def _parsed(word: str) -> Override:
     if len(word) > MAX_SCALAR:
         raise ConfigError(f"found {len(word)} characters, expected at most {MAX_SCALAR}.", key=f"{word[:40]}…")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework.config import words as typed
-from framework.config.compose import compose, of_sweep
+from framework.config.compose import of_sweep
 from framework.errors import ConfigError
 from framework.launcher import Launcher
 from framework.registry.builder import Builder
@@ -17,6 +17,7 @@ from framework.search import Choice, Goal, Interval, Search, Space
 from framework.startup import import_jax
 from framework.sweeps import space as spaces
 from framework.sweeps.folder import identity_of
+from framework.sweeps.points import config_of, forget
 from framework.sweeps.settings import SweepSettings, metrics_of, read_settings
 
 GROWING = ("trials", "points")
@@ -79,6 +80,7 @@ def read(words: Sequence[str], config_dir: str | None = None) -> Plan:
 
     Raises: ConfigError.
     """
+    forget()
     if config_dir is not None and not Path(config_dir).expanduser().is_dir():
         raise ConfigError(f"{config_dir} is no folder.", key="config_dir")
     sorted_words = spaces.read(words, config_dir)
@@ -90,7 +92,7 @@ def read(words: Sequence[str], config_dir: str | None = None) -> Plan:
     section = sections.get("sweep") or {}
     settings = read_settings(section)
     space = spaces.declared(section, sorted_words)
-    config = compose([*sorted_words.fixed, *spaces.words_of(_firsts(space))], config_dir)
+    config = config_of((*sorted_words.fixed, *spaces.words_of(_firsts(space))), config_dir)
     if not space:
         raise ConfigError("nothing is to differ; list values, such as seed=0,1,2, or give the section sweep some.")
     return Plan(
@@ -150,7 +152,7 @@ def _is_high_good(plan: Plan, tag: str, mode: str) -> bool:
     name = tag.partition("/")[2].partition("/")[0]
     if mode != "auto" or name == "loss":
         return mode == "max"
-    config = compose([*plan.words, *spaces.words_of(_firsts(plan.space))], plan.config_dir)
+    config = config_of((*plan.words, *spaces.words_of(_firsts(plan.space))), plan.config_dir)
     found = (config.values.get("metrics") or {}).get(name)
     if not isinstance(found, Mapping) and "metrics" in taken_by(config.values):
         known = ", ".join(["loss", *(config.values.get("metrics") or {})])

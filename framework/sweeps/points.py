@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framework.config.compose import Config, compose
+from framework.config.compose import Config, Kept, compose
 from framework.keys import flat
 from framework.registry.entry_points import OURS, Plugin, discover
 from framework.registry.kinds import GROUPS, MAPPINGS
@@ -40,10 +40,22 @@ class Content(NamedTuple):
     data: Mapping[str, str] = {}
 
 
+_KEPT: Kept = {}
+
+
 @functools.lru_cache(maxsize=64)
 def config_of(words: tuple[str, ...], config_dir: str | None) -> Config:
-    """Compose the config of a point; the last ones are kept, since a point is looked at before it is trained."""
-    return compose(words, config_dir)
+    """Compose the config of a point; the last ones are kept, since a point is looked at before it is trained.
+
+    Files are composed once, for all points that choose the same ones.
+    """
+    return compose(words, config_dir, _KEPT)
+
+
+def forget() -> None:
+    """Compose the configs of points anew from here on, also from files that have been added."""
+    _KEPT.clear()
+    config_of.cache_clear()
 
 
 def content_of(config: Config) -> Content:
