@@ -17,6 +17,7 @@ from typing import NamedTuple
 import framework
 from benchmarks.trial import ROOT
 from framework.api import Interval
+from framework.sweeps.folder import ledger_of
 from framework.sweeps.ledger import Ledger
 from framework.tables import text_table
 from framework_searches.listed import draws
@@ -67,7 +68,7 @@ def sweep(words: Sequence[str]) -> Sweep:
         seconds = time.monotonic() - began
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
-        path = Path(folder, "sweep/ledger.sqlite")
+        path = ledger_of(Path(folder, "sweep"))
         with Ledger(path) as ledger:
             points = ledger.points()
         best = min((point for point in points if point.state == "done"), key=lambda point: point.scalars["eval/loss"])

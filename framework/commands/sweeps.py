@@ -150,7 +150,7 @@ def _status(words: list[str]) -> None:
     from framework.sweeps import status
     from framework.sweeps.ledger import Ledger
 
-    with Ledger(given.folder / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(given.folder)) as ledger:
         seen = status.seen(given.folder, ledger)
     if given.json:
         text = status.as_json(seen)
@@ -179,7 +179,7 @@ def _wait(words: list[str]) -> int:
             sys.stderr.write(f"{given.folder} is not done after {given.timeout:g} s\n")
             return 124
         time.sleep(POLL)
-    with Ledger(given.folder / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(given.folder)) as ledger:
         seen = status.seen(given.folder, ledger)
     sys.stdout.write(status.line(seen) + "\n")
     failed = [point for point in seen.points if point.state == "failed"]
@@ -197,7 +197,7 @@ def _works(folder: Path) -> bool:
     from framework.sweeps import status
     from framework.sweeps.ledger import Ledger
 
-    with Ledger(folder / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(folder)) as ledger:
         return bool(status.seen(folder, ledger).counts["running"])
 
 
@@ -258,7 +258,7 @@ def _work(words: list[str]) -> int:
     from framework.sweeps.worker import follow, job_of, work
 
     folder = folders.check(Path(given.folder))
-    with Ledger(folder / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(folder)) as ledger:
         point = ledger.point(given.number)
         config_dir = ledger.facts().get("config_dir")
     job = job_of(folder, point)

@@ -19,7 +19,7 @@ def best_run(path: str) -> str:
     Raises: StorageError if no point of the sweep is done.
     """
     folder, at, word = path.rpartition("@")
-    if not at or word != "best" or Path(path).exists() or not (Path(folder) / folders.LEDGER).is_file():
+    if not at or word != "best" or Path(path).exists() or not folders.is_sweep(Path(folder)):
         return path
     if (found := results(folder).best_run) is None:
         raise StorageError(f"{folder} has no best point: none of its points is done.")

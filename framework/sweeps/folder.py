@@ -12,12 +12,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from framework.errors import ConfigError, StorageError, writing
 from framework.output import shell_word
 from framework.runs.folder import make_folder
+from framework.sweeps.disks import is_shared
 
 LEDGER = "ledger.sqlite"
+"""Name of a ledger that is a database, for the processes of one machine."""
+
+JOURNAL = "ledger.journal"
+"""Name of a ledger that is a journal, on a disk that several machines share."""
+
 RUNS = "runs"
 GROUPS = "groups"
 """Folder of the programs that train several points: each keeps a record of its own there."""
@@ -25,8 +32,32 @@ GROUPS = "groups"
 GLANCE = 0.5
 """Seconds for which a lock may be held by those who only look whether a sweep is driven."""
 
+LedgerKind = Literal["auto", "database", "journal"]
+
 STOP = "stop"
 """File that asks the driver to begin no further point."""
+
+
+def ledger_of(folder: Path) -> Path:
+    """Return the file of a sweep's ledger: its journal, or else its database, which may not be there."""
+    journal = folder / JOURNAL
+    return journal if journal.is_file() else folder / LEDGER
+
+
+def new_ledger_of(folder: Path, kind: LedgerKind) -> Path:
+    """Return the file in which a sweep's ledger is, or is to be made.
+
+    Args:
+      kind: of a ledger that is to be made; "auto" takes a journal on a disk that several machines may share.
+    """
+    if ledger_of(folder).is_file() or kind == "database" or (kind == "auto" and not is_shared(folder)):
+        return ledger_of(folder)
+    return folder / JOURNAL
+
+
+def is_sweep(folder: Path) -> bool:
+    """Tell whether a folder holds a sweep."""
+    return ledger_of(folder).is_file()
 
 
 def identity_of(words: Sequence[str]) -> str:
@@ -38,7 +69,7 @@ def find(root: Path, name: str, identity: str) -> Path | None:
     """Return the newest sweep of an experiment that has an identity, or None."""
     for folder in sorted((root / name).glob("*"), reverse=True):
         with suppress(OSError):
-            if (folder / LEDGER).is_file() and (folder / "identity").read_text().strip() == identity:
+            if is_sweep(folder) and (folder / "identity").read_text().strip() == identity:
                 return folder
     return None
 
@@ -62,8 +93,8 @@ def check(folder: Path) -> Path:
 
     Raises: StorageError if it is none.
     """
-    if not (folder / LEDGER).is_file():
-        raise StorageError(f"{folder} is no sweep: it holds no {LEDGER}; `framework -m …` begins one.")
+    if not is_sweep(folder):
+        raise StorageError(f"{folder} is no sweep: it holds no ledger; `framework -m …` begins one.")
     return folder
 
 
@@ -88,7 +119,7 @@ def driven(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
+            except BlockingIOError as error:
                 if time.monotonic() > until:
                     file.seek(0)
                     raise _is_driven_by(file.read(), folder) from error

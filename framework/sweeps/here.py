@@ -8,7 +8,7 @@ from pathlib import Path
 
 from framework.errors import line_of
 from framework.launcher import Job, Outcome
-from framework.sweeps.folder import LEDGER
+from framework.sweeps.folder import ledger_of
 from framework.sweeps.labels import label
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.measure import pays
@@ -24,7 +24,7 @@ class Hereabouts:
 
     def train(self, job: Job) -> Outcome:
         """Train one job; whatever goes wrong is in the outcome. Raises: InterruptError after a signal."""
-        with Ledger(self.sweep / LEDGER) as ledger:
+        with Ledger(ledger_of(self.sweep)) as ledger:
             total, known = ledger.facts().get("total") or 0, sum(ledger.counts().values())
             point = ledger.point(job.number)
         of = f"/{max(total, known)}" if total else ""  # a search may not know how many there will be

@@ -1,24 +1,21 @@
-"""The ledger of a sweep: its points, attempts, leases, reports and decisions, in one SQLite file.
+"""The ledger of a sweep: its points, attempts, leases, reports and decisions. Every method is one transaction.
 
-It is in WAL mode: readers never wait, writers wait for each other, and a kill at any moment loses no transaction. Every
-method is one transaction.
+A store keeps it: a database for the processes of one machine, or a journal on a disk that several share.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from framework.errors import StorageError, writing
-
-State = Literal["waiting", "running", "paused", "done", "failed", "pruned", "preempted", "lost"]
-"""States of a point. Lost: the lease ran out, and nobody said how it ended. A paused one waits for its search."""
+from framework.errors import StorageError
+from framework.sweeps.database import Database
+from framework.sweeps.entries import Event, Point, State, Store, Transaction
+from framework.sweeps.folder import JOURNAL
+from framework.sweeps.journal import Journal
 
 OVER: tuple[State, ...] = ("done", "pruned")
 """States of points that are never begun again."""
@@ -29,90 +26,6 @@ OPEN: tuple[State, ...] = ("waiting", "preempted", "lost")
 LEASE = 30.0
 """Seconds after the last heartbeat at which a point is lost: a worker that swaps or stalls is not dead at once."""
 
-PATIENCE = 30.0
-"""Seconds that a writer waits for the others."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS points (
-  number INTEGER PRIMARY KEY, hash TEXT NOT NULL, parameters TEXT NOT NULL, words TEXT NOT NULL,
-  directory TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
-  failures INTEGER NOT NULL DEFAULT 0, budget INTEGER, owner TEXT, beat REAL, begun REAL,
-  seconds REAL NOT NULL DEFAULT 0, step INTEGER NOT NULL DEFAULT 0, scalars TEXT NOT NULL DEFAULT '{}',
-  exit_code INTEGER, reason TEXT, content TEXT);
-CREATE INDEX IF NOT EXISTS by_state ON points (state);
-CREATE TABLE IF NOT EXISTS events (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, number INTEGER NOT NULL, attempt INTEGER NOT NULL,
-  content TEXT NOT NULL, decision TEXT);
-"""
-
-
-class Point(NamedTuple):
-    """One point of a sweep.
-
-    Attributes:
-      number: from 0; points that are added later go on.
-      hash: of all that decides its numbers.
-      parameters: plain values by config key, as the search chose them.
-      words: overrides of its run, without the run folder.
-      directory: the run folder, relative to that of the sweep.
-      state: of the point.
-      attempts: number of times that it was begun.
-      failures: how many of them failed by themselves.
-      budget: number of updates after which the search wants a report; None for the whole run.
-      owner: of the lease, while it runs.
-      beat: time of the last heartbeat, in seconds since the epoch.
-      begun: time at which the last attempt began.
-      seconds: of all attempts together.
-      step: number of updates, as last reported.
-      scalars: last values by tag.
-      exit_code: of the last attempt.
-      reason: one line about its end, if it is not done.
-      content: leaves of the canonical config and digests that the hash is made of.
-    """
-
-    number: int
-    hash: str
-    parameters: Mapping[str, Any]
-    words: tuple[str, ...]
-    directory: str
-    state: State
-    attempts: int
-    failures: int
-    budget: int | None
-    owner: str | None
-    beat: float | None
-    begun: float | None
-    seconds: float
-    step: int
-    scalars: Mapping[str, float]
-    exit_code: int | None
-    reason: str | None
-    content: Mapping[str, Any] | None
-
-
-_JSON = ("parameters", "words", "scalars", "content")
-
-
-class Event(NamedTuple):
-    """An entry of the history that a search is restored from.
-
-    Attributes:
-      id: events are in its order.
-      kind: "ask" when a point was asked for, or asked for again; else the status of a report.
-      number: of the point.
-      attempt: of the point.
-      content: of a report, its "step" and "scalars"; of an ask, the trial.
-      decision: the answer to a report; None until there is one.
-    """
-
-    id: int
-    kind: str
-    number: int
-    attempt: int
-    content: Mapping[str, Any]
-    decision: str | None
-
 
 class Ledger:
     """The ledger in one file, for one thread."""
@@ -120,36 +33,20 @@ class Ledger:
     def __init__(self, path: Path, create: bool = False) -> None:
         """Open the file.
 
+        Args:
+          path: of the file; its name says which store it is.
+          create: make it if there is none.
+
         Raises: StorageError if it cannot be opened, or there is none and it is not to be created.
         """
         self.path = path
         if not create and not path.is_file():
-            raise StorageError(f"{path.parent} is no sweep: it holds no {path.name}; `framework -m …` begins one.")
-        if create and not path.exists():
-            self._create(path)
-        with self._errors():
-            self._connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
-            self._connection.row_factory = sqlite3.Row
-            try:
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                self._connection.execute("PRAGMA synchronous=NORMAL")
-            except sqlite3.Error:
-                self.close()
-                raise
-
-    def _create(self, path: Path) -> None:
-        """Make the file under another name first, so that no reader finds it without its tables."""
-        partial = path.with_name(f".{path.name}.partial")
-        with self._errors(), writing(path):
-            partial.unlink(missing_ok=True)
-            connection = sqlite3.connect(partial)
-            connection.executescript(_SCHEMA)
-            connection.close()
-            partial.replace(path)
+            raise StorageError(f"{path.parent} is no sweep: it holds no ledger; `framework -m …` begins one.")
+        self._store: Store = Journal(path) if path.name == JOURNAL else Database(path)
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._store.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -159,13 +56,12 @@ class Ledger:
 
     def facts(self) -> dict[str, Any]:
         """Return what is known of the sweep as a whole."""
-        return {row["key"]: json.loads(row["value"]) for row in self._rows("SELECT key, value FROM facts")}
+        return self._store.facts()
 
     def note(self, **facts: Any) -> None:
         """Set facts of the sweep as a whole."""
-        rows = [(key, json.dumps(value)) for key, value in facts.items()]
-        with self._writing() as connection:
-            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+        with self._store.writing() as transaction:
+            transaction.note(facts)
 
     def add(
         self,
@@ -179,39 +75,31 @@ class Ledger:
     ) -> None:
         """Add a point that waits, and the event that it was asked for."""
         trial = dict(trial or {})
-        row = (number, hash, _text(parameters), _text(list(words)), directory, "waiting", _text(content))
-        with self._writing() as connection:
-            connection.execute(
-                "INSERT INTO points (number, hash, parameters, words, directory, state, content, budget) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*row, trial.get("budget")),
-            )
-            _event(connection, "ask", number, 0, trial)
+        point = Point(number, hash, parameters, tuple(words), directory, budget=trial.get("budget"), content=content)
+        with self._store.writing() as transaction:
+            transaction.insert(point)
+            transaction.event("ask", number, 0, trial)
 
     def ask_again(self, number: int, trial: Mapping[str, Any]) -> None:
         """Let a paused point wait again, by the will of its search."""
-        with self._writing() as connection:
-            budget = trial.get("budget")
-            connection.execute("UPDATE points SET state = 'waiting', budget = ? WHERE number = ?", (budget, number))
-            _event(connection, "ask", number, 0, dict(trial))
+        with self._store.writing() as transaction:
+            transaction.change(number, state="waiting", budget=trial.get("budget"))
+            transaction.event("ask", number, 0, dict(trial))
 
     def points(self, *states: State) -> list[Point]:
         """Return the points in some states, or all, in the order of their numbers."""
-        marks = ", ".join("?" * len(states))
-        where = f"WHERE state IN ({marks})" if states else ""
-        return [_point(row) for row in self._rows(f"SELECT * FROM points {where} ORDER BY number", states)]
+        return self._store.points(states)
 
     def point(self, number: int) -> Point:
         """Return one point. Raises: StorageError if there is none of this number."""
-        rows = self._rows("SELECT * FROM points WHERE number = ?", (number,))
-        if not rows:
+        point = self._store.point(number)
+        if point is None:
             raise StorageError(f"{self.path.parent} has no point {number}.")
-        return _point(rows[0])
+        return point
 
     def counts(self) -> dict[str, int]:
         """Return how many points are in each state."""
-        rows = self._rows("SELECT state, COUNT(*) AS many FROM points GROUP BY state")
-        return {row["state"]: row["many"] for row in rows}
+        return self._store.counts()
 
     def claim(self, number: int, owner: str) -> Point | None:
         """Take the lease of a point that waits, or whose worker was lost.
@@ -222,36 +110,31 @@ class Ledger:
         Returns: the point, with its attempt counted; None if another worker has it, or it is over.
         """
         now = time.time()
-        with self._writing() as connection:
-            cursor = connection.execute(
-                "UPDATE points SET state = 'running', owner = ?, beat = ?, begun = ?, attempts = attempts + 1, "
-                "exit_code = NULL, reason = NULL WHERE number = ? AND (state IN ('waiting', 'preempted', 'lost') "
-                "OR (state = 'running' AND beat < ?))",
-                (owner, now, now, number, now - LEASE),
-            )
-            rows = connection.execute("SELECT * FROM points WHERE number = ?", (number,)).fetchall()
-        return _point(rows[0]) if cursor.rowcount == 1 else None
+        with self._store.writing() as transaction:
+            point = transaction.point(number)
+            if point is None or not (point.state in OPEN or _has_run_out(point, now)):
+                return None
+            begun: dict[str, Any] = {"owner": owner, "beat": now, "begun": now, "attempts": point.attempts + 1}
+            begun |= {"state": "running", "exit_code": None, "reason": None}
+            transaction.change(number, **begun)
+        return point._replace(**begun)
 
     def beat(self, number: int, owner: str) -> bool:
         """Renew a lease, and return whether it is still held."""
-        with self._writing() as connection:
-            text = "UPDATE points SET beat = ? WHERE number = ? AND owner = ? AND state = 'running'"
-            return connection.execute(text, (time.time(), number, owner)).rowcount == 1
+        return self._store.beat(number, owner, time.time())
 
     def report(self, number: int, owner: str, step: int, scalars: Mapping[str, float]) -> int | None:
         """Add the report of an evaluation, and renew the lease.
 
         Returns: the id of the event, under which a decision may come; None if the lease is lost.
         """
-        finite = {tag: float(value) for tag, value in scalars.items() if math.isfinite(value)}
-        with self._writing() as connection:
-            text = "UPDATE points SET beat = ?, step = ?, scalars = ? WHERE number = ? AND owner = ? "
-            held = connection.execute(
-                text + "AND state = 'running'", (time.time(), step, _text(finite), number, owner)
-            ).rowcount
-            if not held:
+        finite = _finite(scalars)
+        with self._store.writing() as transaction:
+            point = transaction.point(number)
+            if point is None or point.state != "running" or point.owner != owner:
                 return None
-            return _event(connection, "running", number, 0, {"step": step, "scalars": finite})
+            transaction.change(number, beat=time.time(), step=int(step), scalars=finite)
+            return transaction.event("running", number, 0, {"step": int(step), "scalars": finite})
 
     def finish(  # noqa: PLR0913 - all that is known of an end
         self,
@@ -273,111 +156,84 @@ class Ledger:
 
         Returns: whether the lease was held; else nothing is changed.
         """
-        finite = {tag: float(value) for tag, value in (scalars or {}).items() if math.isfinite(value)}
-        with self._writing() as connection:
-            rows = connection.execute("SELECT * FROM points WHERE number = ?", (number,)).fetchall()
-            if not rows or rows[0]["state"] != "running" or (owner is not None and rows[0]["owner"] != owner):
+        with self._store.writing() as transaction:
+            point = transaction.point(number)
+            if point is None or point.state != "running" or (owner is not None and point.owner != owner):
                 return False
-            row = rows[0]
+            begun = point.begun or 0.0
             # Of an attempt whose worker is gone, only the time up to its last heartbeat was spent.
-            until = (row["beat"] or row["begun"]) if owner is None else time.time()
-            seconds = row["seconds"] + max(0.0, until - row["begun"]) / share
-            connection.execute(
-                "UPDATE points SET state = ?, owner = NULL, beat = NULL, seconds = ?, step = ?, scalars = ?, "
-                "exit_code = ?, reason = ?, failures = failures + ? WHERE number = ?",
-                (
-                    state,
-                    seconds,
-                    step or row["step"],
-                    _text(finite) if scalars is not None else row["scalars"],
-                    exit_code,
-                    reason or None,
-                    int(state == "failed"),
-                    number,
-                ),
+            until = (point.beat or begun) if owner is None else time.time()
+            ended = point._replace(
+                state=state,
+                owner=None,
+                beat=None,
+                seconds=point.seconds + max(0.0, until - begun) / share,
+                step=int(step) or point.step,
+                scalars=point.scalars if scalars is None else _finite(scalars),
+                exit_code=exit_code,
+                reason=reason or None,
+                failures=point.failures + int(state == "failed"),
             )
+            transaction.change(number, **{name: getattr(ended, name) for name in _OF_AN_END})
             if state in ("done", "failed", "pruned", "paused"):
-                content = {"step": step or row["step"], "scalars": finite or json.loads(row["scalars"])}
-                _event(connection, state, number, row["attempts"], content)
+                _tell(transaction, ended._replace(scalars=ended.scalars or point.scalars))
             return True
 
     def note_data(self, number: int, digests: Mapping[str, str]) -> None:
         """Note the digests of the data that a point has read."""
-        with self._writing() as connection:
-            text = "UPDATE points SET content = json_set(COALESCE(content, '{}'), '$.data', json(?)) WHERE number = ?"
-            connection.execute(text, (_text(dict(digests)), number))
+        with self._store.writing() as transaction:
+            if (point := transaction.point(number)) is not None:
+                transaction.change(number, content={**(point.content or {}), "data": dict(digests)})
 
     def rehash(self, number: int, hash: str, content: Mapping[str, Any]) -> None:
         """Note what a point's numbers follow from, and the hash of that."""
-        with self._writing() as connection:
-            text = "UPDATE points SET hash = ?, content = ? WHERE number = ?"
-            connection.execute(text, (hash, _text(dict(content)), number))
+        with self._store.writing() as transaction:
+            transaction.change(number, hash=hash, content=dict(content))
 
     def reopen(self, number: int, keep_failures: bool = False, directory: str | None = None) -> None:
         """Let a point that is over, failed or paused wait again, in another run folder if it is to begin anew."""
-        with self._writing() as connection:
-            connection.execute(
-                "UPDATE points SET state = 'waiting', failures = failures * ?, hash = CASE WHEN ? IS NULL THEN hash "
-                "ELSE '' END, directory = COALESCE(?, directory) WHERE number = ? AND state != 'running'",
-                (int(keep_failures), directory, directory, number),
-            )
+        anew = {} if directory is None else {"directory": directory, "hash": ""}
+        with self._store.writing() as transaction:
+            point = transaction.point(number)
+            if point is not None and point.state != "running":
+                failures = point.failures if keep_failures else 0
+                transaction.change(number, state="waiting", failures=failures, **anew)
 
     def settle(self, number: int, state: State) -> None:
         """End a point that nobody trains, by an answer of the search that its worker did not live to hear."""
-        with self._writing() as connection:
-            rows = connection.execute("SELECT * FROM points WHERE number = ?", (number,)).fetchall()
-            if rows and rows[0]["state"] in OPEN:
-                connection.execute("UPDATE points SET state = ? WHERE number = ?", (state, number))
-                content = {"step": rows[0]["step"], "scalars": json.loads(rows[0]["scalars"])}
-                _event(connection, state, number, rows[0]["attempts"], content)
+        with self._store.writing() as transaction:
+            point = transaction.point(number)
+            if point is not None and point.state in OPEN:
+                transaction.change(number, state=state)
+                _tell(transaction, point._replace(state=state))
 
     def events(self, after: int = 0) -> list[Event]:
         """Return the history beyond an event."""
-        rows = self._rows("SELECT * FROM events WHERE id > ? ORDER BY id", (after,))
-        return [Event(**{**dict(row), "content": json.loads(row["content"])}) for row in rows]
+        return self._store.events(after)
 
     def decide(self, event: int, decision: str) -> None:
         """Answer a report."""
-        with self._writing() as connection:
-            connection.execute("UPDATE events SET decision = ? WHERE id = ?", (decision, event))
+        with self._store.writing() as transaction:
+            transaction.decide(event, decision)
 
     def decision(self, event: int) -> str | None:
         """Return the answer to a report, or None if there is none yet."""
-        rows = self._rows("SELECT decision FROM events WHERE id = ?", (event,))
-        return rows[0]["decision"] if rows else None
-
-    def _rows(self, text: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        with self._errors():
-            return self._connection.execute(text, tuple(values)).fetchall()
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._errors():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StorageError(f"{self.path} cannot be read or written: {error}.") from error
+        return self._store.decision(event)
 
 
-def _event(connection: sqlite3.Connection, kind: str, number: int, attempt: int, content: Mapping[str, Any]) -> int:
-    text = "INSERT INTO events (kind, number, attempt, content) VALUES (?, ?, ?, ?)"
-    return int(connection.execute(text, (kind, number, attempt, _text(content))).lastrowid or 0)
+_OF_AN_END = ("state", "owner", "beat", "seconds", "step", "scalars", "exit_code", "reason", "failures")
+"""Fields that the end of an attempt changes."""
 
 
-def _point(row: sqlite3.Row) -> Point:
-    read = {key: json.loads(row[key]) if key in _JSON and row[key] is not None else row[key] for key in row.keys()}  # noqa: SIM118 - not a mapping
-    return Point(**{**read, "words": tuple(read["words"])})
+def _has_run_out(point: Point, now: float) -> bool:
+    return point.state == "running" and (point.beat or 0.0) < now - LEASE
 
 
-def _text(value: Any) -> str:
-    return json.dumps(value)
+def _finite(scalars: Mapping[str, float]) -> dict[str, float]:
+    return {tag: float(value) for tag, value in scalars.items() if math.isfinite(value)}
+
+
+def _tell(transaction: Transaction, point: Point) -> None:
+    """Add the event that a point has ended."""
+    content = {"step": point.step, "scalars": dict(point.scalars)}
+    transaction.event(point.state, point.number, point.attempts, content)

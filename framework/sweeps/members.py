@@ -94,7 +94,7 @@ class Together(Callback):
         stack: ExitStack,
     ) -> None:
         self.sweep, self.outcomes, self.stack = sweep, outcomes, stack
-        self.ledger = stack.enter_context(Ledger(sweep / folders.LEDGER))
+        self.ledger = stack.enter_context(Ledger(folders.ledger_of(sweep)))
         facts = self.ledger.facts()
         settings = read_settings(facts["settings"])
         self.goals, self.watches, self.timeout = metrics_of(settings), bool(facts.get("watches")), settings.timeout

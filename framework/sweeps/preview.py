@@ -27,9 +27,9 @@ def preview(plan: Plan) -> str:
     folder = Path(settings.dir) if settings.dir else folders.find(Path(settings.root), plan.name, plan.identity)
     points: list[Point] = []
     changed: Mapping[int, list[str]] = {}
-    if folder is not None and (folder / folders.LEDGER).is_file() and not settings.new:
+    if folder is not None and folders.is_sweep(folder) and not settings.new:
         plan = same(folder, plan)
-        with Ledger(folder / folders.LEDGER) as ledger:
+        with Ledger(folders.ledger_of(folder)) as ledger:
             points = ledger.points()
             changed = {point.number: names for point, names in changes(ledger, plan, *OVER)}
     total = search.begin(plan.space, goals, settings.search_seed)

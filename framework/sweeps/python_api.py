@@ -37,5 +37,5 @@ def results(folder: str | Path) -> Results:
     Raises: StorageError if the folder is no sweep.
     """
     path = folders.check(Path(folder))
-    with Ledger(path / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(path)) as ledger:
         return results_of(path, ledger, recorded(ledger)[1])

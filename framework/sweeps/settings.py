@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from framework.errors import ConfigError
 from framework.registry.signatures import bind, schema_of
+from framework.sweeps.folder import LedgerKind
 
 
 class SweepSettings(NamedTuple):
@@ -20,6 +21,7 @@ class SweepSettings(NamedTuple):
     )
     stop_on_failure: bool = False  # begin no further point once one has failed
     timeout: float | None = None  # seconds after which an attempt has failed
+    ledger: LedgerKind = "auto"  # auto: a journal on a disk that machines may share
     metric: str | Sequence[str] = "eval/loss"  # tags to improve; the first decides the best point
     mode: Literal["auto", "min", "max"] = "auto"  # auto: as the metric declares
     search_seed: int = 0  # of the search; `seed` is a dimension, that of the runs

@@ -43,11 +43,11 @@ def begin(plan: Plan) -> Path:
     folder = (
         Path(settings.dir) if settings.dir else None if settings.new else folders.find(root, plan.name, plan.identity)
     )
-    if folder is None or not (folder / folders.LEDGER).is_file():
+    if folder is None or not folders.is_sweep(folder):
         folder = folders.make(root, plan.name, settings.dir, plan.identity)
     folders.check_free(folder)  # its driver and workers go by what the ledger says
     plan = same(folder, plan)
-    with Ledger(folder / folders.LEDGER, create=True) as ledger:
+    with Ledger(folders.new_ledger_of(folder, settings.ledger), create=True) as ledger:
         note(ledger, plan, goals, total)
     return folder
 
@@ -59,9 +59,9 @@ def same(folder: Path, plan: Plan) -> Plan:
 
     Raises: ConfigError with the words that differ: a point of other words would count as done.
     """
-    if not (folder / folders.LEDGER).is_file():
+    if not folders.is_sweep(folder):
         return plan
-    with Ledger(folder / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(folder)) as ledger:
         former = recorded(ledger)[0] if ledger.facts() else plan
     there, here = former.alike, plan.alike
     if there != here:
@@ -123,7 +123,7 @@ def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
 
     Raises: ConfigError if another process drives it; InterruptError after a signal; FrameworkError.
     """
-    with folders.driven(folder), Ledger(folder / folders.LEDGER) as ledger:
+    with folders.driven(folder), Ledger(folders.ledger_of(folder)) as ledger:
         (folder / folders.STOP).unlink(missing_ok=True)
         plan, goals = recorded(ledger)
         for point in ledger.points():
@@ -192,7 +192,7 @@ def best_of(folder: Path) -> tuple[Path, str]:
 
     Raises: StorageError if it is no sweep, or no point of it is done.
     """
-    with Ledger(folders.check(folder) / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(folders.check(folder))) as ledger:
         plan, goals = recorded(ledger)
         best = results_of(folder, ledger, goals).best
     if best is None:

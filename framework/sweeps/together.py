@@ -57,7 +57,7 @@ def work_together(sweep: Path, jobs: Sequence[Job]) -> Iterator[Outcome]:
     if len(jobs) == 1:
         yield work(sweep, jobs[0], is_all=False)
         return
-    with Ledger(sweep / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(sweep)) as ledger:
         config_dir = ledger.facts().get("config_dir")
     configs = [config_of(job.words, config_dir) for job in jobs]
     try:
@@ -113,7 +113,7 @@ def _devices(size: int) -> int:
 
 
 def _open(sweep: Path, jobs: Sequence[Job]) -> list[Job]:
-    with Ledger(sweep / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(sweep)) as ledger:
         return [job for job in jobs if ledger.point(job.number).state in ("waiting", "preempted", "lost")]
 
 

@@ -64,7 +64,7 @@ class Lease:
             thread.join()
 
     def _renew(self) -> None:
-        with Ledger(self.sweep / folders.LEDGER) as ledger:
+        with Ledger(folders.ledger_of(self.sweep)) as ledger:
             while not self._over.wait(BEAT):
                 try:
                     self.is_lost = not ledger.beat(self.number, self.owner)
@@ -148,7 +148,7 @@ def work(sweep: Path, job: Job, is_all: bool, tell: Callable[[BaseException], No
 
     Raises: InterruptError after a signal, once its end is written.
     """
-    with Ledger(sweep / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(sweep)) as ledger:
         facts, owner = ledger.facts(), folders.owner()
         point = ledger.claim(job.number, owner)
         if point is None:

@@ -109,7 +109,7 @@ def sweep_of(folder: Path) -> Sweep:
 
     Raises: StorageError if it is none, or no point of it is done with the metric to improve.
     """
-    with Ledger(folders.check(folder) / folders.LEDGER) as ledger:
+    with Ledger(folders.ledger_of(folders.check(folder))) as ledger:
         plan, goals = recorded(ledger)
         points = {point.number: point for point in ledger.points()}
         results = results_of(folder, ledger, goals)

@@ -17,7 +17,7 @@ from typing import Any
 from framework.config.safe_load import load_json
 from framework.errors import StorageError
 from framework.keys import flat
-from framework.sweeps.folder import GROUPS, LEDGER
+from framework.sweeps.folder import GROUPS, JOURNAL, LEDGER
 
 Series = list[tuple[int, float]]
 """Values of one tag by step, oldest first."""
@@ -193,7 +193,7 @@ def find(places: Iterable[Path]) -> tuple[list[Run], list[StorageError]]:
             raise StorageError(f"{place} is no folder; expected a run folder, or one that holds runs.")
         for folder, folders, files in os.walk(place):
             folders.sort()
-            if LEDGER in files and GROUPS in folders:
+            if GROUPS in folders and {LEDGER, JOURNAL} & set(files):
                 folders.remove(GROUPS)  # programs of several points, each of which has a run folder of its own
             if "run.json" in files:
                 folders.clear()  # what lies in a run folder is the run's own

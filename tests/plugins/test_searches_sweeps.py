@@ -11,6 +11,7 @@ import pytest
 import framework
 from framework import testing
 from framework.errors import StorageError
+from framework.sweeps.folder import ledger_of
 from framework.sweeps.ledger import Ledger
 
 WORDS = [*testing.TINY, "callbacks=[checkpoint]", "train.steps=18", "launcher=turn", "optimizer=sgd"]
@@ -26,7 +27,7 @@ def sweep(folder, *words):
 
 def history(folder):
     """What was asked, reported and decided, in order, without what was measured in seconds."""
-    with Ledger(folder / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(folder)) as ledger:
         return [
             (event.kind, event.number, event.decision, event.content.get("step"), losses(event.content))
             for event in ledger.events()
@@ -57,7 +58,7 @@ def test_a_promoted_point_is_bit_equal_to_its_run_alone(halved, tmp_path):
     assert [step for kind, _, step in steps if kind == "paused"].count(2) == 5
     ((_, best, _),) = [each for each in steps if each[0] == "done"]
     assert [step for _, number, step in steps if number == best] == [2, 6, 18]
-    with Ledger(folder / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(folder)) as ledger:
         point = ledger.point(best)
     alone = framework.run([*point.words, f"run.dir={tmp_path}/alone"])
     promoted = framework.load(folder / point.directory)
@@ -114,7 +115,7 @@ def test_optuna_prunes_and_keeps_a_study_in_the_folder_of_the_sweep(tmp_path):
 def test_a_population_is_one_point(tmp_path):
     events = sweep(tmp_path / "sweep", "search=pbt", "search.members=4", "search.every=6", RATE)
     assert list(dict.fromkeys(event[0] for event in events)) == ["ask", "running", "done"]
-    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
         (point,) = ledger.points()
     assert point.parameters == {"strategy": "pbt"}
     rows = testing.run_record(tmp_path / "sweep" / point.directory)["members"]

@@ -1,4 +1,4 @@
-"""The ledger: leases, ends and events, seen by several workers."""
+"""The ledger: leases, ends and events, seen by several workers, in both of its stores."""
 
 import subprocess
 import sys
@@ -7,13 +7,15 @@ import time
 import pytest
 
 from framework.errors import StorageError
+from framework.sweeps import disks, journal
 from framework.sweeps import ledger as ledgers
+from framework.sweeps.folder import JOURNAL, LEDGER
 from framework.sweeps.ledger import Ledger
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    with Ledger(tmp_path / "ledger.sqlite", create=True) as ledger:
+@pytest.fixture(params=[LEDGER, JOURNAL])
+def ledger(tmp_path, request):
+    with Ledger(tmp_path / request.param, create=True) as ledger:
         for number in range(3):
             ledger.add(number, f"hash-{number}", {"seed": number}, [f"seed={number}"], f"runs/{number}")
         yield ledger
@@ -87,9 +89,103 @@ def test_a_killed_writer_leaves_a_whole_ledger(ledger):
     assert ledger.claim(0, "next") is not None
 
 
-def test_what_is_no_ledger_is_refused_in_one_line(tmp_path):
+WRITERS = """
+import sys
+from pathlib import Path
+from framework.sweeps.ledger import Ledger
+name = sys.argv[2]
+with Ledger(Path(sys.argv[1])) as ledger:
+    for number in range(3):
+        held = ledger.claim(number, name) is not None
+        for step in range(1, 21):
+            assert (ledger.report(number, name, step, {}) is not None) == held
+        assert ledger.finish(number, name, "done", step=20) == held
+"""
+
+
+def test_writers_at_once_lose_nothing_and_share_no_point(ledger):
+    command = [sys.executable, "-c", WRITERS, str(ledger.path)]
+    writers = [subprocess.Popen([*command, f"writer {number}"]) for number in range(3)]
+    assert [each.wait() for each in writers] == [0, 0, 0]
+    points, events = ledger.points(), ledger.events()
+    assert [(each.state, each.attempts, each.step) for each in points] == [("done", 1, 20)] * 3
+    assert [each.id for each in events] == list(range(1, len(events) + 1)) and len(events) == 3 + 3 * 21
+    for number in range(3):
+        steps = [each.content["step"] for each in events if each.number == number and each.kind == "running"]
+        assert steps == list(range(1, 21))
+
+
+def test_data_hashes_and_new_folders_of_a_point(ledger):
+    ledger.rehash(0, "other", {"config": {"seed": 0}, "components": {}, "data": {}})
+    ledger.note_data(0, {"train": "abc"})
+    assert ledger.point(0).content == {"config": {"seed": 0}, "components": {}, "data": {"train": "abc"}}
+    ledger.claim(0, "mine")
+    ledger.reopen(0)
+    assert ledger.point(0).state == "running", "a point that runs is not begun anew"
+    ledger.finish(0, "mine", "failed", exit_code=6, reason="no number")
+    ledger.reopen(0, keep_failures=True, directory="runs/0~2")
+    point = ledger.point(0)
+    assert (point.state, point.failures, point.hash, point.directory) == ("waiting", 1, "", "runs/0~2")
+    ledger.settle(0, "pruned")
+    assert ledger.point(0).state == "pruned" and ledger.events()[-1].kind == "pruned"
+    ledger.note(total=3)
+    ledger.note(total=4, words=["a", "b"])
+    assert ledger.facts() == {"total": 4, "words": ["a", "b"]}
+
+
+@pytest.mark.parametrize("ledger", [JOURNAL], indirect=True)
+def test_a_line_that_a_kill_cut_or_that_came_late_counts_for_nobody(ledger):
+    late = ledger.path.read_bytes().splitlines(keepends=True)[-1]
+    with ledger.path.open("ab") as file:
+        file.write(late + b"01234567 [5, [[")
+    with Ledger(ledger.path) as other:
+        assert other.counts() == {"waiting": 3} and len(other.events()) == 3
+        assert other.claim(0, "mine") is not None
+    assert ledger.point(0).owner == "mine"
+
+
+@pytest.mark.parametrize("ledger", [JOURNAL], indirect=True)
+@pytest.mark.parametrize("holder", ["of a process that is gone", "of another machine"])
+def test_a_lock_whose_holder_is_gone_is_taken(ledger, monkeypatch, holder):
+    ended = subprocess.run(
+        [sys.executable, "-c", "from framework.sweeps.folder import owner; print(owner())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    lock = ledger.path.with_name(f"{JOURNAL}.lock")
+    lock.write_text(ended if holder == "of a process that is gone" else "elsewhere 1 2 3")
+    if holder == "of another machine":
+        monkeypatch.setattr(journal, "STALE", 0.0)
+    assert ledger.claim(0, "mine") is not None
+    assert not lock.exists() and {each.name for each in lock.parent.iterdir()} == {JOURNAL, f"{JOURNAL}.beats"}
+
+
+@pytest.mark.parametrize(
+    ("mount", "kind", "is_shared"),
+    [
+        ("/ - ext4 /dev/sda rw", "ext4", False),
+        ("/data - nfs4 server:/data rw", "ext4", False),
+        ("/home/me - nfs4 server:/me rw", "nfs4", True),
+        (r"/home/me/two\040words - lustre mgs:/fs rw", "lustre", True),
+        ("/home - fuse.sshfs server: rw", "fuse.sshfs", True),
+        ("/home - fuse.fuse-overlayfs overlay rw", "fuse.fuse-overlayfs", False),
+    ],
+)
+def test_the_file_system_of_a_folder_is_that_of_its_last_mount(tmp_path, mount, kind, is_shared):
+    place, _, rest = mount.partition(" - ")
+    mounts = tmp_path / "mountinfo"
+    lines = ["22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda rw", f"30 22 0:40 / {place} rw shared:2 - {rest}"]
+    mounts.write_text("\n".join(lines) + "\n")
+    folder = disks.Path("/home/me/two words/sweeps/mnist")
+    assert (disks.type_of(folder, mounts), disks.is_shared(folder, mounts)) == (kind, is_shared)
+    assert disks.type_of(folder, tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize("name", [LEDGER, JOURNAL])
+def test_what_is_no_ledger_is_refused_in_one_line(tmp_path, name):
     with pytest.raises(StorageError, match="is no sweep"):
-        Ledger(tmp_path / "ledger.sqlite")
-    (tmp_path / "ledger.sqlite").write_text("not a database at all, but long enough to be read as one" * 20)
+        Ledger(tmp_path / name)
+    (tmp_path / name).write_text("not a database at all, but long enough to be read as one" * 20)
     with pytest.raises(StorageError, match="cannot be read or written"):
-        Ledger(tmp_path / "ledger.sqlite", create=True)
+        Ledger(tmp_path / name, create=True)

@@ -24,6 +24,7 @@ from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
 from framework.sweeps import points as contents
 from framework.sweeps import space as spaces
+from framework.sweeps.folder import is_sweep, ledger_of
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.preview import preview
 from framework.sweeps.python_api import results
@@ -158,13 +159,13 @@ def test_failures_are_told_at_once_and_retried_by_the_next_command(tmp_path):
     assert [point["state"] for point in status["points"]] == ["failed"], "none was begun after it"
     done = testing.command("sweep", "retry", f"{tmp_path}/sweep")
     assert done.code == 6
-    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
         assert [(point.state, point.attempts) for point in ledger.points()] == [("failed", 2)]
     found = results(tmp_path / "sweep")
     assert found.best is None and [point.number for point in found.failed] == [0]
     done = testing.command("-m", *words, "optimizer.learning_rate=choice(1e-2)")
     assert done.code == 0, done.err
-    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
         assert [point.state for point in ledger.points()] == ["failed", "done"], "nobody asks for the first one"
 
 
@@ -201,9 +202,9 @@ def test_kills_of_worker_and_driver_lose_no_point_and_run_none_twice(swept, tmp_
     process = started(sweep, *GRID, "launcher=processes", "launcher.workers=1")
 
     def running():
-        if not (sweep / "ledger.sqlite").exists():
+        if not is_sweep(sweep):
             return []
-        with Ledger(sweep / "ledger.sqlite") as ledger:
+        with Ledger(ledger_of(sweep)) as ledger:
             return ledger.points("running")
 
     until(running, process)
@@ -213,10 +214,10 @@ def test_kills_of_worker_and_driver_lose_no_point_and_run_none_twice(swept, tmp_
     process.wait()
     done = testing.command("-m", *WORDS, *GRID, f"sweep.dir={sweep}", "launcher=processes")
     assert done.code == 0, done.err
-    with Ledger(sweep / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(sweep)) as ledger:
         points = ledger.points()
     assert [point.state for point in points] == ["done"] * 4
-    with Ledger(sweep / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(sweep)) as ledger:
         ends = [event.number for event in ledger.events() if event.kind == "done"]
     assert sorted(ends) == [0, 1, 2, 3], "each point came to its end once"
     for point in points:
@@ -233,7 +234,7 @@ def test_a_stopped_sweep_saves_its_point_and_goes_on(tmp_path):
     assert (again.code, "is driven by process" in again.err) == (2, True)
     assert testing.command("sweep", "stop", f"{tmp_path}/sweep").code == 0
     assert process.wait() == 143
-    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
         assert [point.state for point in ledger.points()] == ["preempted"]
         assert ledger.point(0).attempts == 1
 
@@ -334,7 +335,7 @@ def test_a_folder_that_holds_the_sweep_of_another_command_is_refused(tmp_path):
             begin(plans.read([*words, *others]))
         with pytest.raises(ConfigError, match=says):
             preview(plans.read([*words, *others]))
-    with Ledger(folder / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(folder)) as ledger:
         assert recorded(ledger)[0].words == plans.read([*words, "seed=0,1"]).words
 
 
@@ -346,7 +347,7 @@ def test_the_order_of_the_words_changes_neither_a_sweep_nor_the_numbers_of_its_p
     assert [line.partition(":")[0].split() for line in preview(other).splitlines()[1:4]] == [
         ["seed=0", f"learning_rate={rate}"] for rate in ("0.001", "0.01", "0.1")
     ]
-    with Ledger(folder / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(folder)) as ledger:
         assert [each.keys for each in recorded(ledger)[0].space] == [("seed",), ("optimizer.learning_rate",)]
 
 
@@ -358,7 +359,7 @@ def test_a_sweep_that_is_driven_keeps_its_plan(tmp_path):
         pytest.raises(ConfigError, match=f"is driven by process {os.getpid()} on .*sweep wait"),
     ):
         begin(plans.read([*words, "sweep.timeout=5"]))
-    with Ledger(folder / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(folder)) as ledger:
         assert recorded(ledger)[0].settings.timeout is None
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import framework
 from framework import testing
+from framework.sweeps.folder import ledger_of
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.together import grouped
 from framework.sweeps.worker import job_of
@@ -63,7 +64,7 @@ def test_each_point_is_its_solo_run_to_rounding(swept):
 def test_a_point_that_loses_its_numbers_fails_alone_and_is_never_best(swept):
     folder, done = swept
     assert done.code == 6
-    with Ledger(folder / "sweep" / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(folder / "sweep")) as ledger:
         states = {point.number: point.state for point in ledger.points()}
         assert states == {0: "done", 1: "failed", 2: "done", 3: "failed"}
         assert "not finite" in (ledger.point(1).reason or "")
@@ -86,7 +87,7 @@ def test_points_are_grouped_by_what_one_program_can_hold(tmp_path):
     from framework.sweeps.start import begin, recorded
 
     folder = begin(plans.read([*WORDS, "seed=0,1", "optimizer.learning_rate=0.1,0.2", f"sweep.dir={tmp_path}/sweep"]))
-    with Ledger(folder / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(folder)) as ledger:
         assert recorded(ledger)[0].search["name"] == "grid"
         points = [
             ["seed=0", "optimizer.learning_rate=0.1"],
@@ -107,7 +108,7 @@ def test_a_number_that_a_branch_depends_on_splits_the_group(tmp_path):
     words += ["optimizer.eps_root=0.0,1e-6", f"sweep.dir={tmp_path}/sweep", "launcher=vmapped"]
     done = testing.command("-m", *words)
     assert done.code == 0, done.err
-    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
         assert [point.state for point in ledger.points()] == ["done"] * 4
 
 
@@ -119,7 +120,7 @@ def test_auto_says_what_it_chose_and_why(tmp_path, model, chosen):
     assert done.code == 0, done.err
     (line,) = [line for line in done.err.splitlines() if line.startswith("launcher: ")]
     assert re.fullmatch(rf"launcher: {chosen}, since a step of one point has \S+ MFLOP, on a CPU", line)
-    with Ledger(tmp_path / "sweep" / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
         assert [point.state for point in ledger.points()] == ["done"] * 2
 
 
@@ -138,7 +139,7 @@ def test_a_program_of_points_that_is_stopped_goes_on_by_its_sweep_alone(tmp_path
     (group,) = (tmp_path / "my sweep" / "groups").iterdir()
     refused = testing.command("resume", str(group))
     assert (refused.code, "is one program of a sweep" in refused.err, "sweep resume" in refused.err) == (2, True, True)
-    with Ledger(tmp_path / "my sweep" / "ledger.sqlite") as ledger:  # as a kill leaves it
+    with Ledger(ledger_of(tmp_path / "my sweep")) as ledger:  # as a kill leaves it
         assert [point.state for point in ledger.points()] == ["preempted"] * 2
         assert ledger.claim(0, f"{platform.node()} 1 never 0") is not None
     status = json.loads(testing.command("sweep", "status", f"{tmp_path}/my sweep", "--json").out)
