@@ -358,6 +358,7 @@ class Run(NamedTuple):
     batch_size: int
     parameters: tuple[Parameter, ...]
     facts: Mapping[str, str]  # devices, data source, versions: what the run record holds, in words
+    is_known: bool = False  # the parameters are those of an earlier point of the same sweep, in this process
     state_bytes: int = 0  # of the whole state, as it is saved
     history: History = History()
     id: str = ""  # that the run's checkpoints carry

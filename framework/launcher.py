@@ -18,7 +18,7 @@ class Job(NamedTuple):
     """One training, as plain values that JSON can hold.
 
     Attributes:
-      number: of the point in its sweep, from 0.
+      number: of the point in its sweep, from 1.
       attempt: how often the point was begun, from 1. A run that was cut goes on in its folder.
       words: overrides of the run, which name its folder too.
       directory: the run folder.

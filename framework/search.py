@@ -81,7 +81,7 @@ class Report(NamedTuple):
     """A message about a trial, in the order of the ledger.
 
     Attributes:
-      number: of the trial in its sweep, from 0.
+      number: of the trial in its sweep, from 1.
       step: number of updates; 0 if it is not known.
       scalars: the values of the last evaluation by tag. A value that is not finite is left out.
       status: of the trial.

@@ -230,6 +230,7 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
         steps_per_epoch=experiment.data.steps_per_epoch,
         batch_size=experiment.batch_size,
         parameters=experiment.parameters,
+        is_known=experiment.is_known,
         facts=masked(facts, record.hidden),
         state_bytes=snapshot.size(experiment.shapes),
         history=history,

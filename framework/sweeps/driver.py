@@ -18,8 +18,8 @@ from framework.errors import FrameworkError
 from framework.launcher import Here, Job, Launcher, Outcome
 from framework.search import Goal, Report, Search, Trial
 from framework.sweeps import folder as folders
-from framework.sweeps.labels import label
 from framework.sweeps.ledger import LEASE, OPEN, Event, Ledger, Point
+from framework.sweeps.lines import JobLines
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import config_of, content_of, folder_name, hash_of
 from framework.sweeps.space import words_of
@@ -31,9 +31,6 @@ PERMANENT = (2, 3, 4, 6, 124)
 LOSSES = 5
 """Times in a row that a point may be lost without a step of progress, before it counts as failed: what kills it is the
 point itself, such as its need of memory."""
-
-ENDED = ("done", "failed", "pruned")
-"""States of points that count as ended."""
 
 LISTEN = 0.02
 """Seconds between two looks for reports, where the search answers them."""
@@ -65,8 +62,11 @@ class Driver:
         self.unasked: dict[str, list[int]] = {}
         for point in ledger.points():
             self.unasked.setdefault(_key(point.parameters), []).append(point.number)
-        self.next_number = max((point.number for point in ledger.points()), default=-1) + 1
+        self.next_number = max((point.number for point in ledger.points()), default=0) + 1
         self._restore()
+        self.lines = JobLines(
+            ledger.counts(), self.next_number - 1, self.told, self.total, goals[0].tag, self._may_retry, tell
+        )
 
     def drive(self, launcher: Launcher, here: Here) -> int:
         """Train until nothing is left.
@@ -77,17 +77,19 @@ class Driver:
         """
         self.launcher = launcher
         over = threading.Event()
-        listener = threading.Thread(target=self._listen_always, args=(over,), name="search", daemon=True)
+        threads = [threading.Thread(target=self.lines.look_always, args=(self.ledger, over), name="jobs", daemon=True)]
         if self.search.watches:
-            listener.start()
+            threads.append(threading.Thread(target=self._listen_always, args=(over,), name="search", daemon=True))
+        for thread in threads:
+            thread.start()
         try:
             with contextlib.closing(_generator(launcher.launch(self._jobs(), here))) as outcomes:
                 for outcome in outcomes:
                     self._take(outcome)
         finally:
             over.set()
-            if listener.is_alive():
-                listener.join()
+            for thread in threads:
+                thread.join()
         return self.exit_code
 
     def _jobs(self) -> Iterator[Job | None]:
@@ -177,7 +179,8 @@ class Driver:
         point = self.ledger.point(outcome.number)
         with self.lock:
             self._listen()
-        self._say(point)
+        self.lines.look(self.ledger)
+        self._settle(point)
 
     def _lose(self, point: Point, outcome: Outcome | None) -> None:
         """Note that a worker is gone; its point is begun again, from its last checkpoint."""
@@ -207,29 +210,15 @@ class Driver:
         """Ask the launcher, and so the scheduler, before a worker that shows no life is taken for gone."""
         return self.launcher is not None and self.launcher.alive(job_of(self.sweep, point)) is True
 
-    def _say(self, point: Point) -> None:
-        """Show how a point ended, let it be tried again if it failed, and note the first failure."""
-        counts = self.ledger.counts()
-        # Of points that end together, those that are not told yet do not count.
-        untold = sum(self.ledger.point(number).state in ENDED for number in self.out)
-        ended = sum(counts.get(state, 0) for state in ENDED) - untold
-        of = max(self.total, sum(counts.values())) if self.total else "?"
-        name = f"{ended}/{of}: point {point.number} ({label(point.parameters)})"
-        if point.state == "failed":
-            if self._may_retry(point):
-                self.tell(f"{name} failed and is tried again: {point.reason}")
-                self.ledger.reopen(point.number, keep_failures=True)
-                return
-            self.tell(f"{name} failed: {point.reason}")
+    def _settle(self, point: Point) -> None:
+        """Let a point that failed be tried again, or note the first failure."""
+        if point.state in ("lost", "preempted"):
+            self.lines.cut(point)
+        elif point.state == "failed" and self._may_retry(point):
+            self.ledger.reopen(point.number, keep_failures=True)
+        elif point.state == "failed":
             self.failed = True
             self.exit_code = self.exit_code or point.exit_code or 1
-        elif point.state in ("lost", "preempted"):
-            self.tell(f"{name} is {point.state} at step {point.step}, and will go on: {point.reason}")
-        else:
-            tag = self.goals[0].tag
-            shown = f", {tag} {point.scalars[tag]:.6g}" if tag in point.scalars else ""
-            state = "paused" if point.state == "waiting" else point.state  # it is promoted already
-            self.tell(f"{name} {state} at step {point.step}, {point.seconds:.1f} s{shown}")
 
     def _may_retry(self, point: Point) -> bool:
         return point.failures <= self.settings.retries and point.exit_code not in PERMANENT

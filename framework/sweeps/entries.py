@@ -17,7 +17,7 @@ class Point(NamedTuple):
     """One point of a sweep.
 
     Attributes:
-      number: from 0; points that are added later go on.
+      number: from 1; points that are added later go on.
       hash: of all that decides its numbers.
       parameters: plain values by config key, as the search chose them.
       words: overrides of its run, without the run folder.

@@ -5,31 +5,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from framework.errors import line_of
 from framework.launcher import Job, Outcome
 from framework.sweeps.folder import ledger_of
-from framework.sweeps.labels import label
 from framework.sweeps.ledger import Ledger
+from framework.sweeps.lines import JobLines
 from framework.sweeps.measure import pays
 from framework.sweeps.together import grouped, work_together
 from framework.sweeps.worker import work
+
+if TYPE_CHECKING:
+    from framework.contracts import Parameter
+    from framework.experiment import Experiment
 
 
 class Hereabouts:
     """The process of the driver, as launchers use it."""
 
-    def __init__(self, sweep: Path, config_dir: str | None, tell: Callable[[str], None]) -> None:
-        self.sweep, self.config_dir, self.tell = sweep, config_dir, tell
+    def __init__(self, sweep: Path, config_dir: str | None, lines: JobLines, tell: Callable[[str], None]) -> None:
+        self.sweep, self.config_dir, self.lines, self.tell = sweep, config_dir, lines, tell
+        self._shown: set[tuple[Parameter, ...]] = set()
 
     def train(self, job: Job) -> Outcome:
         """Train one job; whatever goes wrong is in the outcome. Raises: InterruptError after a signal."""
-        with Ledger(ledger_of(self.sweep)) as ledger:
-            total, known = ledger.facts().get("total") or 0, sum(ledger.counts().values())
-            point = ledger.point(job.number)
-        of = f"/{max(total, known)}" if total else ""  # a search may not know how many there will be
-        self.tell(f"job {job.number + 1}{of}: {label(point.parameters)}")
-        return work(self.sweep, job, is_all=False)
+        self._begin([job])
+        return work(self.sweep, job, is_all=False, watch=self._known)
 
     def groups(self, jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
         """Put jobs together that one program can train."""
@@ -37,7 +39,8 @@ class Hereabouts:
 
     def train_together(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Train a group as one program. Raises: InterruptError after a signal."""
-        return work_together(self.sweep, jobs)
+        self._begin(jobs)
+        return work_together(self.sweep, jobs, self._known)
 
     def pays_together(self, jobs: Sequence[Job]) -> tuple[bool, str]:
         """Measure whether a group is faster as one program, and say the reason."""
@@ -46,6 +49,19 @@ class Hereabouts:
     def say(self, line: str) -> None:
         """Show a line of the launcher."""
         self.tell(line)
+
+    def _begin(self, jobs: Sequence[Job]) -> None:
+        """Say which jobs begin, before anything else is shown of them."""
+        with Ledger(ledger_of(self.sweep)) as ledger:
+            for job in jobs:
+                point = ledger.point(job.number)
+                self.lines.begins(job.number, job.attempt, point.parameters, point.step)
+
+    def _known(self, experiment: Experiment) -> Experiment:
+        """Mark an experiment whose model is like one that was trained here before."""
+        is_known = experiment.parameters in self._shown
+        self._shown.add(experiment.parameters)
+        return experiment._replace(is_known=is_known)
 
 
 def show_error(error: BaseException) -> None:

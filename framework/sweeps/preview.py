@@ -38,7 +38,7 @@ def preview(plan: Plan) -> str:
     known = {json.dumps(dict(point.parameters), sort_keys=True): point for point in points}
     while (trial := search.ask()) is not None and len(lines) < (total or 100):
         point = known.get(json.dumps(dict(trial.parameters), sort_keys=True))
-        number = len(lines) if point is None else point.number
+        number = len(lines) + 1 if point is None else point.number
         search.told_number(trial, number)
         lines.append(f"{label(trial.parameters)}: {_said(plan, trial.parameters, point, changed, done)}")
     known_folder = f"goes on in {folder}" if points else "begins a new folder"

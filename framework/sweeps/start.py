@@ -137,7 +137,7 @@ def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
         if counts.get("done"):
             tell(f"{counts['done']} of {max(driver.total or 0, sum(counts.values()))} points are done already")
         with signals.raised():
-            return driver.drive(plans.launcher_of(plan), Hereabouts(folder, plan.config_dir, tell))
+            return driver.drive(plans.launcher_of(plan), Hereabouts(folder, plan.config_dir, driver.lines, tell))
 
 
 def _compare(ledger: Ledger, plan: Plan, tell: Tell) -> None:

@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framework.config.compose import Config
 from framework.errors import ConfigError, FrameworkError, InterruptError
@@ -18,6 +18,9 @@ from framework.sweeps import folder as folders
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.points import config_of
 from framework.sweeps.worker import work
+
+if TYPE_CHECKING:
+    from framework.runs.run import Watch
 
 LOOSE = ("run.",)
 """Beginnings of keys in which points of one program may differ though no number depends on them."""
@@ -49,19 +52,22 @@ def grouped(jobs: Sequence[Job], config_dir: str | None) -> list[tuple[Job, ...]
     return [tuple(group) for group in groups.values()]
 
 
-def work_together(sweep: Path, jobs: Sequence[Job]) -> Iterator[Outcome]:
+def work_together(sweep: Path, jobs: Sequence[Job], watch: Watch) -> Iterator[Outcome]:
     """Train jobs as one program, or, where they turn out not to fit, in smaller groups and in turn.
+
+    Args:
+      watch: is given each experiment that was built, and returns the one that is run.
 
     Raises: InterruptError after a signal.
     """
     if len(jobs) == 1:
-        yield work(sweep, jobs[0], is_all=False)
+        yield work(sweep, jobs[0], is_all=False, watch=watch)
         return
     with Ledger(folders.ledger_of(sweep)) as ledger:
         config_dir = ledger.facts().get("config_dir")
     configs = [config_of(job.words, config_dir) for job in jobs]
     try:
-        yield from _trained(sweep, jobs, configs)
+        yield from _trained(sweep, jobs, configs, watch)
         return
     except InterruptError:
         raise
@@ -73,17 +79,17 @@ def work_together(sweep: Path, jobs: Sequence[Job]) -> Iterator[Outcome]:
     open_jobs = _open(sweep, jobs)
     if column is None:
         for job in open_jobs:
-            yield work(sweep, job, is_all=False)
+            yield work(sweep, job, is_all=False, watch=watch)
         return
     parts: dict[Any, list[Job]] = {}  # a shape or a branch depends on this number: one program for each of its values
     for job, value in zip(jobs, column, strict=True):
         if job in open_jobs:
             parts.setdefault(value, []).append(job)
     for part in parts.values():
-        yield from work_together(sweep, part)
+        yield from work_together(sweep, part, watch)
 
 
-def _trained(sweep: Path, jobs: Sequence[Job], configs: Sequence[Config]) -> list[Outcome]:
+def _trained(sweep: Path, jobs: Sequence[Job], configs: Sequence[Config], watch: Watch) -> list[Outcome]:
     import_jax()
     from framework.runs.run import run
     from framework.sweeps.members import with_points
@@ -92,7 +98,7 @@ def _trained(sweep: Path, jobs: Sequence[Job], configs: Sequence[Config]) -> lis
     together = as_members(configs, str(sweep / folders.GROUPS / secrets.token_hex(4)))
     outcomes: list[Outcome] = []
     with contextlib.ExitStack() as stack:
-        run(together, lambda experiment: with_points(experiment, sweep, jobs, configs, outcomes, stack))
+        run(together, lambda experiment: watch(with_points(experiment, sweep, jobs, configs, outcomes, stack)))
     return outcomes
 
 

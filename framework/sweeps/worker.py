@@ -23,7 +23,7 @@ from framework.sweeps.settings import metrics_of, read_settings
 if TYPE_CHECKING:
     from framework.experiment import Experiment
     from framework.runs.record import RunRecord
-    from framework.runs.run import Result
+    from framework.runs.run import Result, Watch
 
 TAKEN = 75
 """Exit code of a worker whose point another one has: EX_TEMPFAIL."""
@@ -137,7 +137,13 @@ class Reporting:
         return found
 
 
-def work(sweep: Path, job: Job, is_all: bool, tell: Callable[[BaseException], None] = lambda error: None) -> Outcome:
+def work(
+    sweep: Path,
+    job: Job,
+    is_all: bool,
+    tell: Callable[[BaseException], None] = lambda error: None,
+    watch: Watch = lambda experiment: experiment,
+) -> Outcome:
     """Train a job's point in this process, under a lease, and write its end into the ledger.
 
     Args:
@@ -145,6 +151,7 @@ def work(sweep: Path, job: Job, is_all: bool, tell: Callable[[BaseException], No
       job: the point.
       is_all: the process does nothing else, and may end where the lease is lost.
       tell: is given the error of a run that fails.
+      watch: is given the experiment that was built, and returns the one that is run.
 
     Raises: InterruptError after a signal, once its end is written.
     """
@@ -157,7 +164,7 @@ def work(sweep: Path, job: Job, is_all: bool, tell: Callable[[BaseException], No
         with Lease(sweep, job.number, owner, is_all).held() as lease:
             reporting = Reporting(ledger, point, lease, bool(facts.get("watches")), timeout)
             try:
-                result = _train(job, facts.get("config_dir"), reporting, point.budget)
+                result = _train(job, facts.get("config_dir"), reporting, point.budget, watch)
             except BaseException as error:
                 tell(error)
                 return _failed(ledger, job, owner, reporting, error)
@@ -174,7 +181,7 @@ def follow(job: Job, config_dir: str | None, budget: int | None) -> None:
 
     Raises: FrameworkError.
     """
-    _train(job, config_dir, None, budget)
+    _train(job, config_dir, None, budget, lambda experiment: experiment)
 
 
 def job_of(sweep: Path, point: Point) -> Job:
@@ -193,7 +200,7 @@ def judged(metrics: Mapping[str, float], goals: tuple[str, ...]) -> str:
     return ""
 
 
-def _train(job: Job, config_dir: str | None, reporting: Reporting | None, budget: int | None) -> Result:
+def _train(job: Job, config_dir: str | None, reporting: Reporting | None, budget: int | None, watch: Watch) -> Result:
     from framework.runs.folder import check_place
 
     config = config_of(job.words, config_dir)
@@ -204,10 +211,10 @@ def _train(job: Job, config_dir: str | None, reporting: Reporting | None, budget
     from framework.runs.run import run
     from framework.sweeps.reporter import with_reporter
 
-    def watch(experiment: Experiment) -> Experiment:
-        return with_reporter(experiment, reporting, budget)
+    def reported(experiment: Experiment) -> Experiment:
+        return watch(with_reporter(experiment, reporting, budget))
 
-    return run(config, watch)
+    return run(config, reported)
 
 
 def _ended(

@@ -29,6 +29,7 @@ from framework_callbacks.parameters import parameter_table
 def progress(seconds: float = 5.0) -> Callback:
     """Show the parameter table and progress on stderr: one live line on a terminal, plain lines elsewhere.
 
+    Of points that a sweep trains in one process, a table is shown for the first one, and for each that differs.
     In a notebook a bar and the curve of the loss stand in the cell.
 
     Args:
@@ -41,6 +42,13 @@ def progress(seconds: float = 5.0) -> Callback:
     if is_notebook():
         return NotebookProgress()
     return LiveProgress() if is_terminal(sys.stderr) else PlainProgress(seconds)
+
+
+def show_table(run: Run, width: int) -> None:
+    """Show the parameter table on stderr, in lines of at most `width` letters, unless a point before had the same."""
+    if not run.is_known:
+        table = parameter_table(run.parameters, width)
+        print(*(clipped(line, width) for line in table), sep="\n", file=sys.stderr, flush=True)
 
 
 NO_SPLITS = ("train", "train_step", "perf", "probe", "progress")
@@ -57,7 +65,7 @@ class PlainProgress(Callback):
 
     def on_start(self, run: Run) -> None:
         self._pace = Pace(run)
-        print(*parameter_table(run.parameters), sep="\n", file=sys.stderr, flush=True)
+        show_table(run, 80)
 
     def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
         self._pace.update(step, scalars)
@@ -88,8 +96,7 @@ class LiveProgress(Callback):
     def on_start(self, run: Run) -> None:
         self._line, self._best = Line(run, Pace(run)), Best(run)
         self._width = columns_of(sys.stderr)
-        table = parameter_table(run.parameters, min(self._width, 80))
-        print(*(clipped(line, self._width) for line in table), sep="\n", file=sys.stderr, flush=True)
+        show_table(run, min(self._width, 80))
         self._status = StatusLine(self._line.text)
         self._status.start()
 

@@ -28,8 +28,8 @@ def optuna(
 ) -> Search:
     """Let Optuna choose the points by the results before (Akiba et al. 2019, arXiv:1907.10902).
 
-    The study is a copy of the ledger, made anew where a sweep goes on, so that it never disagrees with it. Its trials
-    have the numbers of the points. With several goals the best points are those of the Pareto front.
+    The study is a copy of the ledger, made anew where a sweep goes on, so that it never disagrees with it. Its trial
+    0 is point 1. With several goals the best points are those of the Pareto front.
 
     Args:
       trials: number of points.

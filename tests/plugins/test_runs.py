@@ -91,7 +91,7 @@ def test_every_run_is_found_once_and_what_cannot_be_read_is_told(tmp_path):
 
 
 def test_the_runs_of_a_sweep_are_its_points_and_not_its_programs(tmp_path):
-    for name in ("runs/000-seed=0", "runs/001-seed=1", "groups/1a2b"):
+    for name in ("runs/001-seed=0", "runs/002-seed=1", "groups/1a2b"):
         write(tmp_path / name)
     (tmp_path / "ledger.sqlite").touch()
     assert [run.folder.parent.name for run in find([tmp_path])[0]] == ["runs", "runs"]

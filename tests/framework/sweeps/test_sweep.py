@@ -54,7 +54,7 @@ def test_each_point_is_its_solo_run_bit_by_bit(swept, tmp_path):
     solo = framework.run([*WORDS, "seed=1", "optimizer.learning_rate=1e-2", f"run.dir={tmp_path}/solo"])
     expected = [{**line} for line in testing.records(solo)]
     for launcher in ("turn", "processes"):
-        run = folder / launcher / "runs" / "003-seed=1,learning_rate=0.01"
+        run = folder / launcher / "runs" / "004-seed=1,learning_rate=0.01"
         assert testing.records(run) == expected
         assert digest(run) == digest(solo.directory)
         record = json.loads((run / "run.json").read_text())
@@ -62,6 +62,16 @@ def test_each_point_is_its_solo_run_bit_by_bit(swept, tmp_path):
         assert not {"launcher", "search", "sweep"} & set(record["config"])
         assert (run / "run.log").read_text()
     assert len(turn.rows) == 2
+
+
+def test_each_job_is_told_once_as_it_begins_and_as_it_ends(swept):
+    _, _, done = swept  # in processes, which the driver hears of by the ledger
+    lines = [line for line in done.err.splitlines() if line.startswith("job ")]
+    for number, name in enumerate(["0 learning_rate=0.001", "0 learning_rate=0.01", "1 learning_rate=0.001"], 1):
+        begins, ends = (line for line in lines if line.startswith(f"job {number}/4"))
+        assert begins == f"job {number}/4: seed={name}"
+        assert ends.startswith(f"job {number}/4 (seed={name}) done at step 6, ") and ", eval/loss " in ends
+    assert [line.rpartition("; ")[2] for line in lines if "done" in line] == [f"{n} of 4 over" for n in (1, 2, 3, 4)]
 
 
 def test_the_table_is_the_mean_over_the_seeds(swept):
@@ -107,7 +117,7 @@ def test_the_same_command_again_trains_only_what_is_new(swept):
     assert "4 of 6 points are done already" in done.err
     after = {run: (run / "run.json").stat().st_mtime_ns for run in (folder / "turn" / "runs").iterdir()}
     assert {run: after[run] for run in before} == before
-    assert sorted(run.name[:3] for run in after) == ["000", "001", "002", "003", "004", "005"]
+    assert sorted(run.name[:3] for run in after) == ["001", "002", "003", "004", "005", "006"]
     assert testing.command("sweep", "wait", f"{folder}/turn").code == 0
     assert "6 points: 6 done; nobody drives it" in testing.command("sweep", "status", f"{folder}/turn").out
     listed = json.loads(testing.command("sweep", "status", f"{folder}/turn", "--json").out)
@@ -143,8 +153,8 @@ def test_a_change_of_the_code_is_named_before_any_point_goes_on_with_it(install,
     assert "learning_rate=0.01: again, since it differs: the code of metrics.halves\n" in planned
     assert "learning_rate=1e+38: failed" in planned, "it is begun once more anyway"
     done = testing.command("-m", *words)
-    assert "point 0 (learning_rate=0.01) is trained again, since it differs: the code of metrics.halves\n" in done.err
-    assert "point 1 (learning_rate=1e+38) goes on with what has changed: the code of metrics.halves\n" in done.err
+    assert "point 1 (learning_rate=0.01) is trained again, since it differs: the code of metrics.halves\n" in done.err
+    assert "point 2 (learning_rate=1e+38) goes on with what has changed: the code of metrics.halves\n" in done.err
     assert done.err.index("what has changed") < done.err.index("job ")
     assert "what has changed" not in testing.command("-m", *words).err, "it is named once"
 
@@ -154,7 +164,9 @@ def test_failures_are_told_at_once_and_retried_by_the_next_command(tmp_path):
     done = testing.command("-m", *words, "optimizer.learning_rate=1e38,1e-2,1e37", "sweep.stop_on_failure=true")
     assert done.code == 6
     assert "job 1/3: learning_rate=1e+38\n" in done.err
-    assert done.err.index("point 0 (learning_rate=1e+38) failed: train/loss is nan") < done.err.index("cost:")
+    (ended,) = [line for line in done.err.splitlines() if line.startswith("job 1/3 (learning_rate=1e+38) failed: ")]
+    assert "train/loss is nan" in ended and ended.endswith("; 1 of 3 over")
+    assert done.err.index(ended) < done.err.index("cost:")
     status = json.loads(testing.command("sweep", "status", f"{tmp_path}/sweep", "--json").out)
     assert [point["state"] for point in status["points"]] == ["failed"], "none was begun after it"
     done = testing.command("sweep", "retry", f"{tmp_path}/sweep")
@@ -162,7 +174,7 @@ def test_failures_are_told_at_once_and_retried_by_the_next_command(tmp_path):
     with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
         assert [(point.state, point.attempts) for point in ledger.points()] == [("failed", 2)]
     found = results(tmp_path / "sweep")
-    assert found.best is None and [point.number for point in found.failed] == [0]
+    assert found.best is None and [point.number for point in found.failed] == [1]
     done = testing.command("-m", *words, "optimizer.learning_rate=choice(1e-2)")
     assert done.code == 0, done.err
     with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
@@ -219,7 +231,7 @@ def test_kills_of_worker_and_driver_lose_no_point_and_run_none_twice(swept, tmp_
     assert [point.state for point in points] == ["done"] * 4
     with Ledger(ledger_of(sweep)) as ledger:
         ends = [event.number for event in ledger.events() if event.kind == "done"]
-    assert sorted(ends) == [0, 1, 2, 3], "each point came to its end once"
+    assert sorted(ends) == [1, 2, 3, 4], "each point came to its end once"
     for point in points:
         assert digest(sweep / point.directory) == digest(folder / "processes" / point.directory)
 
@@ -236,7 +248,7 @@ def test_a_stopped_sweep_saves_its_point_and_goes_on(tmp_path):
     assert process.wait() == 143
     with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
         assert [point.state for point in ledger.points()] == ["preempted"]
-        assert ledger.point(0).attempts == 1
+        assert ledger.point(1).attempts == 1
 
 
 def test_dimensions_of_the_section_and_of_the_words():

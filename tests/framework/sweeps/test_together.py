@@ -34,14 +34,16 @@ def swept(tmp_path_factory):
 
 def test_points_are_counted_as_they_are_told(swept):
     _, done = swept
-    told = [line for line in done.err.splitlines() if re.match(r"\d/4: point", line)]
-    assert [line.partition(":")[0] for line in told] == ["1/4", "2/4", "3/4", "4/4"], done.err
+    told = [line for line in done.err.splitlines() if re.match(r"job \d/4 ", line)]
+    assert [line.rpartition("; ")[2] for line in told] == [f"{n} of 4 over" for n in (1, 2, 3, 4)], done.err
+    begun = [line[:8] for line in done.err.splitlines() if re.match(r"job \d/4:", line)]
+    assert begun == [f"job {n}/4:" for n in (1, 2, 3, 4)]
 
 
 def test_each_point_is_its_solo_run_to_rounding(swept):
     folder, _ = swept
     for seed in (0, 1):
-        run = folder / "sweep" / "runs" / f"{2 * seed:03}-seed={seed},learning_rate=0.01"
+        run = folder / "sweep" / "runs" / f"{2 * seed + 1:03}-seed={seed},learning_rate=0.01"
         solo = framework.run([*WORDS, f"seed={seed}", "optimizer.learning_rate=0.01", f"run.dir={folder}/solo-{seed}"])
         ours, theirs = testing.records(run), testing.records(solo)
         assert [line["step"] for line in ours] == [line["step"] for line in theirs] == [0, 1, 4, 8, 12]
@@ -66,16 +68,16 @@ def test_a_point_that_loses_its_numbers_fails_alone_and_is_never_best(swept):
     assert done.code == 6
     with Ledger(ledger_of(folder / "sweep")) as ledger:
         states = {point.number: point.state for point in ledger.points()}
-        assert states == {0: "done", 1: "failed", 2: "done", 3: "failed"}
-        assert "not finite" in (ledger.point(1).reason or "")
-    assert "best: point 1" not in done.err and "best: point 3" not in done.err
-    record = json.loads((folder / "sweep" / "runs" / "001-seed=0,learning_rate=1e+38" / "run.json").read_text())
+        assert states == {1: "done", 2: "failed", 3: "done", 4: "failed"}
+        assert "not finite" in (ledger.point(2).reason or "")
+    assert "best: point 2" not in done.err and "best: point 4" not in done.err
+    record = json.loads((folder / "sweep" / "runs" / "002-seed=0,learning_rate=1e+38" / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("failed", 6)
 
 
 def test_a_point_goes_on_alone_from_its_own_checkpoint(swept):
     folder, _ = swept
-    run = folder / "sweep" / "runs" / "000-seed=0,learning_rate=0.01"
+    run = folder / "sweep" / "runs" / "001-seed=0,learning_rate=0.01"
     longer = framework.resume(run, ["train.steps=16"])
     straight = framework.run([*WORDS, "optimizer.learning_rate=0.01", f"run.dir={folder}/straight", "train.steps=16"])
     assert longer.metrics["eval/loss"] == pytest.approx(straight.metrics["eval/loss"], rel=2e-5)
@@ -141,7 +143,7 @@ def test_a_program_of_points_that_is_stopped_goes_on_by_its_sweep_alone(tmp_path
     assert (refused.code, "is one program of a sweep" in refused.err, "sweep resume" in refused.err) == (2, True, True)
     with Ledger(ledger_of(tmp_path / "my sweep")) as ledger:  # as a kill leaves it
         assert [point.state for point in ledger.points()] == ["preempted"] * 2
-        assert ledger.claim(0, f"{platform.node()} 1 never 0") is not None
+        assert ledger.claim(1, f"{platform.node()} 1 never 0") is not None
     status = json.loads(testing.command("sweep", "status", f"{tmp_path}/my sweep", "--json").out)
     last = [json.loads(path.read_text().splitlines()[-1])["step"] for path in sorted(logs)]
     assert status["counts"] == {"lost": 1, "preempted": 1}
