@@ -377,6 +377,9 @@ class Run(NamedTuple):
     """`predict(state, inputs) -> outputs`: the model as it is evaluated, for inputs [B, ...] of any size, from a state
     as `on_state` has it under any strategy; of several members, the first. Not for a callback that says `everywhere`,
     where processes cut a state among them."""
+    features: Callable[[TrainState, PyTree], PyTree] = _not_running
+    """`features(state, inputs) -> [N, D]`: what the last layer that has parameters is given, for inputs as of
+    `predict`, such as the outputs of a classifier's last hidden layer; the outputs of a model that shows no layers."""
     window: Callable[[], Mapping[str, Any]] = dict
     """`window()`: the training metrics since the last log, as JSON, which a saved state needs to go on with the same
     means; {} right after a log."""

@@ -6,18 +6,18 @@ import operator
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from framework.api import (
+    Array,
+    Batch,
     Callback,
     DataPipeline,
     Members,
     Parameter,
-    Probe,
     Problem,
     PyTree,
     Schedule,
@@ -65,11 +65,11 @@ class NamedCallback(NamedTuple):
 
 
 class NamedProbe(NamedTuple):
-    """A probe with its period, and with what messages name it by."""
+    """A probe of an experiment's problem with its period, and with what messages name it by."""
 
     tag: str
     label: str  # such as "probe 'norms' (framework 0.1.0)"
-    probe: Probe
+    measure: Callable[[TrainState, Batch, Array], Mapping[str, Array]]
     every: int  # steps
 
 
@@ -149,8 +149,8 @@ def build(config: Config, registry: Registry, start: Start | None = None) -> Exp
     begins = None if start is None else origins(start, shapes)
     parameters = _parameters(shapes, begins, check_frozen(settings.freeze, shapes.params))
     directions, problem = _directions(task, shapes, data, settings.train.log_last_step), problem_of(task)
-    probes = tuple(_probe(builder, tag, options, eval_every) for tag, options in _tags(values, "probes"))
-    directions |= dict.fromkeys(tag for each in probes for tag in _probed(each, problem, shapes, data))
+    probes = tuple(_probe(builder, tag, options, problem, eval_every) for tag, options in _tags(values, "probes"))
+    directions |= dict.fromkeys(tag for each in probes for tag in _probed(each, shapes, data))
     if members is not None:
         make = _maker(source, settings, builder, members, start)
         by = members.evolution and compared(members.evolution, directions, data.eval(data.splits[0]))
@@ -259,25 +259,27 @@ def _callback(builder: Builder, tag: str, options: Mapping[str, Any]) -> NamedCa
     return NamedCallback(f"callback '{tag}' ({builder.used[f'callbacks.{tag}'].owner})", callback, f"callbacks.{tag}")
 
 
-def _probe(builder: Builder, tag: str, options: Mapping[str, Any], eval_every: int) -> NamedProbe:
-    """Build a probe from its options; `every` is the core's own, by default the period of evaluations."""
+def _probe(builder: Builder, tag: str, options: Mapping[str, Any], problem: Problem, eval_every: int) -> NamedProbe:
+    """Build a probe of a problem from its options; `every` is the core's own, by default the period of evaluations."""
     key, given = f"probes.{tag}", dict(options)
     every = check(given.pop("every", eval_every), int, f"{key}.every", {})
     if every < 1:
         raise ConfigError(
             f"expected a number of steps, at least 1, found {every}; set {key}.every=…", key=f"{key}.every"
         )
-    probe = builder.named("probes", given, key)
-    return NamedProbe(tag, f"probe '{tag}' ({builder.used[key].owner})", named(probe, builder.used[key].title), every)
+    probe = named(builder.named("probes", given, key), builder.used[key].title)
+    # As an inlined `jit` it is traced once, to be checked and to be compiled.
+    measure = jax.jit(lambda *args: dict(probe(problem, *args)), inline=True)
+    return NamedProbe(tag, f"probe '{tag}' ({builder.used[key].owner})", measure, every)
 
 
-def _probed(each: NamedProbe, problem: Problem, shapes: TrainState, data: DataPipeline) -> list[str]:
+def _probed(each: NamedProbe, shapes: TrainState, data: DataPipeline) -> list[str]:
     """Trace a probe, and return the tags of its scalars.
 
     Raises: ConfigError or PluginError naming the probe, if it cannot be traced.
     """
     with _keyed(f"probes.{each.tag}"):
-        found = jax.eval_shape(partial(each.probe, problem), shapes, data.spec, jax.eval_shape(root_key, SEED))
+        found = jax.eval_shape(each.measure, shapes, dict(data.spec), jax.eval_shape(root_key, SEED))
     return [f"probe/{each.tag}/{name}" for name, value in found.items() if not value.shape]
 
 

@@ -44,14 +44,7 @@ class Image(NamedTuple):
         Raises: ValueError for other shapes or dtypes.
         """
         pixels = np.asarray(value.pixels if isinstance(value, Image) else value)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        if pixels.ndim not in (3, 4) or pixels.shape[-1] not in PNG_COLOURS or not pixels.size:
-            raise ValueError(f"pixels are {_shown(pixels)}, expected [H, W, C] or [N, H, W, C] with 1, 3 or 4 channels")
-        if pixels.dtype != np.uint8:
-            if pixels.dtype.kind in "iuc" or not _is_real(pixels):
-                raise ValueError(f"pixels are {_shown(pixels)}, expected uint8, or real numbers from 0 to 1")
-            clipped = np.clip(np.nan_to_num(pixels.astype(np.float32), nan=0.0), 0, 1)
-            pixels = np.round(clipped * 255).astype(np.uint8)
+        pixels = _as_bytes(pixels[..., None] if pixels.ndim == 2 else pixels)
         return cls(pixels if pixels.ndim == 3 else _grid(pixels))
 
     def png(self) -> bytes:
@@ -227,7 +220,7 @@ class Embedding(NamedTuple):
     Attributes:
       vectors: float [N, D].
       labels: a word for each, [N]; None for none.
-      sprites: a picture for each, pixels [N, H, W, C] as of `Image`; None for none.
+      sprites: a picture for each, pixels [N, H, W, C] as `Image.of` takes them, and uint8 once checked; None for none.
     """
 
     vectors: np.ndarray
@@ -246,23 +239,21 @@ class Embedding(NamedTuple):
             raise ValueError(f"vectors are {_shown(vectors)}, expected real numbers [N, D]")
         labels = None if given.labels is None else [_cell(label) for label in np.asarray(given.labels).tolist()]
         sprites = None if given.sprites is None else np.asarray(given.sprites)
+        if sprites is not None:
+            sprites = _as_bytes(sprites[..., None] if sprites.ndim == 3 else sprites)
         for name, column in (("labels", labels), ("sprites", sprites)):
             if column is not None and len(column) != len(vectors):
                 raise ValueError(f"{name} are {len(column)}, expected one for each of {len(vectors)} vectors")
-        if sprites is not None:
-            Image.of(sprites)
         return cls(vectors.astype(np.float32), labels, sprites)
 
     def sheet(self) -> Image | None:
         """Lay the sprites out as one square picture, row by row, without lines between them; None without sprites."""
-        if self.sprites is None:
-            return None
-        pixels = np.concatenate([Image.of(sprite).pixels[None] for sprite in self.sprites])
-        return Image(_grid(pixels, line=0, is_square=True))
+        return None if self.sprites is None else Image(_grid(self.sprites, line=0, is_square=True))
 
     def files(self) -> Mapping[str, bytes]:
         """Return TSV files of vectors and labels, and a PNG file of the sprites."""
-        files = {"tsv": delimited(self.vectors.tolist(), "\t")}
+        line = "\t".join(["%.7g"] * self.vectors.shape[1]) + "\n"  # a fourth of the time of `delimited`
+        files = {"tsv": "".join(line % tuple(vector) for vector in self.vectors.tolist()).encode()}
         if self.labels is not None:
             # The projector of TensorBoard splits at each tab and each line end, in quotes or not.
             words = [str(label).translate({9: " ", 10: " ", 13: " "}) for label in self.labels]
@@ -351,6 +342,18 @@ class Figure(NamedTuple):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return Image.of(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels [H, W, C] or [N, H, W, C] as uint8. Raises: ValueError for other shapes or dtypes."""
+    if pixels.ndim not in (3, 4) or pixels.shape[-1] not in PNG_COLOURS or not pixels.size:
+        raise ValueError(f"pixels are {_shown(pixels)}, expected [H, W, C] or [N, H, W, C] with 1, 3 or 4 channels")
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind in "iuc" or not _is_real(pixels):
+        raise ValueError(f"pixels are {_shown(pixels)}, expected uint8, or real numbers from 0 to 1")
+    clipped = np.clip(np.nan_to_num(pixels.astype(np.float32), nan=0.0), 0, 1)
+    return np.round(clipped * 255).astype(np.uint8)
 
 
 def _grid(images: np.ndarray, line: int = 1, is_square: bool = False) -> np.ndarray:

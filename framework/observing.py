@@ -38,7 +38,7 @@ class Seen(NamedTuple):
 
 
 Observer = Callable[[Seen], None]
-Collector = Callable[[str, list[Any]], None]
+Collector = Callable[[str, Part, list[Any]], None]
 
 _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 _collector: ContextVar[Collector | None] = ContextVar("collector", default=None)
@@ -76,8 +76,8 @@ def observed(part: Part, value: PyTree) -> PyTree:
         return value
     path, (leaves, structure) = "/".join(_path.get()), jax.tree.flatten(value)
     places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
-    if collector is not None and part == "outputs":
-        collector(path, [leaves[i] for i in places])
+    if collector is not None:
+        collector(path, part, [leaves[i] for i in places])
     if observer is None:
         return value
 
@@ -123,19 +123,22 @@ def observing(observer: Observer) -> Iterator[None]:
         _observer.reset(token)
 
 
-def layer_outputs(function: Callable[..., Any], *args: Any) -> dict[str, list[Array]]:
+def layer_outputs(function: Callable[..., Any], *args: Any, part: Part = "outputs") -> dict[str, list[Array]]:
     """Return the outputs of the layers, losses and metrics that run in a function, by path: floating-point arrays.
 
     A layer that runs several times has the arrays of each. The call may be traced, as by `jax.jit`. Values inside
     programs of the function's own (`jit`, `vmap`, `scan`, `checkpoint`, a gradient) cannot leave these: they are left
     out.
+
+    Args:
+      part: what to return of each: outputs come in the order in which layers end, inputs in that in which they begin.
     """
     found: dict[str, list[Array]] = {}
     level = jax.extend.core.get_opaque_trace_state()
 
-    def collect(path: str, outputs: list[Any]) -> None:
-        if outputs and jax.extend.core.get_opaque_trace_state() == level:
-            found.setdefault(path, []).extend(outputs)
+    def collect(path: str, which: Part, leaves: list[Any]) -> None:
+        if which == part and leaves and jax.extend.core.get_opaque_trace_state() == level:
+            found.setdefault(path, []).extend(leaves)
 
     token = _collector.set(collect)
     try:

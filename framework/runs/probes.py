@@ -25,7 +25,7 @@ class Probing(Callback):
         @jax.jit
         def measure(state: TrainState, batch: Batch) -> PyTree:
             key = stream(step_key(state.key, state.step), f"probe/{each.tag}")
-            return dict(each.probe(experiment.problem, state, batch, key))
+            return each.measure(state, batch, key)
 
         self.measure = measure
 

@@ -31,7 +31,7 @@ from framework.registry.sections import DEFAULT, rates_of
 from framework.runs.history import MetricsFile
 from framework.runs.provenance import packages, source_digest
 from framework.training.graph import graph
-from framework.training.inspection import first_examples, prediction
+from framework.training.inspection import features, first_examples, prediction
 
 PACKAGES = ("framework", "jax", "jaxlib", "optax", "numpy", "hydra-core", "tensorboard")
 """Packages whose versions change numbers or files of a run."""
@@ -236,6 +236,7 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
         history=history,
         directions=experiment.directions,
         predict=prediction(experiment),
+        features=features(experiment),
         graph=graph(experiment),
         examples=first_examples(experiment),
     )

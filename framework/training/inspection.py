@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Batch, Members, PyTree, TrainState, View
+from framework.api import Array, Batch, Members, PyTree, TrainState, View, layer_outputs
 from framework.ensembles.evolution import plain
 from framework.ensembles.members import part_of
 from framework.errors import blaming, nearest
@@ -47,6 +47,31 @@ def prediction(experiment: Experiment) -> Callable[[TrainState, PyTree], PyTree]
             return jax.device_get(outputs(view, inputs))
 
     return predict
+
+
+def features(experiment: Experiment) -> Callable[[TrainState, PyTree], np.ndarray]:
+    """Make `features(state, inputs) -> [N, D]`: the inputs of the last layer that has parameters.
+
+    Of a model that shows no such layer they are its outputs.
+    """
+    predicted, members = experiment.task.predict, experiment.members
+    if predicted is None:
+        return _predicts_nothing
+    scopes = {parameter.path.rpartition("/")[0] for parameter in experiment.parameters} - {""}
+
+    @jax.jit
+    def last(view: View, inputs: PyTree) -> Array:
+        given = layer_outputs(predicted, view, inputs, part="inputs")
+        paths = [path for path in given if {path, path.partition("/")[2]} & scopes]  # of the one model, or of several
+        found = given[paths[-1]][-1] if paths else jax.tree.leaves(predicted(view, inputs))[0]
+        return found.reshape(found.shape[0], -1)
+
+    def asked(state: TrainState, inputs: PyTree) -> np.ndarray:
+        view = one_replica(View(trained_params(state), state.model_state, state.task_state), members)
+        with jax.transfer_guard("allow"):  # it is the loop that debug=transfers watches
+            return np.asarray(jax.device_get(last(view, inputs)))
+
+    return asked
 
 
 def _predicts_nothing(*_: Any) -> PyTree:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -27,9 +28,9 @@ def views(every: int = 0, examples: int = 1000, show: list[View] = list(SHOW)) -
 
     Of classifiers, with outputs [B, K] and classes [B] as targets: `images` (examples with the class that was found),
     `mistakes` (those that the model is most certain of, as images and as a table), `confusion` (a heat map),
-    `pr_curves` (of each of the first ten classes against all others), and `projector` (the outputs as points in space,
-    at the end). Of any model: `filters` (weights of the first layer, if it takes images) and `histograms` (of each
-    parameter, and of a classifier's outputs).
+    `pr_curves` (of each of the first ten classes against all others), and `projector` (the outputs of the last hidden
+    layer as points in space, at the end). Of any model: `filters` (weights of the first layer, if it takes images) and
+    `histograms` (of each parameter, and of a classifier's outputs).
 
     Args:
       every: steps between two looks, beside the last; the config takes it from `train.eval_every`. 0 is the end alone.
@@ -54,11 +55,15 @@ class Answers:
       outputs: logits or log-probabilities, float [N, K].
       certainties: the probabilities that they stand for, float [N, K].
       predicted: the most probable classes, integers [N].
+      features: asks the model for the outputs of its last hidden layer, float [N, D].
     """
 
-    def __init__(self, inputs: Any, targets: np.ndarray, outputs: np.ndarray) -> None:
+    def __init__(
+        self, inputs: Any, targets: np.ndarray, outputs: np.ndarray, features: Callable[[], np.ndarray]
+    ) -> None:
         """Turn outputs into probabilities."""
-        self.inputs, self.targets, self.outputs = inputs, targets, outputs.astype(np.float64)
+        self.inputs, self.targets, self.features = inputs, targets, features
+        self.outputs = outputs.astype(np.float64)
         powers = np.exp(self.outputs - self.outputs.max(axis=1, keepdims=True))
         self.certainties = np.nan_to_num(powers / powers.sum(axis=1, keepdims=True), nan=0.0)
         self.predicted = self.certainties.argmax(axis=1)
@@ -110,11 +115,12 @@ class Views(Callback):
 
     def _answers(self, state: TrainState) -> Answers | None:
         """Return the answers of a classifier; None if the outputs are something else."""
-        outputs, targets = self.run.predict(state, self._batch["inputs"]), self._batch["targets"]
+        inputs, targets = self._batch["inputs"], self._batch["targets"]
+        outputs = self.run.predict(state, inputs)
         is_scores = isinstance(outputs, np.ndarray) and outputs.ndim == 2 and outputs.shape[1] > 1
         if not is_scores or targets.min(initial=0) < 0 or targets.max(initial=0) >= outputs.shape[1]:
             return None
-        return Answers(self._batch["inputs"], targets, outputs)
+        return Answers(inputs, targets, outputs, partial(self.run.features, state, inputs))
 
 
 def _images(run: Run, answers: Answers, step: int) -> None:
@@ -160,7 +166,7 @@ def _outputs(run: Run, answers: Answers, step: int) -> None:
 def _projector(run: Run, answers: Answers, step: int) -> None:
     if step == run.total_steps:
         sprites = None if answers.images is None else pictures.spread(answers.images)
-        run.log_embedding("outputs", Embedding(answers.outputs, answers.targets.tolist(), sprites), step)
+        run.log_embedding("features", Embedding(answers.features(), answers.targets.tolist(), sprites), step)
 
 
 OF_ANSWERS = {

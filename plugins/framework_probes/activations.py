@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -28,31 +29,41 @@ def activations() -> Probe:
     """
 
     def probe(problem: Problem, state: TrainState, batch: Batch, key: Array) -> Mapping[str, Array]:
-        outputs = layer_outputs(problem.loss, state.params, state, batch)
-        layers = {
-            path.removeprefix("model/"): [_rows(each) for each in arrays]
-            for path, arrays in outputs.items()
-            if path.partition("/")[0].partition(".")[0] not in SCORES
-        }
+        layers = rows_by_layer(problem.loss, state, batch)
         if not layers:
             raise ConfigError("no layer shows its outputs: the task evaluates its models in a loop or a program apart.")
         if any(len(rows) < 2 for arrays in layers.values() for rows in arrays):
             raise ConfigError("every unit of a single example is at one value; give batches of at least 2 examples.")
-        found = {
-            f"outputs/{path}": jnp.concatenate([_real(rows) for rows in arrays]) for path, arrays in layers.items()
-        }
+        found = {f"outputs/{path}": values_of(arrays) for path, arrays in layers.items()}
         return found | {f"dead/{path}": _dead(arrays) for path, arrays in layers.items()}
 
     return probe
 
 
+def rows_by_layer(loss: Callable[..., Any], state: TrainState, batch: Batch) -> dict[str, list[Array]]:
+    """Return the outputs of each layer by path, each [rows, C] with C the size of its last axis.
+
+    Args:
+      loss: runs the layers, `loss(params, state, batch)`.
+    """
+    outputs = layer_outputs(loss, state.params, state, batch)
+    return {
+        path.removeprefix("model/"): [_rows(each) for each in arrays]
+        for path, arrays in outputs.items()
+        if path.partition("/")[0].partition(".")[0] not in SCORES
+    }
+
+
+def values_of(arrays: list[Array]) -> Array:
+    """Return all numbers of some arrays as one, float32 [n]; of complex ones their sizes."""
+    return jnp.concatenate([(jnp.abs(each) if jnp.iscomplexobj(each) else each).ravel() for each in arrays]).astype(
+        jnp.float32
+    )
+
+
 def _rows(outputs: Array) -> Array:
     """Return outputs [B, ..., C] as [rows, C]; those without further axes have one unit."""
     return outputs.reshape(-1, outputs.shape[-1] if outputs.ndim > 1 else 1)
-
-
-def _real(rows: Array) -> Array:
-    return (jnp.abs(rows) if jnp.iscomplexobj(rows) else rows).astype(jnp.float32).ravel()
 
 
 def _dead(arrays: list[Array]) -> Array:

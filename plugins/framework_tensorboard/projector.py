@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from framework.api import Embedding, Image
+from framework.api import Embedding
 from framework.errors import writing
 
 CONFIG = "projector_config.pbtxt"
@@ -28,7 +28,7 @@ def write_embedding(folder: Path, step: int, tag: str, medium: Embedding) -> Non
         older = [path for path, name in _files(folder) if name["tag"] == tag]
         files = dict(medium.files())
         if medium.sprites is not None:
-            height, width = Image.of(medium.sprites[0]).pixels.shape[:2]
+            height, width = medium.sprites.shape[1:3]
             files[f"{width}x{height}.png"] = files.pop("sprites.png")
         written = [place / f"{tag}@{step}.{ending}" for ending in files]
         for path, content in zip(written, files.values(), strict=True):

@@ -68,6 +68,11 @@ def test_histograms_hold_every_number():
     found = measured(histograms(("parameters", "updates")), *squares())
     np.testing.assert_array_equal(found["parameters/0_Dense"], WEIGHTS)
     np.testing.assert_allclose(found["updates/0_Dense"], -RATE * GRADIENTS.mean(0), rtol=1e-5, atol=1e-6)
+    found = measured(histograms(("gradients", "activations"), examples=2), *squares())
+    np.testing.assert_allclose(found["gradients/0_Dense"], GRADIENTS[:2].mean(0), rtol=1e-5, atol=1e-6)
+    assert len(found) == 1, "no layer shows its outputs"
+    with pytest.raises(ConfigError, match="examples is 0, expected at least 1"):
+        histograms(examples=0)
 
 
 def in_layers(kernel, program):
@@ -115,6 +120,14 @@ def test_activations_of_a_stack_are_those_of_its_layers_for_the_whole_batch():
     expected = {"0_Conv": convolved, "2_Flatten": flat, "3_serial/1_Relu": hidden, "4_Dense": hidden @ last + end}
     for name, outputs in expected.items():
         np.testing.assert_allclose(found[f"outputs/{name}"], outputs.ravel(), rtol=1e-3, atol=1e-4)
+    spread = measured(histograms(("activations", "gradients"), examples=8), experiment.problem, state, batch)
+    for name, outputs in expected.items():
+        np.testing.assert_allclose(spread[f"activations/{name}"], outputs[:8].ravel(), rtol=1e-3, atol=1e-4)
+    first = jax.tree.map(lambda leaf: leaf[:8], dict(batch))
+    gradients = jax.grad(experiment.problem.loss)(state.params, state, first)
+    for name, part in (("0_Conv", gradients["0_Conv"]), ("4_Dense", gradients["4_Dense"])):
+        flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(part)])
+        np.testing.assert_allclose(spread[f"gradients/{name}"], flat, rtol=1e-3, atol=1e-5)
     assert found["dead/0_Conv"] == 0
     assert found["dead/3_serial/1_Relu"] == found["dead/3_serial"] == (np.ptp(hidden, axis=0) == 0).mean() >= 0.25
 

@@ -11,6 +11,7 @@ import pytest
 
 import framework
 from framework import testing
+from framework.api import leaves_by_path
 from framework.errors import ConfigError
 from framework_callbacks import pictures
 from framework_callbacks.views import views
@@ -65,13 +66,15 @@ def test_options_out_of_range_are_refused(option):
 def run(tmp_path_factory):
     """The experiment mnist on shipped digits, for a few steps."""
     words = ["+experiment=mnist", "data=digits", "data.batch_size=32", "train.steps=4", "train.eval_every=2"]
+    words += ["callbacks.views.every=2", "probes.histograms.every=2"]
     return framework.run([*words, f"run.root={tmp_path_factory.mktemp('runs')}", "train.log_every=1"])
 
 
 def test_files_say_what_the_model_says(run):
     media = run.directory / "media"
-    targets = [int(line) for line in (media / "outputs/00000004.labels.tsv").read_text().splitlines()]
-    outputs = np.loadtxt(media / "outputs/00000004.tsv", delimiter="\t")
+    targets = [int(line) for line in (media / "features/00000004.labels.tsv").read_text().splitlines()]
+    features, leaves = np.loadtxt(media / "features/00000004.tsv", delimiter="\t"), leaves_by_path(run.state.params)
+    outputs = features @ np.asarray(leaves["10_Dense/W"]) + np.asarray(leaves["10_Dense/b"])
     predicted = outputs.argmax(1)
     wrong = np.flatnonzero(predicted != targets)
     with (media / "examples/mistakes_table/00000004.csv").open() as file:
@@ -91,6 +94,12 @@ def test_files_say_what_the_model_says(run):
     assert parameters == {f"{layer}/{name}" for layer in layers for name in "Wb"}
     counts = json.loads((media / "parameters/10_Dense/b/00000004.json").read_text())["counts"]
     assert sum(counts) == 10
+    probed = media / "probe/histograms"
+    assert {path.name for path in (probed / "gradients").iterdir()} == set(layers)
+    counts = json.loads((probed / "gradients/10_Dense/00000004.json").read_text())["counts"]
+    assert sum(counts) == 128 * 10 + 10
+    counts = json.loads((probed / "activations/8_Relu/00000004.json").read_text())["counts"]
+    assert sum(counts) == 32 * 128 and counts[0] > 32, "of 32 examples, and many are 0"
 
 
 TABS = {
@@ -122,8 +131,8 @@ def test_every_tab_of_the_real_program_is_filled(run):
         assert get("plugin/graphs/info")[name]["run_graph"] is True
         (shown,) = patiently(lambda: get("plugin/projector/runs"), server)
         embedding = get("plugin/projector/info", run=shown)["embeddings"][0]
-        assert embedding["tensorName"] == "outputs, step 4" and embedding["sprite"]["singleImageDim"] == [28, 28]
-        assert embedding["tensorShape"][1] == 10
+        assert embedding["tensorName"] == "features, step 4" and embedding["sprite"]["singleImageDim"] == [28, 28]
+        assert embedding["tensorShape"] == [300, 128]
 
 
 def test_models_that_are_no_classifiers_show_what_fits(tmp_path):
@@ -134,3 +143,33 @@ def test_models_that_are_no_classifiers_show_what_fits(tmp_path):
     only = testing.train(tmp_path, "train.steps=4", "callbacks=[views]", "callbacks.views.show=[confusion]")
     shown = {path.parent.name for path in (only.directory / "media").rglob("*.*")}
     assert shown == {"matrix"}
+
+
+ASKS = """
+import numpy as np
+from framework.api import Callback
+
+
+class Asks(Callback):
+    def on_start(self, run):
+        self.run = run
+
+    def on_state(self, step, state):
+        inputs = self.run.examples("eval", 5)["inputs"]
+        found = {"features": self.run.features(state, inputs), "outputs": self.run.predict(state, inputs)}
+        np.savez(self.run.directory / "asked.npz", **found)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap", "vmapped"])
+def test_features_are_those_of_the_model_or_of_the_first_member(tmp_path, install, strategy):
+    install("acme", {"framework.callbacks": {"asks": "acme_asks:Asks"}}, {"acme_asks.py": ASKS})
+    run = testing.train(tmp_path, "train.steps=1", "callbacks=[asks]", f"strategy={strategy}")
+    with np.load(run.directory / "asked.npz") as found:
+        features, outputs = found["features"], found["outputs"]
+    leaves = leaves_by_path(run.state.params)
+    weights, bias = (np.asarray(leaves[path]) for path in list(leaves)[-2:])
+    if strategy == "vmapped":
+        weights, bias = weights[0], bias[0]
+    assert features.shape == (5, len(weights))
+    np.testing.assert_allclose(features @ weights + bias, outputs, rtol=1e-4, atol=1e-5)
