@@ -29,7 +29,7 @@ from framework.runs.record import RunRecord
 from framework.tasks import nonfinite
 from framework.training.stepper import is_to_go_on
 
-FREE = ("train.", "run.", "callbacks.", "debug.", "strategy.", "data.exclude")
+FREE = ("train.", "run.", "callbacks.", "probes.", "debug.", "strategy.", "data.exclude")
 """Keys that may differ after a resume: they say how long and how a run runs, not what it computes; examples that are
 found to be harmful may be left out from there on."""
 
