@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import accumulate
+
+
+def narrowed(rows: Sequence[Sequence[str]], width: int | None, least: int = 2) -> Sequence[Sequence[str]]:
+    """Keep as many of the first columns as fit into a width, but at least `least`; without a width, all."""
+    sizes = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    fitting = sum(total - 2 <= (width or total) for total in accumulate(sizes))
+    return [row[: max(least, fitting)] for row in rows]
 
 
 def text_table(rows: Sequence[Sequence[str]], right: Collection[int] = (), width: int | None = None) -> str:

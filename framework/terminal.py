@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import textwrap
 import threading
 import time
 import unicodedata
@@ -58,6 +60,11 @@ def columns_of(stream: Any, default: int = 80) -> int:
         return default
 
 
+def page_width() -> int | None:
+    """Return the columns of stdout; None where no terminal shows it, so that nothing is cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def width_of(text: str) -> int:
     """Count the columns of a text: letters of East Asia take two, accents and colours none."""
     text = COLOUR.sub("", text)
@@ -84,6 +91,15 @@ def broken(pieces: Iterable[str], width: int, between: str = " · ") -> list[str
         else:
             lines[-1] = joined
     return lines
+
+
+def fitted(text: str, width: int | None) -> str:
+    """Break the lines of a text at a width, where there is one; further lines are indented."""
+
+    def broken_at(line: str) -> str:
+        return textwrap.fill(line, width or len(line), subsequent_indent="  ", break_on_hyphens=False)
+
+    return text if width is None else "\n".join(map(broken_at, text.splitlines()))
 
 
 class StatusLine:
@@ -177,11 +193,11 @@ def silent(text: str) -> None:
 
 @contextmanager
 def telling() -> Iterator[Say]:
-    """Show what goes on inside the context, and for how long, on one line of a terminal; elsewhere show nothing."""
-    if not is_terminal(sys.stderr):
-        yield silent
-        return
+    """Show what goes on inside the context, and for how long, on one line of a terminal; elsewhere a line for each."""
     said = ("", 0.0)
+    if not is_terminal(sys.stderr):
+        yield lambda text: print(text, file=console(), flush=True)
+        return
 
     def say(text: str) -> None:
         nonlocal said

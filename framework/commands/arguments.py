@@ -56,9 +56,14 @@ class Arguments(argparse.ArgumentParser):
         """Take overrides of the config that a run recorded."""
         self.add_argument("words", nargs="*", metavar="KEY=VALUE", help="override of the recorded config")
 
-    def add_json(self) -> None:
-        """Take `--json`, for an answer of the shape that docs/json.md gives."""
-        self.add_argument("--json", action="store_true", help="answer as JSON, in the shape that docs/json.md gives")
+    def add_json(self, among: argparse._MutuallyExclusiveGroup | None = None) -> None:
+        """Take `--json`, for an answer of the shape that docs/json.md gives.
+
+        Args:
+          among: options of which a command takes one; None for an option of its own.
+        """
+        about = "answer as JSON, in the shape that docs/json.md gives"
+        (among or self).add_argument("--json", action="store_true", help=about)
 
     def read(self, words: list[str]) -> argparse.Namespace:
         """Read the words after the verb, options and others in any order.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
-import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from framework.command import Command
+from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments
 from framework.commands.docstrings import Docstring, parsed, plain
 from framework.errors import ConfigError, PluginError, nearest, printable
@@ -18,6 +17,7 @@ from framework.registry.entry_points import OURS, Plugin, discover
 from framework.registry.kinds import GROUPS, KINDS
 from framework.registry.signatures import REQUIRED, Option, Schema, schema_of
 from framework.tables import text_table
+from framework.terminal import page_width
 
 WIDEST = 100
 """Characters of a line of prose, which nobody likes to read in longer ones."""
@@ -61,15 +61,14 @@ def run(words: list[str]) -> None:
     about = f"one of {', '.join(KINDS)}, one of them in the singular, a config group, or a word to search for"
     arguments.add_argument("kind", nargs="?", metavar="KIND", help=about)
     arguments.add_argument("name", nargs="?", metavar="NAME", help="the plugin's name, or distribution:name")
-    arguments.add_argument("--json", action="store_true", help="print JSON")
+    arguments.add_json()
     given = arguments.read(words)
     asked = [word for word in (given.kind, given.name) if word is not None]
     if given.json:
-        sys.stdout.write(json.dumps(as_json(asked), indent=2) + "\n")
+        print_json(as_json(asked))
         return
     # A terminal shows what fits; a program that reads gets whole lines.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    sys.stdout.write(printable(show(asked, width)) + "\n")
+    sys.stdout.write(printable(show(asked, page_width())) + "\n")
 
 
 def show(words: Sequence[str], width: int | None = None) -> str:

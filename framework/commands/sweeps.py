@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from framework.command import Command
+from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments
 from framework.config.overrides import is_run_folder
 from framework.errors import ConfigError, InterruptError, nearest
@@ -132,19 +133,24 @@ def _plan(words: list[str]) -> None:
         "KEY=VALUE ...",
     )
     arguments.add_config()
+    arguments.add_json()
     given = arguments.read(words)
     if given.words and is_run_folder(given.words[0]):
         raise ConfigError("sweep plan: expected the words of a sweep, such as +experiment=mnist seed=0,1.")
     from framework.sweeps import plan as plans
     from framework.sweeps.preview import preview
 
-    sys.stdout.write(preview(plans.read(given.words, given.config_dir)) + "\n")
+    found = preview(plans.read(given.words, given.config_dir))
+    if given.json:
+        print_json(found)
+    else:
+        sys.stdout.write(f"{found.text()}\n")
 
 
 def _status(words: list[str]) -> None:
     arguments = Arguments("sweep status", "Count the points of a sweep by state.", "sweep status SWEEP", "SWEEP")
     arguments.add_argument("--points", action="store_true", help="list each point")
-    arguments.add_argument("--json", action="store_true", help="as JSON, with each point")
+    arguments.add_json()
     given = _folder(arguments, words)
     from framework.sweeps import folder as folders
     from framework.sweeps import status
@@ -153,10 +159,9 @@ def _status(words: list[str]) -> None:
     with Ledger(folders.ledger_of(given.folder)) as ledger:
         seen = status.seen(given.folder, ledger)
     if given.json:
-        text = status.as_json(seen)
+        print_json(status.as_json(seen))
     else:
-        text = status.line(seen) + (f"\n{status.table(seen)}" if given.points else "")
-    sys.stdout.write(text + "\n")
+        sys.stdout.write(status.line(seen) + (f"\n{status.table(seen)}" if given.points else "") + "\n")
 
 
 def _wait(words: list[str]) -> int:
@@ -236,12 +241,17 @@ def _stop(words: list[str]) -> None:
 def _table(words: list[str]) -> None:
     arguments = Arguments("sweep table", "Show the results of a sweep.", "sweep table SWEEP --md", "SWEEP")
     formats = arguments.add_mutually_exclusive_group()
-    for name, about in (("csv", "CSV"), ("json", "JSON"), ("md", "Markdown"), ("latex", "LaTeX")):
+    arguments.add_json(formats)
+    for name, about in (("csv", "CSV"), ("md", "Markdown"), ("latex", "LaTeX")):
         formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=f"as {about}")
     given = _folder(arguments, words)
     from framework.sweeps.python_api import results
 
-    sys.stdout.write(results(given.folder).text(given.format or "text") + "\n")
+    found = results(given.folder)
+    if given.json:
+        print_json(found.as_json())
+    else:
+        sys.stdout.write(found.text(given.format or "text") + "\n")
 
 
 def _work(words: list[str]) -> int:

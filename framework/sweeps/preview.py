@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from framework.errors import FrameworkError
 from framework.sweeps import folder as folders
@@ -21,8 +21,45 @@ LISTED = 3
 """Differences that a line names."""
 
 
-def preview(plan: Plan) -> str:
-    """Return a line for each point: done, cut or new, and what differs from the nearest point that is done."""
+class Planned(NamedTuple):
+    """A point of a preview.
+
+    Attributes:
+      number: that it has, or will have.
+      parameters: its values.
+      state: done, cut or new, and what differs from the nearest point that is done.
+    """
+
+    number: int
+    parameters: Mapping[str, Any]
+    state: str
+
+
+class Preview(NamedTuple):
+    """A sweep that is not trained.
+
+    Attributes:
+      search: name of the search.
+      directory: of the sweep that the command goes on with; None for a new one.
+      total: number of points; None if that is open.
+      points: at most the first 100 where the number is open.
+    """
+
+    search: str
+    directory: Path | None
+    total: int | None
+    points: tuple[Planned, ...]
+
+    def text(self) -> str:
+        """Write a line for each point."""
+        folder = f"goes on in {self.directory}" if self.directory else "begins a new folder"
+        size = len(str(len(self.points)))
+        lines = [f"  {each.number:>{size}}  {label(each.parameters)}: {each.state}" for each in self.points]
+        return "\n".join([f"{self.total or 'an open number of'} points by {self.search}, {folder}", *lines])
+
+
+def preview(plan: Plan) -> Preview:
+    """Look which points of a plan are done, cut or new."""
     search, goals, settings = plans.search_of(plan), plans.goals_of(plan), plan.settings
     folder = Path(settings.dir) if settings.dir else folders.find(Path(settings.root), plan.name, plan.identity)
     points: list[Point] = []
@@ -34,16 +71,14 @@ def preview(plan: Plan) -> str:
             changed = {point.number: names for point, names in changes(ledger, plan, *OVER)}
     total = search.begin(plan.space, goals, settings.search_seed)
     done = [point for point in points if point.state in ("done", "pruned")]
-    lines = []
+    found: list[Planned] = []
     known = {json.dumps(dict(point.parameters), sort_keys=True): point for point in points}
-    while (trial := search.ask()) is not None and len(lines) < (total or 100):
+    while (trial := search.ask()) is not None and len(found) < (total or 100):
         point = known.get(json.dumps(dict(trial.parameters), sort_keys=True))
-        number = len(lines) + 1 if point is None else point.number
+        number = len(found) + 1 if point is None else point.number
         search.told_number(trial, number)
-        lines.append(f"{label(trial.parameters)}: {_said(plan, trial.parameters, point, changed, done)}")
-    known_folder = f"goes on in {folder}" if points else "begins a new folder"
-    head = f"{total or 'an open number of'} points by {plan.search['name']}, {known_folder}"
-    return "\n".join([head, *(f"  {each}" for each in lines)])
+        found.append(Planned(number, trial.parameters, _said(plan, trial.parameters, point, changed, done)))
+    return Preview(plan.search["name"], folder if points else None, total, tuple(found))
 
 
 def _said(

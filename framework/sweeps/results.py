@@ -20,8 +20,6 @@ from framework.tables import text_table
 QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 """Of Student's t at 97.5 %, for 1 to 15 degrees of freedom; beyond, 1.96 + 2.4 / degrees is right to 0.3 %."""
 
-FORMATS = ("text", "csv", "json", "md", "latex")
-
 
 class Spread(NamedTuple):
     """A metric over the seeds of one setting.
@@ -98,8 +96,8 @@ class Results(NamedTuple):
         return self.text()
 
     def text(self, format: str = "text") -> str:
-        """Write the table as text, CSV, JSON, Markdown or LaTeX."""
-        return {"text": _text, "csv": _csv, "json": _json, "md": _markdown, "latex": _latex}[format](self)
+        """Write the table as text, CSV, Markdown or LaTeX."""
+        return {"text": _text, "csv": _csv, "md": _markdown, "latex": _latex}[format](self)
 
     def records(self) -> list[dict[str, Any]]:
         """Return one flat mapping for each setting: parameters, n, and for each tag its mean, sd and half width.
@@ -115,6 +113,28 @@ class Results(NamedTuple):
                 record["front"] = row in self.front
             found.append({**record, "seconds": round(row.seconds, 3)})
         return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the table and all beside it as plain values, in the shape that docs/json.md gives."""
+        best = self.best
+        return {
+            "directory": str(self.directory),
+            "seed": self.seed or None,
+            "goal": self.goal._asdict(),
+            "goals": [goal._asdict() for goal in self.goals],
+            "rows": self.records(),
+            "best": best
+            and {
+                "point": best.number,
+                "parameters": best.parameters,
+                "metrics": best.scalars,
+                "directory": str(self.directory / best.directory),
+            },
+            "failed": [
+                {"point": point.number, "parameters": point.parameters, "reason": point.reason} for point in self.failed
+            ],
+            "seconds": round(self.seconds, 3),
+        }
 
     def frame(self) -> Any:
         """Return the table as a pandas DataFrame.
@@ -270,33 +290,6 @@ def _csv(results: Results) -> str:
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue().rstrip("\n")
-
-
-def _json(results: Results) -> str:
-    def finite(value: Any) -> Any:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    rows = [{name: finite(value) for name, value in record.items()} for record in results.records()]
-    best = results.best
-    content = {
-        "directory": str(results.directory),
-        "seed": results.seed or None,
-        "goal": results.goal._asdict(),
-        "goals": [goal._asdict() for goal in results.goals],
-        "rows": rows,
-        "best": best
-        and {
-            "point": best.number,
-            "parameters": best.parameters,
-            "metrics": best.scalars,
-            "directory": str(results.directory / best.directory),
-        },
-        "failed": [
-            {"point": point.number, "parameters": point.parameters, "reason": point.reason} for point in results.failed
-        ],
-        "seconds": round(results.seconds, 3),
-    }
-    return json.dumps(content, indent=2)
 
 
 def _markdown(results: Results) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from framework.output import shell_word
 from framework.sweeps import folder as folders
@@ -113,12 +112,12 @@ def table(sweep: Seen) -> str:
     return text_table(rows, right=(0, 3, 4, 5))
 
 
-def as_json(sweep: Seen) -> str:
-    """Return the state as JSON: counts, and each point."""
+def as_json(sweep: Seen) -> dict[str, Any]:
+    """Return the state as plain values: counts, and each point."""
     names = ("number", "parameters", "state", "step", "attempts", "seconds", "scalars", "reason", "hash")
     points = [{name: getattr(point, name) for name in names} for point in sweep.points]
     facts = {"directory": str(sweep.folder), "driven": folders.is_driven(sweep.folder), "counts": sweep.counts}
-    return json.dumps({**facts, "points": points}, indent=2)
+    return {**facts, "points": points}
 
 
 def _few(scalars: object) -> dict[str, float]:

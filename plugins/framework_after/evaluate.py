@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from argparse import Namespace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.command import Command
+from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments
 from framework.errors import InterruptError
 from framework.startup import import_jax
@@ -40,7 +40,7 @@ def run(words: list[str]) -> None:
     arguments.add_argument("--split", metavar="NAME", help="test, validation or train (test, where there is one)")
     arguments.add_argument("--values", metavar="FILE", help="write values of each example: .csv, .npz or .parquet")
     arguments.add_argument("--worst", type=int, default=None, metavar="N", help="list the examples of the largest loss")
-    arguments.add_argument("--json", action="store_true", help="print one JSON object in the place of tables")
+    arguments.add_json()
     arguments.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of configs of your own")
     given = arguments.read(words)
     from framework_after import tables
@@ -58,9 +58,10 @@ def run(words: list[str]) -> None:
     if given.values is not None:
         tables.write(Path(given.values), _placed(subject, split, columns))
     report = _report(subject, split, found, _worst(subject, split, columns, _number_of_worst(given)))
-    sys.stdout.write(
-        json.dumps(report, indent=2, ensure_ascii=False) + "\n" if given.json else _text(report, subject, given)
-    )
+    if given.json:
+        print_json(report)
+    else:
+        sys.stdout.write(_text(report, subject, given))
 
 
 def _number_of_worst(given: Namespace) -> int:

@@ -14,8 +14,8 @@ from framework.config.compose import Config
 from framework.config.sizes import in_words
 from framework.errors import ConfigError
 from framework.experiment import Experiment
-from framework.tables import text_table
-from framework.terminal import Say, silent
+from framework.tables import narrowed, text_table
+from framework.terminal import Say, fitted, silent
 from framework.training import memory
 from framework.training.chunks import is_resident
 from framework_bench import timing
@@ -181,8 +181,8 @@ def curve(largest: int, unit: int) -> Iterator[int]:
     yield from sorted(sizes)
 
 
-def text(found: Found) -> str:
-    """Write the report as a table and two sentences."""
+def text(found: Found, width: int | None = None) -> str:
+    """Write the report as a table and two sentences, no wider than a terminal of so many columns, if there is one."""
     lines = [("batch", "memory", "ms/step", "examples/s")]
     lines += [
         (f"{row.batch_size}", in_words(row.bytes), f"{row.ms:.4g}", f"{row.examples_per_second:,.0f}")
@@ -190,14 +190,13 @@ def text(found: Found) -> str:
     ]
     worth = worthwhile(found.rows)
     slower = f"beyond it, twice the batch gives less than {ENOUGH} times the examples a second"
-    return "\n".join(
-        [
-            f"{found.experiment}, {found.device}; {in_words(found.budget)} of memory ({found.budget_from})",
-            text_table(lines, right=(0, 1, 2, 3)),
-            f"largest batch: data.batch_size={found.batch_size}, limited by {found.limited_by}",
-            f"worth its size up to: data.batch_size={worth}" + (f"; {slower}" if worth < found.batch_size else ""),
-        ]
-    )
+    head = f"{found.experiment}, {found.device}; {in_words(found.budget)} of memory ({found.budget_from})"
+    ends = [
+        f"largest batch: data.batch_size={found.batch_size}, limited by {found.limited_by}",
+        f"worth its size up to: data.batch_size={worth}" + (f"; {slower}" if worth < found.batch_size else ""),
+    ]
+    table = text_table(narrowed(lines, width), right=(0, 1, 2, 3))
+    return "\n".join([fitted(head, width), table, *(fitted(line, width) for line in ends)])
 
 
 def worthwhile(rows: tuple[Row, ...]) -> int:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from framework.api import Batch
 from framework.config.compose import Config
 from framework.config.sizes import in_words
-from framework.errors import StorageError
 from framework.experiment import Experiment, clocked
-from framework.tables import text_table
-from framework.terminal import Say, silent
+from framework.tables import narrowed, text_table
+from framework.terminal import Say, fitted, silent
 from framework.training import memory
 from framework.training.chunks import AUTO_CHUNK
 from framework_bench import timing
 from framework_bench.others import Others, warning
 
 SINGLE, CHUNKED = "single steps", "chunks of steps"
-BARE, DATA, EVALUATION = "bare step (the limit)", "data alone", "evaluation"
+BARE, DATA, EVALUATION = "bare step (limit)", "data alone", "evaluation"
 
 
 class Row(NamedTuple):
@@ -129,37 +127,31 @@ def bottleneck(medians: Mapping[str, float], chosen: str) -> str:
     return f"the host, which takes {1 - bare / step:.0%} of a step's time; a larger batch would hide it."
 
 
-def text(report: Report) -> str:
-    """Write the report as a table and some lines."""
+def text(report: Report, width: int | None = None) -> str:
+    """Write the report as tables and some lines, no wider than a terminal of so many columns, if there is one."""
     lines = [("", "ms", "examples/s", "of the limit")]
     for row in report.rows:
         mode = f"{row.mode} *" if row.mode == report.chosen else row.mode
         of_limit = "" if row.of_limit is None else f"{row.of_limit:.2f}"
         lines.append((mode, f"{row.ms:.4g}", f"{row.examples_per_second:,.0f}", of_limit))
+    parts = [(f"{seconds:.2f} s", part) for part, seconds in report.start.items()]
+    sizes = [(in_words(size), part) for part, size in report.memory.items()]
     return "\n".join(
         [
-            f"{report.experiment}, {report.device} (* is how a run trains)",
-            text_table(lines, right=(1, 2, 3)),
+            fitted(f"{report.experiment}, {report.device} (* is how a run trains)", width),
+            text_table(narrowed(lines, width), right=(1, 2, 3)),
             f"time to first step: {sum(report.start.values()):.2f} s",
-            *(f"  {seconds:6.2f} s  {part}" for part, seconds in report.start.items()),
+            _listed(parts, width),
             "memory:",
-            *(f"  {in_words(size):>8}  {part}" for part, size in report.memory.items()),
-            f"bottleneck: {report.bottleneck}",
-            *filter(None, [warning(report.others, os.cpu_count() or 1)]),
+            _listed(sizes, width),
+            fitted(f"bottleneck: {report.bottleneck}", width),
+            *(fitted(line, width) for line in [warning(report.others, os.cpu_count() or 1)] if line),
         ]
     )
 
 
-def write_json(path: str, report: Any) -> None:
-    """Write a report and its rows, named tuples, with all digits.
-
-    Raises: StorageError if the file cannot be written.
-    """
-    fields = {**report._asdict(), "rows": [row._asdict() for row in report.rows]}
-    try:
-        Path(path).write_text(json.dumps(fields, indent=2) + "\n")
-    except OSError as error:
-        raise StorageError(f"--json: {path} cannot be written: {error.strerror}.") from error
+def _listed(rows: Sequence[Sequence[str]], width: int | None) -> str:
+    return textwrap.indent(text_table(rows, right=(0,), width=width and width - 2), "  ")
 
 
 def device_in_words(experiment: Experiment) -> str:

@@ -6,14 +6,16 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from framework.command import Command
+from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments, config_of
 from framework.config.sizes import bytes_of
 from framework.errors import printable
-from framework.terminal import telling
+from framework.terminal import page_width, telling
 
 LONGEST = 3600.0
 """Seconds that one measurement may take."""
@@ -43,14 +45,14 @@ def run_bench(words: list[str]) -> None:
     )
     arguments.add_config()
     arguments.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="for each measurement (2)")
-    arguments.add_argument("--json", metavar="FILE", help="write the report with all digits, too")
+    arguments.add_json()
     given = arguments.read(words)
     config = config_of(given.words, given.config_dir)
     from framework_bench import bench
 
     with telling() as say:
         report = bench.bench(config, given.seconds, _age(), say)
-    _show(bench.text(report), report, given.json)
+    _show(bench.text, report, given.json)
 
 
 def run_find_batch(words: list[str]) -> None:
@@ -69,14 +71,14 @@ def run_find_batch(words: list[str]) -> None:
     about = "that each device may use, such as 8GiB (90%% of what is free)"
     arguments.add_argument("--memory", type=_memory, metavar="SIZE", help=about)
     arguments.add_argument("--seconds", type=_seconds, default=1.0, metavar="S", help="for each measurement (1)")
-    arguments.add_argument("--json", metavar="FILE", help="write the report with all digits, too")
+    arguments.add_json()
     given = arguments.read(words)
     config = config_of(given.words, given.config_dir)
     from framework_bench import batch_size
 
     with telling() as say:
         report = batch_size.find(config, given.memory, given.seconds, say)
-    _show(batch_size.text(report), report, given.json)
+    _show(batch_size.text, report, given.json)
 
 
 def _memory(text: str) -> int:
@@ -93,13 +95,11 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _show(text: str, report: Any, json_path: str | None) -> None:
-    sys.stdout.write(printable(text) + "\n")
-    if json_path is not None:
-        from framework_bench.bench import write_json
-
-        write_json(json_path, report)
-        sys.stdout.write(f"written: {json_path}\n")
+def _show(text: Callable[[Any, int | None], str], report: Any, is_json: bool) -> None:
+    if is_json:
+        print_json(report)
+    else:
+        sys.stdout.write(printable(text(report, page_width())) + "\n")
 
 
 def _age() -> float:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from framework.command import Command
+from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments, config_of
 from framework.config.sizes import bytes_of
 from framework.errors import writing
@@ -51,7 +50,7 @@ def run_inspect(words: list[str]) -> None:
     arguments.add_argument("--graph", metavar="FILE", help="draw the stack as SVG")
     arguments.add_argument("--jaxpr", action="store_true", help="print the traced step instead of the report")
     arguments.add_argument("--hlo", action="store_true", help="print the compiled step instead of the report")
-    arguments.add_argument("--json", metavar="FILE", help="write the report with all digits, too")
+    arguments.add_json()
     given = arguments.read(words)
     config = config_of(given.words, given.config_dir)
     from framework_inspect import report as reports
@@ -62,7 +61,7 @@ def run_inspect(words: list[str]) -> None:
         jaxpr=given.jaxpr,
         hlo=given.hlo,
         compiler=not given.quick,
-        config=given.config or given.json is not None,
+        config=given.config or given.json,
     )
     report = reports.inspect(config, wanted)
     programs = [text for text in (report.jaxpr, report.hlo) if text is not None]
@@ -71,14 +70,19 @@ def run_inspect(words: list[str]) -> None:
         if given.jaxpr or given.hlo
         else reports.text(report if given.config else report._replace(config=()), given.depth)
     )
-    sys.stdout.write(f"{shown}\n")
+    if given.json:
+        print_json({name: value for name, value in report._asdict().items() if name not in ("jaxpr", "hlo")})
+    else:
+        sys.stdout.write(f"{shown}\n")
     if given.graph is not None:
         from framework_inspect.layers import to_depth
         from framework_inspect.picture import picture
 
-        _write(given.graph, picture(report.experiment, report.inputs, to_depth(report.layers, given.depth)))
-    if given.json is not None:
-        _write(given.json, json.dumps(_plain(report._replace(jaxpr=None, hlo=None)), indent=2, default=str) + "\n")
+        with writing(Path(given.graph)):
+            Path(given.graph).write_text(
+                picture(report.experiment, report.inputs, to_depth(report.layers, given.depth))
+            )
+        sys.stdout.write("" if given.json else f"written: {given.graph}\n")
 
 
 def run_keys(words: list[str]) -> None:
@@ -94,15 +98,16 @@ def run_keys(words: list[str]) -> None:
         "[RUN] [KEY=VALUE ...] [options]",
     )
     arguments.add_config()
-    arguments.add_argument("--json", metavar="FILE", help="write the streams, too")
+    arguments.add_json()
     given = arguments.read(words)
     config = config_of(given.words, given.config_dir)
     from framework_inspect import keys
 
     found = keys.keys(config)
-    sys.stdout.write(f"{keys.text(found)}\n")
-    if given.json is not None:
-        _write(given.json, json.dumps(_plain(found), indent=2) + "\n")
+    if given.json:
+        print_json(found)
+    else:
+        sys.stdout.write(f"{keys.text(found)}\n")
 
 
 def run_doctor(words: list[str]) -> int:
@@ -114,30 +119,18 @@ def run_doctor(words: list[str]) -> int:
         "doctor",
         "Examine versions, devices, plugins, data, disk, compilation cache, and variables of the environment that "
         "change results, each with what to do. It ends with exit code 2 if something has to be mended.",
-        "doctor --json found.json",
+        "doctor --json",
     )
-    arguments.add_argument("--json", metavar="FILE", help="write the findings, too")
+    arguments.add_json()
     given = arguments.read(words)
     from framework_inspect import doctor
 
     found = doctor.examine()
-    sys.stdout.write(f"{doctor.text(found)}\n")
-    if given.json is not None:
-        _write(given.json, json.dumps(_plain(found), indent=2) + "\n")
+    if given.json:
+        print_json(found)
+    else:
+        sys.stdout.write(f"{doctor.text(found)}\n")
     return 2 if any(finding.state == "bad" for finding in found) else 0
-
-
-def _plain(value: Any) -> Any:
-    """Turn named tuples into mappings, for JSON."""
-    if hasattr(value, "_asdict"):
-        return {name: _plain(each) for name, each in value._asdict().items() if each is not None or name == "seconds"}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _write(path: str, content: str) -> None:
-    with writing(Path(path)):
-        Path(path).write_text(content)
-    sys.stdout.write(f"written: {path}\n")
 
 
 def _memory(text: str) -> int:

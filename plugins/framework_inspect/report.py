@@ -176,7 +176,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     if report.memory is not None:
         parts = ", ".join(f"{in_words(size)} {part}" for part, size in report.memory.items() if part != "in all")
         memory = f"{in_words(report.memory['in all'])} on each device, as the compiler expects: {parts}"
-    time = f"{UNKNOWN}; measure with `framework bench … --json FILE`, and give it by --bench FILE"
+    time = f"{UNKNOWN}; measure with `framework bench … --json > FILE`, and give it by --bench FILE"
     if report.seconds is not None:
         time = f"{clock(report.seconds)}, by the report of bench, without evaluations"
     facts = [

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from framework.command import Command
+from framework.commands.answers import json_of
 from framework.commands.arguments import Arguments
 from framework.errors import ConfigError, writing
 from framework.startup import import_jax
@@ -35,29 +36,30 @@ def run(words: list[str]) -> None:
     about = "compare it layer by layer with another run or capsule, or with itself by overrides in quotes"
     arguments.add_argument("--against", metavar="RUN|'KEY=VALUE …'", help=about)
     arguments.add_argument("--html", metavar="FILE", help="write that comparison as a page, too")
+    arguments.add_json()
     given = arguments.read(words)
     if given.html is not None and given.against is None:
         raise ConfigError("--html: the page is that of a comparison; expected --against too.")
     import_jax()
     if given.against is not None:
-        return _compare(Path(given.run), given.words, given.against, given.html)
+        return _compare(Path(given.run), given.words, given.against, given.html, given.json)
     from framework_replay.replay import replayed
-    from framework_replay.report import text
+    from framework_replay.report import as_json, text
 
     report = replayed(Path(given.run), given.words)
-    sys.stdout.write(text(report) + "\n")
+    sys.stdout.write((json_of(as_json(report)) if given.json else text(report)) + "\n")
     sys.stdout.flush()
     if given.pdb and report.found.operation is not None:
         pdb.post_mortem(report.found.operation.error.__traceback__)
 
 
-def _compare(path: Path, words: list[str], other: str, file: str | None) -> None:
+def _compare(path: Path, words: list[str], other: str, file: str | None, is_json: bool) -> None:
     from framework_replay.case import opened
-    from framework_replay.comparing import against, page, text
+    from framework_replay.comparing import against, as_json, page, text
 
     case = opened(path, words)
     rows = against(case, path, other)
-    sys.stdout.write(text(rows) + "\n")
+    sys.stdout.write((json_of(as_json(rows)) if is_json else text(rows)) + "\n")
     sys.stdout.flush()
     if file is not None:
         with writing(Path(file)):

@@ -6,7 +6,7 @@ import hashlib
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -128,6 +128,15 @@ def text(rows: Sequence[Row]) -> str:
     """Return where the two part, and the table."""
     told = [f"{what}: {' '.join(row.key)} ({row.difference:.2g})" for what, row in first_of(rows).items()]
     return "\n".join([*(told or ["all values are the same, bit by bit"]), "", text_table([HEADS, *map(_cells, rows)])])
+
+
+def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the same as plain values."""
+    names = ("direction", "path", "part")
+    values = [
+        {**dict(zip(names, row.key, strict=True)), "difference": row.difference, "verdict": row.verdict} for row in rows
+    ]
+    return {"same": not first_of(rows), "values": values}
 
 
 def page(rows: Sequence[Row], title: str) -> str:

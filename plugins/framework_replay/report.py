@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from framework.output import shell_word
 from framework.tables import text_table
@@ -39,6 +39,26 @@ def text(report: Report) -> str:
     told += [_examples(case, report.guilty), *(f"advice: {each}" for each in [*report.advice, *_leave_out(report)])]
     told += ["", table(found)]
     return "\n".join(told)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return the report as plain values."""
+    case, found = report.case, report.found
+    operation = found.operation and found.operation._asdict()
+    groups = report.guilty and [[case.name_of(place) for place in group] for group in report.guilty]
+    return {
+        "step": case.facts.step,
+        "what": case.facts.what,
+        "first": found.first,
+        "layer": found.path,
+        "direction": found.direction,
+        "device": found.device,
+        "operation": operation and {name: value for name, value in operation.items() if name != "error"},
+        "fates": found.fates,
+        "examples": groups,
+        "advice": report.advice,
+        "values": found.watched.seen,
+    }
 
 
 def _verdict(found: Diagnosis) -> str:

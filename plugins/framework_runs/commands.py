@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.command import Command
+from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments
 from framework.errors import ConfigError, StorageError, printable, writing
+from framework.terminal import page_width
 
 if TYPE_CHECKING:
     from framework_runs.reading import Run
@@ -60,7 +60,7 @@ def run_runs(words: list[str]) -> None:
     arguments.add_argument("--keys", metavar="KEY,KEY", help="columns to show after the time (the usual metrics)")
     arguments.add_json()
     given = arguments.read(words)
-    from framework_runs import layout, listing, query
+    from framework_runs import listing, query
     from framework_runs.reading import find
 
     roots = [Path(root) for root in given.roots or ["runs"]]
@@ -80,7 +80,7 @@ def run_runs(words: list[str]) -> None:
     if given.json:
         print_json({"runs": [listing.as_json(run) for run in kept], "unreadable": [str(error) for error in broken]})
     elif kept:
-        print_text(listing.table(kept, roots[0] if len(roots) == 1 else Path(), keys, layout.width()))
+        print_text(listing.table(kept, roots[0] if len(roots) == 1 else Path(), keys, page_width()))
     else:
         print_text(f"no runs in {', '.join(map(str, roots))}" + (f" of {len(found)} match" if found else ""))
     if broken and not given.json:
@@ -103,7 +103,7 @@ def run_show(words: list[str]) -> None:
     arguments.add_argument("run", metavar="RUN", help="run folder; of a folder of runs, its newest run is shown")
     arguments.add_json()
     given = arguments.read(words)
-    from framework_runs import layout, showing
+    from framework_runs import showing
     from framework_runs.reading import find, read
 
     folder = Path(given.run)
@@ -113,7 +113,7 @@ def run_show(words: list[str]) -> None:
     if given.json:
         print_json(showing.as_page(run))
     else:
-        print_text(showing.text(run, layout.width()))
+        print_text(showing.text(run, page_width()))
 
 
 def run_compare(words: list[str]) -> None:
@@ -135,7 +135,7 @@ def run_compare(words: list[str]) -> None:
     arguments.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     arguments.add_json()
     given = arguments.read(words)
-    from framework_runs import comparing, layout, query
+    from framework_runs import comparing, query
 
     found = _found(given.runs)
     if len(found) < 2:
@@ -148,7 +148,7 @@ def run_compare(words: list[str]) -> None:
     elif given.markdown:
         print_text(comparing.markdown(comparison))
     else:
-        print_text(comparing.text(comparison, layout.width()))
+        print_text(comparing.text(comparison, page_width()))
     if given.plot:
         _plot(Path(given.plot), comparison, list(comparison.metrics))
 
@@ -216,17 +216,3 @@ def print_text(text: str) -> None:
     # Our colours are obeyed; whatever else a name holds is shown.
     parts = re.split(r"(\x1b\[\d{1,2}m)", text)
     sys.stdout.write("".join(part if k % 2 else printable(part) for k, part in enumerate(parts)) + "\n")
-
-
-def print_json(value: Any) -> None:
-    """Show a value as JSON; numbers that are not finite are texts."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, default=str, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """Write numbers that are not finite as `metrics.jsonl` does: "NaN", "Infinity" and "-Infinity"."""
-    if isinstance(value, dict):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else value

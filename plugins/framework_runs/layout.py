@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -15,11 +14,6 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 COLOURS = {"done": 32, "running": 36, "ending": 36, "failed": 31, "killed": 33, "stopped": 33, "interrupted": 33}
 """Colours of the terminal by status: green is good, red is an error, yellow asks for something to be done."""
-
-
-def width() -> int | None:
-    """Return the characters of a line; None if no terminal shows it, so that nothing is cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def coloured(text: str, status: str) -> str:

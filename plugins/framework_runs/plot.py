@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.command import Command
+from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments
 from framework.errors import ConfigError, writing
-from framework_runs.commands import print_json, print_text
+from framework_runs.commands import print_text
 
 if TYPE_CHECKING:
     from framework_runs.drawn import Sweep

@@ -6,8 +6,10 @@ import argparse
 import sys
 
 from framework.command import Command
+from framework.commands.answers import json_of
 from framework.commands.arguments import Arguments
 from framework.errors import printable
+from framework.terminal import page_width
 
 
 def verify_resume() -> Command:
@@ -31,11 +33,13 @@ def run(words: list[str]) -> None:
     arguments.add_argument("--steps", type=_count, default=64, metavar="N", help="length of the runs, at most (64)")
     arguments.add_argument("--kills", type=_count, default=2, metavar="N", help="how often to kill and resume (2)")
     arguments.add_argument("--seed", type=_count, default=0, metavar="N", help="of the steps to kill at (0)")
+    arguments.add_json()
     given = arguments.read(words)
     from framework_verify import findings, verify
 
     report = verify.verify_resume(given.words, given.config_dir, steps=given.steps, kills=given.kills, seed=given.seed)
-    sys.stdout.write(printable(findings.text(report)) + "\n")
+    answer = json_of(findings.as_json(report)) if given.json else printable(findings.text(report, page_width()))
+    sys.stdout.write(f"{answer}\n")
     sys.stdout.flush()
     report.check()
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from framework.config.sizes import in_words
 from framework.errors import DifferenceError
 from framework.tables import text_table
+from framework.terminal import fitted
 from framework_verify import comparing, verdict
 from framework_verify.comparing import Row
 from framework_verify.trail import Attempt, Parting
@@ -24,14 +25,14 @@ class Report(NamedTuple):
     Attributes:
       rows: the differences; empty if the runs are the same.
       verdict: the cause of the differences, or None.
-      figures: one sentence of what was done and compared.
+      figures: numbers of what was done and compared, by name.
       notes: parts that were not compared, and why.
       folder: the runs, kept if they differ.
     """
 
     rows: tuple[Row, ...]
     verdict: Verdict | None
-    figures: str
+    figures: Mapping[str, str]
     notes: tuple[str, ...]
     folder: Path | None
 
@@ -46,21 +47,24 @@ class Report(NamedTuple):
             raise DifferenceError(f"{kind} ({certainty}): {because}.{look} Both runs are kept in {self.folder}.")
 
 
-def figures_of(work: Path, straight: Attempt, killed: Sequence[Attempt]) -> str:
+def figures_of(work: Path, straight: Attempt, killed: Sequence[Attempt]) -> dict[str, str]:
     """Say what was compared, and found to be the same."""
     last = max(straight.states)
     leaves = straight.states[last]
     folder = work / "straight"
     kills = [step for attempt in killed for step in attempt.kills]
-    killed_at = f"killed at step{'s' * (len(kills) > 1)} {listed(kills)} of {last}"
     resumed = listed([attempt.start for attempt in killed[1:]])
     size = sum(size for state in straight.states.values() for _, size in state.values())
-    return (
-        f"{killed_at} and resumed at {resumed}, the run is bit for bit the one left alone: "
-        f"{len(leaves)} leaves at {len(straight.states)} steps ({in_words(size)}), {len(straight.batches)} batches, "
-        f"{len(comparing.lines(folder))} lines of metrics.jsonl, {len(comparing.kept(folder))} kept checkpoints, "
-        f"run.json, {len(comparing.files(folder))} other files"
-    )
+    return {
+        "steps": str(last),
+        "killed at": listed(kills),
+        "resumed at": resumed,
+        "state": f"{len(leaves)} leaves at {len(straight.states)} steps ({in_words(size)})",
+        "batches": str(len(straight.batches)),
+        "metrics.jsonl": f"{len(comparing.lines(folder))} lines",
+        "checkpoints": f"{len(comparing.kept(folder))} kept",
+        "other files": "run.json" + (f" and {others} more" if (others := len(comparing.files(folder))) else ""),
+    }
 
 
 def rows_of(
@@ -108,13 +112,27 @@ def _how_far(work: Path, found: Parting) -> str:
     return f" ({int((left != right).sum())} of {left.size} elements, by up to {far:.3g})"
 
 
-def text(report: Report) -> str:
-    """Write the report as one line if the runs are the same, else as a table."""
-    if not report.rows:
-        return "\n".join([f"same: {report.figures}", *report.notes])
-    head = "different" + (f": {report.figures}" if report.figures else "")
-    table = text_table([("in", "at", "the run left alone, and the resumed one"), *report.rows])
-    return "\n".join([head, table, *report.notes])
+def text(report: Report, width: int | None = None) -> str:
+    """Write the report as tables, no wider than a terminal of so many columns, if there is one."""
+    head = "different" if report.rows else "same: killed and resumed, the run is bit for bit the one left alone"
+    parts = [fitted(head, width)]
+    if report.figures:
+        parts.append(text_table(list(report.figures.items()), width=width))
+    if report.rows:
+        parts.append(text_table([("in", "at", "the run left alone, and the resumed one"), *report.rows], width=width))
+    return "\n".join([*parts, *(fitted(note, width) for note in report.notes)])
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return the report as plain values."""
+    return {
+        "verdict": "different" if report.rows else "same",
+        "figures": report.figures,
+        "differences": list(report.rows),
+        "cause": report.verdict,
+        "notes": list(report.notes),
+        "folder": report.folder,
+    }
 
 
 def listed(numbers: Sequence[int]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.command import Command
+from framework.commands.answers import json_of
 from framework.commands.arguments import Arguments
 from framework.errors import FrameworkError, InterruptError, printable
 from framework.startup import import_jax
@@ -40,9 +40,9 @@ def run(words: list[str]) -> None:
         raise
     except FrameworkError as error:
         cannot = {"verdict": "cannot", "run": given.run, "because": str(error), "code": error.exit_code}
-        _print(json.dumps(cannot, indent=2, ensure_ascii=False) if given.json else f"cannot reproduce {given.run}")
+        _print(cannot if given.json else f"cannot reproduce {given.run}")
         raise
-    _print(json.dumps(as_json(found), indent=2, ensure_ascii=False) if given.json else text(found))
+    _print(as_json(found) if given.json else text(found))
     found.check()
 
 
@@ -60,7 +60,7 @@ def _read(words: list[str]) -> argparse.Namespace:
     about = "share by which logged values may differ on another machine or with other versions (the spread of three or "
     about += "more seeds beside the run, or 0.01)"
     arguments.add_argument("--tolerance", type=_share, metavar="X", help=about)
-    arguments.add_argument("--json", action="store_true", help="print one JSON object in the place of text")
+    arguments.add_json()
     given = arguments.read(words)
     return given
 
@@ -100,6 +100,6 @@ def as_json(found: Reproduction) -> dict[str, Any]:
     }
 
 
-def _print(words: str) -> None:
-    sys.stdout.write(printable(words) + "\n")
+def _print(answer: str | dict[str, Any]) -> None:
+    sys.stdout.write((printable(answer) if isinstance(answer, str) else json_of(answer)) + "\n")
     sys.stdout.flush()

@@ -91,7 +91,7 @@ def _verified(runs: Runs, kills: int, seed: int) -> Report:
     except Failure as failure:
         because = f"killed at step {steps[0]}, it does not come to its end: {failure}"
         rows = (Row("killed run", "resume", str(failure)),)
-        return Report(rows, Verdict("the resume itself", "certain", because, ()), "", (), runs.work)
+        return Report(rows, Verdict("the resume itself", "certain", because, ()), {}, (), runs.work)
     if len(killed) > 1 and not any(attempt.start for attempt in killed):
         raise ConfigError(
             "callbacks: no checkpoint was there to go on from, so that each run began anew; save every "
@@ -115,7 +115,7 @@ def _explained(runs: Runs, straight: Attempt, steps: list[int], found: Parting |
         f"not compared: {row.part}, in which two runs left alone differ as well" for row in rows if row.part in unsteady
     )
     rows = [row for row in rows if row.part not in unsteady or other is not None]
-    figures = f"killed at steps {listed(steps)}"
+    figures = {"killed at": listed(steps)}
     if other is not None:
         exact = _traced(runs, other, []) if other.is_within else None
         judged = verdict.judge(exact or other, plugins)
@@ -127,7 +127,7 @@ def _explained(runs: Runs, straight: Attempt, steps: list[int], found: Parting |
         table = (*rows_of(runs.work, found, exact, plugins, is_averaged), *rows)
         return Report(table, verdict.judge(exact or found, plugins), figures, notes, runs.work)
     if not rows:
-        return Report((), None, f"{figures}, the run is the same", notes, None)
+        return Report((), None, figures, notes, None)
     judge = verdict.of_folder(rows[0].part, plugins)
     own = [row.part for row in rows if row.part not in ("metrics.jsonl", "checkpoints", "run.json")]
     return Report(tuple(rows), verdict.of_files(own, plugins) if own else judge, figures, notes, runs.work)

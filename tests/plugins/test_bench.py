@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from framework import testing
@@ -112,23 +110,33 @@ def test_what_goes_on_is_told(monkeypatch):
     assert said[-1] == f"timing: round {timing.ROUNDS} of {timing.ROUNDS}"
 
 
-def test_the_verbs_print_a_table_and_write_json(tmp_path, monkeypatch, capsys):
+def test_a_verb_says_what_it_does_and_prints_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    main(["bench", *TINY, "--seconds", "0.01", "--json=bench.json"])
-    main(["find-batch", *TINY, "--seconds", "0.01", "--memory", "1GiB", "--json", "batch.json"])
-    out = capsys.readouterr().out
-    for text in ("bare step (the limit)", "bottleneck: ", "largest batch: data.batch_size=96, limited by training ex"):
-        assert text in out
-    assert {row["mode"] for row in json.loads((tmp_path / "bench.json").read_text())["rows"]} >= {SINGLE, BARE}
-    assert json.loads((tmp_path / "batch.json").read_text())["batch_size"] == 96
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch.json", "bench.json"]
+    main(["find-batch", *TINY, "--seconds", "0.01", "--memory", "1GiB"])
+    out, err = capsys.readouterr()
+    assert "largest batch: data.batch_size=96, limited by training ex" in out
+    assert err.splitlines()[:1] == ["building the experiment"] and "timing batches of 96" in err.splitlines()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_reports_are_no_wider_than_the_terminal(width):
+    rows = tuple(bench.Row(mode, 1.666, 176818.0, 0.87) for mode in (SINGLE, CHUNKED, BARE, DATA, EVALUATION))
+    start = {"first call: data to devices, trace, compile or load, run": 12.5, "data": 0.02}
+    sizes = {"a compiled step, with its state and batch": 2**23}
+    device = "jit on 1 of 1 × cpu, batches of 128"
+    report = bench.Report("mnist", device, CHUNKED, "the data; " + "it is slow, " * 9, rows, start, sizes, 1.5)
+    found = batch_size.Found(
+        "mnist", device, 1408, 2**28, "as given", "training examples", (batch_size.Row(1408, 2**24, 13.57, 103774.0),)
+    )
+    for text in (bench.text(report, width), batch_size.text(found, width)):
+        assert max(map(len, text.splitlines())) <= width, text
 
 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
         (["bench", "--jsno", "x"], "bench: no such option '--jsno'. Did you mean '--json'?"),
-        (["bench", "--json"], "bench: --json: expected one argument; `framework bench --help` shows how."),
         (
             ["bench", "--seconds", "long"],
             "bench: --seconds: expected seconds, more than 0 and up to 3600, found 'long'",

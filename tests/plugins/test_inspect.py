@@ -167,7 +167,7 @@ def test_the_verb_prints_and_writes_and_leaves_no_run(tmp_path, monkeypatch):
     bench = {"chosen": "chunks", "rows": [{"mode": "single", "ms": 50.0}, {"mode": "chunks", "ms": 10.0}]}
     (tmp_path / "bench.json").write_text(json.dumps(bench))
     words = [*TINY, "nan_policy=ignore", "train.skips_in_row=3", "callbacks=[]", "--bench", "bench.json"]
-    shown = testing.command("inspect", *words, "--json", "found.json", "--graph", "stack.svg", "--memory", "1GiB")
+    shown = testing.command("inspect", *words, "--graph", "stack.svg", "--memory", "1GiB")
     assert shown.code == 0, shown.err
     for text in (
         "Dense",
@@ -178,7 +178,7 @@ def test_the_verb_prints_and_writes_and_leaves_no_run(tmp_path, monkeypatch):
         "limited by training examples",
     ):
         assert text in shown.out
-    found = json.loads((tmp_path / "found.json").read_text())
+    found = json.loads(testing.command("inspect", *words, "--quick", "--json").out)
     origins = {value["key"]: value["origin"] for value in found["config"]}
     assert origins["train.skips_in_row"] == "command line"
     assert re.search(r"config\.yaml:\d+$", origins["train.log_every"])
@@ -187,7 +187,7 @@ def test_the_verb_prints_and_writes_and_leaves_no_run(tmp_path, monkeypatch):
     drawn = ElementTree.parse(tmp_path / "stack.svg").getroot()
     boxes = [each for each in drawn.iter() if each.get("class") == "layer"]
     assert len(boxes) == len(found["layers"]) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "found.json", "stack.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "stack.svg"]
 
 
 def test_programs_are_printed_on_demand():

@@ -18,6 +18,7 @@ import pytest
 
 import framework
 from framework import testing
+from framework.commands.answers import json_of
 from framework.errors import ConfigError
 from framework.search import Choice, Interval
 from framework.sweeps import folder as folders
@@ -91,7 +92,7 @@ def test_the_table_is_the_mean_over_the_seeds(swept):
     assert turn.best.scalars["eval/loss"] == min(value for values in losses.values() for value in values)
     read = list(csv.DictReader(io.StringIO(turn.text("csv"))))
     assert [float(row["eval/loss"]) for row in read] == [row.metrics["eval/loss"].mean for row in turn.rows]
-    content = json.loads(turn.text("json"))
+    content = json.loads(json_of(turn.as_json()))
     assert content["best"]["point"] == turn.best.number and len(content["rows"]) == 2
     assert turn.text("md").splitlines()[1].startswith("| --- |")
     assert turn.text("latex").startswith(r"\begin{tabular}")
@@ -356,8 +357,8 @@ def test_the_order_of_the_words_changes_neither_a_sweep_nor_the_numbers_of_its_p
     folder = begin(plans.read([*words, "seed=0,1", "optimizer.learning_rate=1e-3,1e-2"]))
     other = plans.read(["optimizer.learning_rate=1e-3,1e-2,1e-1", "seed=0,1", *words])
     assert begin(other) == folder
-    assert [line.partition(":")[0].split() for line in preview(other).splitlines()[1:4]] == [
-        ["seed=0", f"learning_rate={rate}"] for rate in ("0.001", "0.01", "0.1")
+    assert [line.partition(":")[0].split() for line in preview(other).text().splitlines()[1:4]] == [
+        [number, "seed=0", f"learning_rate={rate}"] for number, rate in (("1", "0.001"), ("2", "0.01"), ("3", "0.1"))
     ]
     with Ledger(ledger_of(folder)) as ledger:
         assert [each.keys for each in recorded(ledger)[0].space] == [("seed",), ("optimizer.learning_rate",)]
