@@ -38,6 +38,9 @@ TABS = {
 }
 """For each tab a CSS selector of something that stands there only once its data are drawn."""
 
+OPEN_GROUP = "metrics-card-group-toolbar:has(mat-icon[svgicon=expand_less_24px]) .group-title"
+"""A CSS selector of the names of the groups in TIME SERIES that are open."""
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 """The browser's program; None where there is none."""
 

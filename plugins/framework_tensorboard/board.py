@@ -27,7 +27,7 @@ KEPT = ("scalars", "images", "histograms", "text", "pr_curves", "audio", "tensor
 POINTS = 10**9
 """Points kept of each curve. Of 0, which stands for all, TensorBoard's tabs show none."""
 
-NO_RESULT = re.compile("perf/|probe/|progress/|.*learning_rate")
+NO_RESULT = re.compile("~|.*learning_rate")
 """Tags that are no axis of HPARAMS."""
 
 LOOK = 5

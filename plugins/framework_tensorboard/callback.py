@@ -15,7 +15,7 @@ from framework_tensorboard import events
 from framework_tensorboard.constant import Varying
 from framework_tensorboard.hyperparameters import following, hyperparameters
 from framework_tensorboard.media import values_of
-from framework_tensorboard.names import names_of, point_of
+from framework_tensorboard.names import names_of, point_of, shown_tag
 from framework_tensorboard.projector import cut_embeddings, write_embedding
 
 EVENTS = "events.out.tfevents.*"
@@ -74,7 +74,7 @@ class Curves:
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write scalars, but those of constant curves."""
         for at, values in self._varying.points(step, scalars).items():
-            self.add(at, [events.scalar(tag, number) for tag, number in values.items()])
+            self.add(at, [events.scalar(shown_tag(tag), number) for tag, number in values.items()])
 
     def add(self, step: int, values: list[events.Value]) -> None:
         """Write an event, unless it stands already: a run that goes on may log what it logged at its step."""
@@ -129,7 +129,7 @@ class TensorBoard(Callback):
         if self._whole is not None:
             if isinstance(medium, Embedding):
                 write_embedding(self._whole.folder, step, tag, medium)
-            self._whole.add(step, values_of(medium, tag))
+            self._whole.add(step, values_of(medium, shown_tag(tag)))
 
     def on_end(self, summary: Summary) -> None:
         whole, members, self._whole, self._members = self._whole, self._members, None, []

@@ -10,7 +10,7 @@ from typing import Any
 from framework.api import Run
 
 NUMBERLESS = (
-    *("run", "callbacks", "debug", "distributed", "data.root", "data.offline", "strategy.members"),
+    *("run", "callbacks", "probes", "debug", "distributed", "data.root", "data.offline", "strategy.members"),
     *(
         f"train.{name}"
         for name in ("log_every", "log_last_step", "eval_every", "checkpoint_every", "steps_per_call", "resident_mib")
@@ -23,6 +23,9 @@ LONGEST = 100
 
 SHORT = {"learning_rate": "lr"}
 
+FIRST = ("eval/", "test/", "train/", "train_step/")
+"""Beginnings of tags that people look at first: the metrics of splits."""
+
 TAKEN = ("checkpoints", "media", "nan", "lock")
 """Names in a run folder that a name without a choice could take."""
 
@@ -30,6 +33,11 @@ TAKEN = ("checkpoints", "media", "nan", "lock")
 def is_numberless(key: str, parts: Iterable[str] = NUMBERLESS) -> bool:
     """Tell whether a key lies in a part of the config that changes no number."""
     return any(key == part or key.startswith((f"{part}.", f"{part}+")) for part in parts)
+
+
+def shown_tag(tag: str) -> str:
+    """Return a tag as TensorBoard shows it, which opens the first groups by name: all but metrics begin with "~"."""
+    return tag if tag.startswith(FIRST) else f"~{tag}"
 
 
 def names_of(run: Run) -> tuple[str, list[str]]:

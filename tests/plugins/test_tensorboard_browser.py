@@ -17,7 +17,8 @@ def runs(tmp_path_factory):
     if browser.CHROMIUM is None:
         pytest.skip("the tabs are NOT TESTED: there is no Chromium")
     root = tmp_path_factory.mktemp("runs")
-    done = testing.command("+experiment=mnist", "train.steps=200", "train.eval_every=50", f"run.dir={root}/run")
+    words = ["train.steps=200", "train.eval_every=50", "callbacks.views.every=100", "probes.histograms.every=100"]
+    done = testing.command("+experiment=mnist", *words, f"run.dir={root}/run")
     assert done.code == 0, done.err
     return root
 
@@ -26,3 +27,5 @@ def test_no_tab_of_the_default_run_is_empty(runs):
     with browser.board(runs) as address, browser.page() as opened:
         for tab in browser.TABS:
             browser.show(opened, address, tab)
+        browser.show(opened, address, "timeseries")
+        assert opened.locator(browser.OPEN_GROUP).all_inner_texts() == ["eval", "train"]

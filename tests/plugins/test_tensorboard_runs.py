@@ -38,7 +38,7 @@ NAMES = [
     ({"seed": "2", "optimizer.learning_rate": "0.003"}, "mnist seed=2 lr=0.003", "mnist lr=0.003"),
     ({"model": "mlp", "model.hidden": "[8, 4]", "metrics+": "auc"}, "mnist model=mlp hidden=8,4 metrics+=auc", ""),
     ({"optimizer.b1": "0.8", "loss.b1": "1"}, "mnist optimizer.b1=0.8 loss.b1=1", ""),
-    ({"run.dir": "/a", "callbacks": "[]", "debug.nans": "true", "train.log_every": "1"}, "mnist", ""),
+    ({"run.dir": "/a", "callbacks": "[]", "debug.nans": "true", "probes.norms.every": "1"}, "mnist", ""),
     ({"data.path": "/a/b c/d*.npz"}, "mnist path=d_.npz", ""),
     ({f"model.option{k}": "1" * 30 for k in range(9)}, None, ""),
 ]
@@ -88,7 +88,7 @@ def curves(folder):
     found = {}
     for place in {path.parent for path in folder.glob("*/events.*")}:
         accumulator = EventAccumulator(str(place), size_guidance={"tensors": 0}).Reload()
-        tags = [tag for tag in accumulator.Tags()["tensors"] if tag.startswith(("train/", "eval/", "perf/"))]
+        tags = [tag for tag in accumulator.Tags()["tensors"] if tag.startswith(("train/", "eval/", "~"))]
         found[place.name.partition("hidden=8 ")[2]] = {
             tag: [(e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in accumulator.Tensors(tag)]
             for tag in tags

@@ -103,12 +103,14 @@ def test_files_say_what_the_model_says(run):
 
 
 TABS = {
-    "images": {"confusion/matrix", "examples/mistakes", "examples/predicted", "filters/first"},
-    "histograms": {"parameters/0_Conv/W", "outputs/scores", "outputs/certainty"},
-    "distributions": {"parameters/0_Conv/W", "outputs/scores", "outputs/certainty"},
-    "pr_curves": {f"classes/{number}" for number in range(10)},
-    "text": {"run/chosen", "run/config", "run/facts", "run/parameters", "examples/mistakes_table"},
-    "scalars": {"train/loss", "train/accuracy", "eval/loss", "eval/accuracy", "train/learning_rate"},
+    "images": {"~confusion/matrix", "~examples/mistakes", "~examples/predicted", "~filters/first"},
+    "histograms": {
+        *("~parameters/0_Conv/W", "~outputs/scores", "~outputs/certainty"),
+        *("~probe/histograms/gradients/0_Conv", "~probe/histograms/activations/8_Relu"),
+    },
+    "pr_curves": {f"~classes/{number}" for number in range(10)},
+    "text": {"run/chosen", "run/config", "run/facts", "run/parameters", "~examples/mistakes_table"},
+    "scalars": {"train/loss", "train/accuracy", "eval/loss", "eval/accuracy", "train/learning_rate", "~progress/epoch"},
 }
 
 
@@ -120,13 +122,14 @@ def test_every_tab_of_the_real_program_is_filled(run):
         for plugin, expected in TABS.items():
             tags = get(f"plugin/{plugin}/tags")[name]
             assert expected <= set(tags), plugin
-        images = get("plugin/images/images", run=name, tag="confusion/matrix", sample=0)
+        assert set(get("plugin/distributions/tags")[name]) == set(get("plugin/histograms/tags")[name])
+        images = get("plugin/images/images", run=name, tag="~confusion/matrix", sample=0)
         assert [each["step"] for each in images] == [2, 4]
-        bins = get("plugin/histograms/histograms", run=name, tag="parameters/0_Conv/W")
+        bins = get("plugin/histograms/histograms", run=name, tag="~probe/histograms/gradients/0_Conv")
         assert [step for _, step, _ in bins] == [2, 4]
-        curves = get("plugin/pr_curves/pr_curves", run=name, tag="classes/0")[name]
+        curves = get("plugin/pr_curves/pr_curves", run=name, tag="~classes/0")[name]
         assert [curve["step"] for curve in curves] == [2, 4] and len(curves[0]["precision"]) > 1
-        table = get("plugin/text/text", run=name, tag="examples/mistakes_table")
+        table = get("plugin/text/text", run=name, tag="~examples/mistakes_table")
         assert [each["step"] for each in table] == [2, 4] and "<th>certainty</th>" in table[-1]["text"]
         assert get("plugin/graphs/info")[name]["run_graph"] is True
         (shown,) = patiently(lambda: get("plugin/projector/runs"), server)

@@ -67,8 +67,8 @@ def in_tensorboard(folder):
     """Steps by tag of all media in TensorBoard."""
     guide = {"tensors": 0}
     accumulator = EventAccumulator(str(next(folder.glob("*/events.*")).parent), size_guidance=guide).Reload()
-    tags = [tag for tag in accumulator.Tags()["tensors"] if tag in ENDINGS]
-    return {tag: [event.step for event in accumulator.Tensors(tag)] for tag in tags}
+    tags = {tag.removeprefix("~"): tag for tag in accumulator.Tags()["tensors"]}
+    return {name: [event.step for event in accumulator.Tensors(tag)] for name, tag in tags.items() if name in ENDINGS}
 
 
 def test_files_and_sinks_have_each_point_once(tmp_path, gallery):
