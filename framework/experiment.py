@@ -55,6 +55,9 @@ from framework.tasks.starting import Origin, Start, check_frozen, counts, origin
 from framework.tasks.tracing import SEED, check_shapes, named, traced_once
 from framework.trees import leaves_by_path
 
+Look = Callable[[Task, TrainState, DataPipeline], None]
+"""Looks at a task, the shapes of its state, and its data."""
+
 
 class NamedCallback(NamedTuple):
     """A callback with the label that messages name it by."""
@@ -120,13 +123,15 @@ class Experiment(NamedTuple):
         return self.strategy.placement(self.shapes)
 
 
-def build(config: Config, registry: Registry, start: Start | None = None) -> Experiment:
+def build(config: Config, registry: Registry, start: Start | None = None, look: Look | None = None) -> Experiment:
     """Build an experiment.
 
     The data come first: they decide how many steps an epoch has, and so what `train.steps` and schedules resolve to.
 
     Args:
       start: arrays that its models begin with; None initialises them.
+      look: is given the task of one member, the shapes of its state and its data, before that of all members is made;
+        an error of it ends the build.
 
     Raises: ConfigError, PluginError or DataError in one line, before anything is compiled.
     """
@@ -152,6 +157,8 @@ def build(config: Config, registry: Registry, start: Start | None = None) -> Exp
     probes = tuple(_probe(builder, tag, options, problem, eval_every) for tag, options in _tags(values, "probes"))
     directions |= dict.fromkeys(tag for each in probes for tag in _probed(each, shapes, data))
     if members is not None:
+        if look is not None:
+            look(task, shapes, data)
         make = _maker(source, settings, builder, members, start)
         by = members.evolution and compared(members.evolution, directions, data.eval(data.splits[0]))
         directions |= {} if by is None else {f"train/{COPIES}": None}

@@ -83,12 +83,13 @@ Watch = Callable[[Experiment], Experiment]
 """Puts itself between an experiment's parts and the loop, to see what passes."""
 
 
-def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
+def run(config: Config, watch: Watch = lambda experiment: experiment, built: Experiment | None = None) -> Result:
     """Build, train, evaluate and record one experiment; with `run.resume=auto`, go on with the one in `run.dir`.
 
     Args:
       config: as `compose` and `recorded` return it.
       watch: is given the experiment that was built, and returns the one that is run.
+      built: that experiment, if it is built already, for a run that begins with parameters of its own.
 
     Raises: FrameworkError, in one line, with the exit code of its kind.
     """
@@ -98,7 +99,7 @@ def run(config: Config, watch: Watch = lambda experiment: experiment) -> Result:
         if coordination.agree(lambda: folder.is_to_resume(settings.run)):
             return _resumed(Path(settings.run.dir or ""), config, False, watch, code)
         coordination.agree(lambda: folder.check_place(settings.run))
-        experiment = _built(config, watch, start_of(settings.init_from))
+        experiment = _built(config, watch, start_of(settings.init_from), built)
         _tell_start(experiment)
         notify(experiment.callbacks, "on_built", experiment.directions)
         directory = folder.make_directory(settings.run, config.name)
@@ -137,12 +138,12 @@ def _joined(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _built(config: Config, watch: Watch, start: Start | None = None) -> Experiment:
+def _built(config: Config, watch: Watch, start: Start | None = None, built: Experiment | None = None) -> Experiment:
     """Build the experiment, then mask the secrets in its config, so that it can be written down."""
     if (config.values.get("callbacks") or {}).get("metrics_log") is not None:
         logs.LOGGER.warning("callbacks.metrics_log is ignored: every run writes metrics.jsonl, without a callback.")
         config = config.with_values({"callbacks.metrics_log": None})
-    experiment = watch(build(config, discover(), start))
+    experiment = watch(built or build(config, discover(), start))
     masked, source = (secrets.masked(each, config.secrets) for each in (experiment.config, experiment.source))
     return experiment._replace(config=masked, source=source)
 

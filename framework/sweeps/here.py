@@ -13,7 +13,7 @@ from framework.sweeps.folder import ledger_of
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.lines import JobLines
 from framework.sweeps.measure import pays
-from framework.sweeps.together import grouped, work_together
+from framework.sweeps.together import Built, grouped, work_together
 from framework.sweeps.worker import work
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Hereabouts:
     def __init__(self, sweep: Path, config_dir: str | None, lines: JobLines, tell: Callable[[str], None]) -> None:
         self.sweep, self.config_dir, self.lines, self.tell = sweep, config_dir, lines, tell
         self._shown: set[tuple[Parameter, ...]] = set()
+        self._built: dict[tuple[Job, ...], Built] = {}  # for an answer of `pays_together`, and used at most once
 
     def train(self, job: Job) -> Outcome:
         """Train one job; whatever goes wrong is in the outcome. Raises: InterruptError after a signal."""
@@ -40,11 +41,14 @@ class Hereabouts:
     def train_together(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Train a group as one program. Raises: InterruptError after a signal."""
         self._begin(jobs)
-        return work_together(self.sweep, jobs, self._known)
+        return work_together(self.sweep, jobs, self._known, self._built.pop(tuple(jobs), None))
 
     def pays_together(self, jobs: Sequence[Job]) -> tuple[bool, str]:
         """Measure whether a group is faster as one program, and say the reason."""
-        return pays(jobs, self.config_dir)
+        is_faster, reason, built = pays(jobs, self.sweep, self.config_dir)
+        if is_faster and built is not None:
+            self._built[tuple(jobs)] = built
+        return is_faster, reason
 
     def say(self, line: str) -> None:
         """Show a line of the launcher."""

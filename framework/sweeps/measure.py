@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from framework.config.compose import Config
@@ -12,10 +13,12 @@ from framework.errors import FrameworkError
 from framework.launcher import Job
 from framework.startup import import_jax
 from framework.sweeps.points import config_of
-from framework.sweeps.together import as_members
+from framework.sweeps.together import Built, UnfitError, as_members
 
 if TYPE_CHECKING:
-    from framework.experiment import Experiment
+    from framework.contracts import Task, TrainState
+    from framework.data import DataPipeline
+    from framework.experiment import Experiment, Look
 
 SMALL = 2
 """Members that are measured as a program. They show whether one point fills the machine."""
@@ -53,47 +56,81 @@ class Measured(NamedTuple):
     steps: int
 
 
-def pays(jobs: Sequence[Job], config_dir: str | None) -> tuple[bool, str]:
+class Choice(NamedTuple):
+    """The answer to whether one program is clearly faster.
+
+    Attributes:
+      is_faster: it is.
+      reason: a clause.
+      built: the program of all, where it was built for the answer.
+    """
+
+    is_faster: bool
+    reason: str
+    built: Built | None = None
+
+
+def pays(jobs: Sequence[Job], sweep: Path, config_dir: str | None) -> Choice:
     """Measure one point and, unless its start outweighs its steps, two members; estimate the time in either way.
 
     On a CPU the operations of a step decide, since a measurement takes as long as several short points: a step of few
     is spent on its dispatch, which members share; one of many fills the cores, and only gets slower by other steps
     beside it.
 
-    Returns: whether one program is clearly faster, and the reason in a clause.
+    Args:
+      jobs: points that one program may be able to train.
+      sweep: its folder.
+      config_dir: a folder of configs of one's own.
     """
     import_jax()
-    configs = [config_of(job.words, config_dir) for job in jobs[:SMALL]]
+    configs = [config_of(job.words, config_dir) for job in jobs]
     try:
-        began = time.perf_counter()
-        experiment = _built(configs[0])
         if _is_on_cpu():
-            flops = _flops(experiment)
-            return flops < SMALL_STEP, f"a step of one point has {flops / 1e6:,.3g} MFLOP, on a CPU"
-        alone = _measured(experiment, began)
+            return _by_operations(configs, sweep)
+        began = time.perf_counter()
+        # Callbacks open files when they are built for a run.
+        quiet = configs[0]._replace(source={**configs[0].source, "callbacks": {}}).with_values({})
+        alone = _measured(_built(quiet), began)
         steps = alone.steps * alone.step
         if steps < SHORT * alone.start:
-            return (
-                True,
-                f"one of {len(jobs)} points takes {alone.start:.2g} s to start, and {steps:.2g} s for its steps",
-            )
+            text = f"one of {len(jobs)} points takes {alone.start:.2g} s to start, and {steps:.2g} s for its steps"
+            return Choice(True, text)
         began = time.perf_counter()
-        together = _measured(_built(as_members(configs, "")), began)
+        together = _measured(_built(as_members(configs[:SMALL], sweep)), began)
     except FrameworkError as error:
-        return False, f"the points cannot be one program: {str(error)[:200]}"
+        return Choice(False, f"the points cannot be one program: {str(error)[:200]}")
     count = len(jobs)
     as_one = together.start + together.steps * together.step * count / SMALL
     in_turn = alone.start * (1 + AGAIN * (count - 1)) + (OWN + alone.steps * alone.step) * count
     text = f"{count} points take about {as_one:.2g} s as one program, and {in_turn:.2g} s in turn"
-    return as_one < CLEARLY * in_turn, f"{text}, by some steps of {SMALL} and of one"
+    return Choice(as_one < CLEARLY * in_turn, f"{text}, by some steps of {SMALL} and of one")
 
 
-def _built(config: Config) -> Experiment:
+def _by_operations(configs: Sequence[Config], sweep: Path) -> Choice:
+    """Count the operations in a step of one point, and build the program of all where they are few."""
+    counted: list[float] = []
+
+    def look(task: Task, shapes: TrainState, data: DataPipeline) -> None:
+        counted.append(_flops(task, shapes, data))
+        if counted[0] >= SMALL_STEP:
+            raise UnfitError("a step is large")
+
+    together, built = as_members(configs, sweep), None
+    try:
+        built = Built(together, _built(together, look))
+    except FrameworkError:  # also a number on which a shape depends, without which smaller groups are one program
+        if not counted:
+            raise
+    reason = f"a step of one point has {counted[0] / 1e6:,.3g} MFLOP, on a CPU"
+    begins_alike = configs[0].settings.init_from is None
+    return Choice(counted[0] < SMALL_STEP, reason, built if begins_alike else None)
+
+
+def _built(config: Config, look: Look | None = None) -> Experiment:
     from framework.experiment import build
     from framework.registry.entry_points import discover
 
-    # Callbacks open files when they are built for a run.
-    return build(config._replace(source={**config.source, "callbacks": {}}).with_values({}), discover())
+    return build(config, discover(), look=look)
 
 
 def _is_on_cpu() -> bool:
@@ -102,11 +139,11 @@ def _is_on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def _flops(experiment: Experiment) -> float:
+def _flops(task: Task, shapes: TrainState, data: DataPipeline) -> float:
     """Count the floating-point operations of the products and convolutions in a train step, without compiling it."""
     import jax
 
-    return _counted(jax.make_jaxpr(experiment.task.train_step)(experiment.shapes, experiment.batches.spec).jaxpr)
+    return _counted(jax.make_jaxpr(task.train_step)(shapes, data.spec).jaxpr)
 
 
 def _counted(jaxpr: Any) -> float:

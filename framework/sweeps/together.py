@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from framework.config.compose import Config
 from framework.errors import ConfigError, FrameworkError, InterruptError
@@ -20,6 +20,7 @@ from framework.sweeps.points import config_of
 from framework.sweeps.worker import work
 
 if TYPE_CHECKING:
+    from framework.experiment import Experiment
     from framework.runs.run import Watch
 
 LOOSE = ("run.",)
@@ -31,6 +32,13 @@ SECTIONS = ("train", "run", "distributed", "debug", "callbacks", "probes", "stra
 
 class UnfitError(FrameworkError):
     """A group that cannot be one program."""
+
+
+class Built(NamedTuple):
+    """A program of several points that was built, and not yet run."""
+
+    config: Config
+    experiment: Experiment
 
 
 def grouped(jobs: Sequence[Job], config_dir: str | None) -> list[tuple[Job, ...]]:
@@ -52,11 +60,12 @@ def grouped(jobs: Sequence[Job], config_dir: str | None) -> list[tuple[Job, ...]
     return [tuple(group) for group in groups.values()]
 
 
-def work_together(sweep: Path, jobs: Sequence[Job], watch: Watch) -> Iterator[Outcome]:
+def work_together(sweep: Path, jobs: Sequence[Job], watch: Watch, built: Built | None = None) -> Iterator[Outcome]:
     """Train jobs as one program, or, where they turn out not to fit, in smaller groups and in turn.
 
     Args:
       watch: is given each experiment that was built, and returns the one that is run.
+      built: their program, where there is one already.
 
     Raises: InterruptError after a signal.
     """
@@ -67,7 +76,7 @@ def work_together(sweep: Path, jobs: Sequence[Job], watch: Watch) -> Iterator[Ou
         config_dir = ledger.facts().get("config_dir")
     configs = [config_of(job.words, config_dir) for job in jobs]
     try:
-        yield from _trained(sweep, jobs, configs, watch)
+        yield from _trained(sweep, jobs, configs, watch, built)
         return
     except InterruptError:
         raise
@@ -89,23 +98,30 @@ def work_together(sweep: Path, jobs: Sequence[Job], watch: Watch) -> Iterator[Ou
         yield from work_together(sweep, part, watch)
 
 
-def _trained(sweep: Path, jobs: Sequence[Job], configs: Sequence[Config], watch: Watch) -> list[Outcome]:
+def _trained(
+    sweep: Path, jobs: Sequence[Job], configs: Sequence[Config], watch: Watch, built: Built | None
+) -> list[Outcome]:
     import_jax()
     from framework.runs.run import run
     from framework.sweeps.members import with_points
 
+    together, experiment = built or (as_members(configs, sweep), None)
     (sweep / folders.GROUPS).mkdir(exist_ok=True)
-    together = as_members(configs, str(sweep / folders.GROUPS / secrets.token_hex(4)))
     outcomes: list[Outcome] = []
     with contextlib.ExitStack() as stack:
-        run(together, lambda experiment: watch(with_points(experiment, sweep, jobs, configs, outcomes, stack)))
+
+        def joined(experiment: Experiment) -> Experiment:
+            return watch(with_points(experiment, sweep, jobs, configs, outcomes, stack))
+
+        run(together, joined, experiment)
     return outcomes
 
 
-def as_members(configs: Sequence[Config], directory: str) -> Config:
-    """Return the config of one program for all, with a run folder for what all have in common."""
+def as_members(configs: Sequence[Config], sweep: Path) -> Config:
+    """Return the config of one program for all, with a new run folder for what all have in common."""
     members = {"name": "vmapped", "members": _columns(configs), "order": "own", "devices": _devices(len(configs))}
-    place = {**configs[0].source["run"], "dir": directory or None, "resume": None}
+    directory = str(sweep / folders.GROUPS / secrets.token_hex(4))
+    place = {**configs[0].source["run"], "dir": directory, "resume": None}
     shown = {tag: each for tag, each in (configs[0].source.get("callbacks") or {}).items() if tag == "progress"}
     source = {**configs[0].source, "strategy": members, "callbacks": shown, "run": place}
     return configs[0]._replace(source=source).with_values({})

@@ -42,5 +42,5 @@ def following(path: Path) -> frozenset[str]:
     """
     if not path.is_file():
         return frozenset()
-    written = flat(yaml.safe_load(path.read_text()))
+    written = flat(yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     return frozenset(key for key, value in written.items() if isinstance(value, str) and value.startswith("${"))
