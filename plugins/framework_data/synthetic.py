@@ -57,7 +57,7 @@ def synthetic(
 def _classification(
     random: np.random.Generator, count: int, shape: tuple[int, ...], classes: int, noise: np.float32
 ) -> Batch:
-    means = random.standard_normal((classes, *shape), np.float32)
+    means = random.standard_normal((min(classes, count), *shape), np.float32)  # of the classes that have an example
     targets = np.arange(count, dtype=np.int32) % classes
     inputs = random.standard_normal((count, *shape), np.float32)
     inputs *= noise

@@ -11,6 +11,7 @@ from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments, config_of
 from framework.config.sizes import bytes_of
 from framework.errors import writing
+from framework.terminal import telling
 
 
 def inspect() -> Command:
@@ -63,12 +64,21 @@ def run_inspect(words: list[str]) -> None:
         compiler=not given.quick,
         config=given.config or given.json,
     )
-    report = reports.inspect(config, wanted)
+    with telling() as say:
+
+        def show_trace(report: reports.Report) -> None:
+            if not (given.jaxpr or given.hlo or given.json):
+                sys.stdout.write(f"{reports.text_of_trace(report, given.depth)}\n")
+                sys.stdout.flush()  # the compiler may take longer than all before
+            if not given.quick:
+                say("asking the compiler about memory")
+
+        report = reports.inspect(config, wanted, show_trace)
     programs = [text for text in (report.jaxpr, report.hlo) if text is not None]
     shown = (
         "\n".join(programs)
         if given.jaxpr or given.hlo
-        else reports.text(report if given.config else report._replace(config=()), given.depth)
+        else reports.text_of_compiler(report if given.config else report._replace(config=()))
     )
     if given.json:
         print_json({name: value for name, value in report._asdict().items() if name not in ("jaxpr", "hlo")})

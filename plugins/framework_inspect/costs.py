@@ -29,7 +29,7 @@ class Compiled(NamedTuple):
       temporaries: bytes of what a step holds between.
       code: bytes of the program.
       flops: floating-point operations that XLA counts on one device, loops once; None where it does not tell.
-      text: the program, as optimized HLO.
+      program: the step itself, `jax.stages.Compiled`.
     """
 
     arguments: int
@@ -38,7 +38,7 @@ class Compiled(NamedTuple):
     temporaries: int
     code: int
     flops: float | None
-    text: str
+    program: Any
 
     @property
     def bytes(self) -> int:
@@ -46,12 +46,15 @@ class Compiled(NamedTuple):
         return self.arguments + self.results - self.shared + self.temporaries + self.code
 
 
-def compiled(experiment: Experiment) -> Compiled | None:
-    """Compile the train step on shapes; it is not run. None if the strategy compiles nothing."""
+def lowered(experiment: Experiment) -> Any:
+    """Return the train step as the compiler takes it, `jax.stages.Lowered`; None if the strategy compiles nothing."""
     call: Any = experiment.strategy.train(experiment.task.train_step, 0)
-    if not memory.is_compiled(call):
-        return None
-    program = memory.planned(call, experiment.places, feed_of(experiment))
+    return call.lower(experiment.places, feed_of(experiment)) if memory.is_compiled(call) else None
+
+
+def compiled(step: Any) -> Compiled:
+    """Compile a step, `jax.stages.Lowered`; it is not run."""
+    program = memory.untuned(step)
     sizes = program.memory_analysis()
     costs = program.cost_analysis() or {}
     return Compiled(
@@ -61,7 +64,7 @@ def compiled(experiment: Experiment) -> Compiled | None:
         sizes.temp_size_in_bytes,
         sizes.generated_code_size_in_bytes,
         (costs[0] if isinstance(costs, list) else costs).get("flops"),
-        program.as_text(),
+        program,
     )
 
 

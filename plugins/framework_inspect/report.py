@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from framework.config.compose import Config
@@ -90,16 +91,24 @@ class Report(NamedTuple):
     hlo: str | None
 
 
-def inspect(config: Config, wanted: Wanted = Wanted()) -> Report:  # noqa: B008 - it cannot be changed
+def inspect(
+    config: Config,
+    wanted: Wanted = Wanted(),  # noqa: B008 - it cannot be changed
+    traced: Callable[[Report], None] = lambda report: None,
+) -> Report:
     """Trace and compile the step of an experiment, and tell what a run will cost; no step is made.
+
+    Args:
+      traced: is given the report as the trace alone tells it, while the compiler still works.
 
     Raises: FrameworkError as a run would, such as a ConfigError that names the layer whose inputs have a wrong shape.
     """
-    with opened(config) as (experiment, _):
-        layers = layers_of(experiment)
-        program = costs.compiled(experiment) if wanted.compiler or wanted.hlo else None
+    with opened(config) as (experiment, _), ThreadPoolExecutor(1, "compiler") as beside:
         each = None if wanted.bench is None else costs.step_seconds(wanted.bench)
-        return Report(
+        step = costs.lowered(experiment) if wanted.compiler or wanted.hlo else None
+        compiling = None if step is None else beside.submit(costs.compiled, step)
+        layers = layers_of(experiment)
+        report = Report(
             config.name,
             device_in_words(experiment),
             shapes_text(experiment.inputs),
@@ -107,8 +116,8 @@ def inspect(config: Config, wanted: Wanted = Wanted()) -> Report:  # noqa: B008 
             layers.parameters,
             layers.flops,
             layers.has_open_loops,
-            None if program is None or program.flops is None else program.flops * experiment.strategy.devices,
-            None if program is None else _memory(program),
+            None,
+            None,
             costs.checkpoint_bytes(experiment),
             experiment.batch_size,
             experiment.data.steps_per_epoch,
@@ -116,12 +125,23 @@ def inspect(config: Config, wanted: Wanted = Wanted()) -> Report:  # noqa: B008 
             None if each is None else each * experiment.total_steps,
             experiment.data.source,
             experiment.data_seconds,
-            None if wanted.budget is None else costs.largest_batch(experiment, wanted.budget),
+            None,
             tuple(unread_of(config, experiment)),
             tuple(values_of(config, experiment)) if wanted.config else (),
             _jaxpr(experiment) if wanted.jaxpr else None,
-            program.text if wanted.hlo and program is not None else None,
+            None,
         )
+        traced(report)
+        if compiling is not None:
+            program = compiling.result()
+            report = report._replace(
+                xla_flops=None if program.flops is None else program.flops * experiment.strategy.devices,
+                memory=_memory(program),
+                hlo=program.program.as_text() if wanted.hlo else None,
+            )
+        if wanted.budget is not None:
+            report = report._replace(largest=costs.largest_batch(experiment, wanted.budget))
+        return report
 
 
 def text(report: Report, depth: int | None = None) -> str:
@@ -130,15 +150,21 @@ def text(report: Report, depth: int | None = None) -> str:
     Args:
       depth: levels of stacks that the table shows; by default as many as fit.
     """
-    lines = [
-        f"{report.experiment}, {report.device}; inputs {report.inputs}",
-        layer_table(report, depth),
-        *(f"{name + ':':<12}{value}" for name, value in _facts(report)),
-    ]
-    lines += [f"{'not read:':<12}{each.key} ({each.origin}): {each.unread}" for each in report.unread]
-    if report.config:
-        lines += ["", config_table(report.config)]
-    return "\n".join(lines)
+    return f"{text_of_trace(report, depth)}\n{text_of_compiler(report)}"
+
+
+def text_of_trace(report: Report, depth: int | None = None) -> str:
+    """Write the part of the report that is known before the compiler is done, as a table of layers and lines."""
+    unread = [("not read", f"{each.key} ({each.origin}): {each.unread}") for each in report.unread]
+    table = layer_table(report, depth)
+    return "\n".join(
+        [f"{report.experiment}, {report.device}; inputs {report.inputs}", table, *_lines([*_facts(report), *unread])]
+    )
+
+
+def text_of_compiler(report: Report) -> str:
+    """Write the lines that only the compiler knows, and below them the config, if it was asked for."""
+    return "\n".join([*_lines(_costs(report)), *(["", config_table(report.config)] if report.config else [])])
 
 
 def layer_table(report: Report, depth: int | None = None) -> str:
@@ -170,24 +196,30 @@ def config_table(values: Sequence[Value]) -> str:
     return text_table(rows)
 
 
+def _lines(facts: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{name + ':':<12}{value}" for name, value in facts]
+
+
 def _facts(report: Report) -> list[tuple[str, str]]:
-    compiler = UNKNOWN if report.xla_flops is None else f"{scaled(report.xla_flops)}FLOP, loops once"
-    memory = f"{UNKNOWN}, since nothing is compiled"
-    if report.memory is not None:
-        parts = ", ".join(f"{in_words(size)} {part}" for part, size in report.memory.items() if part != "in all")
-        memory = f"{in_words(report.memory['in all'])} on each device, as the compiler expects: {parts}"
     time = f"{UNKNOWN}; measure with `framework bench … --json > FILE`, and give it by --bench FILE"
     if report.seconds is not None:
         time = f"{clock(report.seconds)}, by the report of bench, without evaluations"
-    facts = [
+    return [
         ("FLOPs", f"{scaled(report.flops)}FLOP a step, {scaled(report.flops / report.examples)}FLOP an example"),
-        ("XLA counts", compiler),
-        ("memory", memory),
         ("checkpoint", in_words(report.checkpoint_bytes)),
         ("steps", f"{report.steps_per_epoch:,} an epoch, {report.total_steps:,} in all"),
         ("time", time),
         ("data", f"{report.data}; read in {clock(report.data_seconds)}, since their shapes are known only then"),
     ]
+
+
+def _costs(report: Report) -> list[tuple[str, str]]:
+    compiler = UNKNOWN if report.xla_flops is None else f"{scaled(report.xla_flops)}FLOP, loops once"
+    memory = f"{UNKNOWN}, since nothing is compiled"
+    if report.memory is not None:
+        parts = ", ".join(f"{in_words(size)} {part}" for part, size in report.memory.items() if part != "in all")
+        memory = f"{in_words(report.memory['in all'])} on each device, as the compiler expects: {parts}"
+    facts = [("XLA counts", compiler), ("memory", memory)]
     if (largest := report.largest) is not None:
         need = "" if largest.bytes is None else f", whose step needs {in_words(largest.bytes)}"
         size = "none fits" if largest.batch_size is None else f"data.batch_size={largest.batch_size}{need}"

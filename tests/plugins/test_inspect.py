@@ -43,8 +43,7 @@ GPT = ["data=text", "model=transformer", "model.layers=2", "data.block=32", "mod
 )
 def test_operations_and_parameters_are_those_of_the_compiled_step(words):
     experiment = build(compose(words), discover())
-    found, program = layers.layers_of(experiment), costs.compiled(experiment)
-    assert program is not None
+    found, program = layers.layers_of(experiment), costs.compiled(costs.lowered(experiment))
     assert not found.has_open_loops
     assert found.flops == pytest.approx(program.flops, rel=0.05)
     made = experiment.init(np.uint32(0)).params
@@ -152,7 +151,9 @@ def test_layers_of_a_shared_program_and_of_names_of_their_own():
     [("jit", True), ("pmap", True), ("sharded", True), ("vmapped", True), ("eager", False)],
 )
 def test_memory_is_known_under_every_strategy_that_compiles(strategy, is_known):
-    found = report.inspect(compose([*TINY, f"strategy={strategy}"]))
+    traced: list[report.Report] = []
+    found = report.inspect(compose([*TINY, f"strategy={strategy}"]), traced=traced.append)
+    assert traced == [found._replace(memory=None, xla_flops=None)]
     assert (found.memory is not None) == is_known
     assert ("unknown, since nothing is compiled" in report.text(found)) == (not is_known)
     if found.memory is not None:
@@ -160,6 +161,13 @@ def test_memory_is_known_under_every_strategy_that_compiles(strategy, is_known):
         assert found.memory["state and batch"] >= 4 * found.parameters
     assert found.total_steps == 12
     assert found.checkpoint_bytes > 3 * 4 * found.parameters
+
+
+@pytest.mark.parametrize("words", [["model=mlp"], ["~model.hidden", FANNED, "data.shape=[8,8,3]", "model=serial"]])
+def test_memory_is_that_of_the_program_that_trains(words):
+    step = costs.lowered(build(compose([*TINY, *words]), discover()))
+    tuned = step.compile().memory_analysis()
+    assert costs.compiled(step).temporaries == tuned.temp_size_in_bytes > 0
 
 
 def test_the_verb_prints_and_writes_and_leaves_no_run(tmp_path, monkeypatch):
