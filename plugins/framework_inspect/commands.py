@@ -67,12 +67,12 @@ def run_inspect(words: list[str]) -> None:
     with telling() as say:
 
         def show_trace(report: reports.Report) -> None:
-            if not (given.jaxpr or given.hlo):
+            if not (given.jaxpr or given.hlo or given.json):
                 sys.stdout.write(f"{reports.text_of_trace(report, given.depth)}\n")
                 sys.stdout.flush()  # the compiler may take longer than all before
-            say("asking the compiler about memory")
+            if not given.quick:
+                say("asking the compiler about memory")
 
-        say("tracing the step")
         report = reports.inspect(config, wanted, show_trace)
     programs = [text for text in (report.jaxpr, report.hlo) if text is not None]
     shown = (
