@@ -37,7 +37,8 @@ class DataPipeline(ABC):
       source: where the data came from, in words, for the run record.
       facts: what the user of a trained model must know, such as "classes" or an alphabet, as a mapping that JSON can
         hold. It is kept in the run record and is `framework.load(RUN).facts`. "preprocess" names the preprocessor and
-        its options, {"name": …, option: …}, that `framework.load(RUN).preprocess` builds.
+        its options, {"name": …, option: …}, that `framework.load(RUN).preprocess` builds. "learnt" lists the facts that
+        were learnt from the examples and are options of the factory, too: other data get them for the same model.
     """
 
     spec: Batch

@@ -22,6 +22,7 @@ from framework.errors import ConfigError, nearest
 from framework.experiment import Experiment, build
 from framework.registry.entry_points import discover
 from framework.runs.places import Member, Place, member_of, place_of
+from framework.runs.prepared import as_trained, warn_of_others
 from framework.runs.record import RunRecord, read_record
 from framework.runs.saved import part_for_model, read_part, saved_steps
 from framework.steps.metrics import Collected, Sums
@@ -105,7 +106,8 @@ def opened(
     config: Config = recorded(place.directory, [*own, *overrides], config_dir)
     with config.locating():
         config = config.with_values({**ALONE, **(rows[number]["values"] if rows else {})})
-        experiment = build(config, discover())
+        experiment = build(as_trained(config, record.facts), discover())
+        warn_of_others(experiment, record.facts)
     like = part_for_model(experiment.shapes, 0, record.config.get("ema") is not None) | {"key": experiment.shapes.key}
     if rows:
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(rows), *leaf.shape), leaf.dtype), like)

@@ -42,7 +42,8 @@ def start_of(options: InitFrom | None) -> Start | None:
         raise ConfigError(f"{text}, and init_from=FOLDER begins with it.", key="init_from")
     parts = {"params": model.params, "model_state": model.model_state}
     arrays = {name: np.asarray(leaf) for name, leaf in data_by_path(parts).items()}
-    return Start(_named(arrays), options, {"run": str(model.directory), "id": model.record().id, "step": model.step})
+    facts = {"run": str(model.directory), "id": model.record().id, "step": model.step}
+    return Start(_named(arrays), options, facts, model.facts)
 
 
 def _archive(path: Path) -> dict[str, np.ndarray]:

@@ -34,6 +34,7 @@ from framework.runs.init_from import start_of
 from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
 from framework.runs.model_function import Trained
+from framework.runs.prepared import as_trained, warn_of_others
 from framework.runs.provenance import Asked
 from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, write_config
 from framework.tasks.ema import view_of
@@ -143,7 +144,9 @@ def _built(config: Config, watch: Watch, start: Start | None = None, built: Expe
     if (config.values.get("callbacks") or {}).get("metrics_log") is not None:
         logs.LOGGER.warning("callbacks.metrics_log is ignored: every run writes metrics.jsonl, without a callback.")
         config = config.with_values({"callbacks.metrics_log": None})
-    experiment = watch(built or build(config, discover(), start))
+    facts = {} if start is None else start.data
+    experiment = watch(built or build(as_trained(config, facts), discover(), start))
+    warn_of_others(experiment, facts)
     masked, source = (secrets.masked(each, config.secrets) for each in (experiment.config, experiment.source))
     return experiment._replace(config=masked, source=source)
 
@@ -161,6 +164,8 @@ def _tell_start(experiment: Experiment) -> None:
 def _resumed(directory: Path, config: Config, force: bool, watch: Watch, code: Asked) -> Result:
     with folder.locked(directory), logs.run_log(directory, config.secrets):
         former = read_record(directory)
+        if config.settings.init_from is not None:
+            config = as_trained(config, former.facts)
         # A state that was saved has what the run began with; only where there is none, that is read again.
         is_fresh = not steps(directory / "checkpoints")
         experiment = _built(config, watch, start_of(config.settings.init_from) if is_fresh else None)

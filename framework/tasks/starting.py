@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -29,11 +30,13 @@ class Start(NamedTuple):
       arrays: by name; parameters as the parameter table names them, and states below "model_state/".
       options: the section `init_from`.
       facts: of the source, for the run's record.
+      data: facts of the data that a trained model learnt from, such as its preprocessor.
     """
 
     arrays: Mapping[str, np.ndarray]
     options: InitFrom
     facts: Mapping[str, Any]
+    data: Mapping[str, Any] = MappingProxyType({})
 
 
 class Origin(NamedTuple):

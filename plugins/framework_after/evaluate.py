@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from framework.command import Command
 from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments
-from framework.errors import InterruptError
+from framework.errors import ConfigError, InterruptError
 from framework.startup import import_jax
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def run(words: list[str]) -> None:
     arguments.add_json()
     arguments.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of configs of your own")
     given = arguments.read(words)
+    if given.worst is not None and given.worst < 0:
+        raise ConfigError(f"expected a number from 0, found {given.worst}.", key="--worst")
     from framework_after import tables
 
     if given.values is not None:

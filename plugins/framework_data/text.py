@@ -28,6 +28,7 @@ def text(
     eval_batch_size: int = 64,
     validation: float = 0.1,
     vocabulary: int = 128,
+    characters: str | None = None,
 ) -> TextPipeline:
     """Text for a language model: inputs and targets are int32 [B, block], targets one character ahead.
 
@@ -44,6 +45,9 @@ def text(
       validation: share of the text, at its end, that is not trained on.
       vocabulary: number of integers; of a text with more characters, the most frequent ones get one. The model must
         have the same number.
+      characters: a text whose character i is that of integer i, the first one for all others, such as the
+        `facts.characters` of a trained model; null takes those of the training part. `init_from` and `framework
+        evaluate` take those of the run.
 
     Raises: ConfigError if a number is out of range; DataError if the file cannot be read or is too short.
     """
@@ -63,7 +67,11 @@ def text(
                 f"{source}: its {name} part has {len(part)} characters, expected more than block, {block}. "
                 "Take a longer text, a smaller data.block, or another data.validation."
             )
-    characters = characters_of(parts["training"], vocabulary)
+    if characters is None:
+        characters = characters_of(parts["training"], vocabulary)
+    elif not 2 <= len(characters) <= vocabulary or sorted(set(characters[1:])) != list(characters[1:]):
+        text = f"expected 2 to {vocabulary} characters, from the second on in ascending order, found {characters!r:.40}"
+        raise ConfigError(f"{text}.", key="characters")
     train, held = (encode(part, characters) for part in parts.values())
     return TextPipeline(train, held, block, (batch_size, eval_batch_size), characters, source)
 
@@ -76,7 +84,7 @@ class TextPipeline(DataPipeline):
       steps_per_epoch: batches that hold as many characters as the training part.
       splits: "validation" alone.
       source: origin of the text, in words.
-      facts: "characters", a text whose character i is that of integer i, and the preprocessor.
+      facts: "characters", a text whose character i is that of integer i, which is learnt, and the preprocessor.
     """
 
     def __init__(
@@ -91,7 +99,7 @@ class TextPipeline(DataPipeline):
         self.splits = ("validation",)
         self.source = f"{source}, {len(characters) - 1} different characters"
         recipe = {"name": "characters", "characters": characters}
-        self.facts: Mapping[str, Any] = {"characters": characters, "preprocess": recipe}
+        self.facts: Mapping[str, Any] = {"characters": characters, "preprocess": recipe, "learnt": ["characters"]}
         self._parts, self._alphabet = {"train": {"codes": train}, "validation": {"codes": held}}, characters
         # Views: a window costs nothing before it is taken.
         self._windows = np.lib.stride_tricks.sliding_window_view(train, block + 1)

@@ -112,6 +112,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         text(str(tmp_path / "nothing.txt"))
 
 
+def test_characters_may_be_those_of_another_text(file):
+    data = text(file("abcd" * 40), block=8, validation=0.2, characters="?acx")
+    assert set(next(data.train(0))["inputs"].flat) == {0, 1, 2} and data.facts["characters"] == "?acx"
+    for wrong in ("?", "?ca", "?aa", "?" + "a" * 200):
+        with pytest.raises(ConfigError, match="expected 2 to 128 characters, from the second on in ascending order"):
+            text(characters=wrong)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("block", 0), ("batch_size", 0), ("validation", 1.0), ("vocabulary", 1), ("vocabulary", 70000)],

@@ -144,6 +144,7 @@ def test_the_table_shows_the_numbers_of_the_run_beside_its_own(run):
         ([], "evaluate: expected a run folder"),
         (["RUN", "--values", "v.txt"], "v.txt has the ending '.txt', expected one of .csv, .npz, .parquet"),
         (["RUN", "--values", "nowhere/v.csv"], "there is no folder"),
+        (["RUN", "--worst", "-1"], "--worst: expected a number from 0, found -1"),
         (["RUN", "model.hidden=[9]"], "checkpoint"),
         (["RUN", "metrics+=nothing"], "nothing"),
         (["nowhere"], "nowhere is not a run folder"),
@@ -165,3 +166,20 @@ def test_the_best_run_of_a_sweep_is_found_by_its_table(tmp_path):
     assert json.loads(done.out)["run"] == str(run)
     assert json.loads(done.out)["metrics"] == logged(run, 2)
     assert "is not a run folder" in testing.command("evaluate", f"{tmp_path}/sweep").err
+
+
+def test_another_text_is_read_by_the_characters_of_the_run_in_an_evaluation_and_in_a_training(tmp_path, caplog):
+    for name, content in {"own": "abcdefgh", "other": "efgh"}.items():
+        (tmp_path / f"{name}.txt").write_text(content * 60)
+    words = ["+experiment=char_gpt", "data.block=8", "data.batch_size=8", "train.steps=2", "train.eval_every=0"]
+    words += ["model.width=8", "model.heads=1", "model.layers=1", f"run.root={tmp_path}"]
+    run = framework.run([*words, f"data.path={tmp_path}/own.txt"])
+    other, known = f"data.path={tmp_path}/other.txt", run.model.facts["characters"]
+    words += [other, f"init_from={run.directory}", f"run.dir={tmp_path}/tuned", "run.resume=auto"]
+    framework.run(words)
+    tuned = framework.run([*words, "train.steps=3"])
+    assert tuned.model.facts["characters"] == testing.run_record(tuned)["config"]["data"]["characters"] == known
+    found = framework.evaluate(run.directory, [other])
+    assert "otherwise" not in caplog.text
+    assert found != framework.evaluate(run.directory, [other, f"data.characters={known[0]}efgh"])
+    assert "prepared otherwise than those that the model was trained on: characters is" in caplog.text
