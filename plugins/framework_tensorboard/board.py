@@ -17,6 +17,7 @@ from typing import Any
 from framework.command import Command
 from framework.commands.arguments import Arguments
 from framework.errors import ConfigError
+from framework_tensorboard.seeds import Means
 
 EVENTS = "*/events.out.tfevents.*"
 """Event files below a run folder."""
@@ -59,14 +60,16 @@ def run(words: list[str]) -> None:
     if not root.is_dir():
         raise ConfigError(f"board: there is no folder {root}; name that of your runs.")
     with TemporaryDirectory(prefix="framework-board-") as folder, _until_a_signal():
-        names = Names(root, Path(folder))
+        names, means = Names(root, Path(folder)), Means(Path(folder))
         names.look()
+        means.look(names.runs)
         print(
             f"TensorBoard of {len(names)} runs: {start(folder, given.host, given.port)}  (Ctrl-C ends it)", flush=True
         )
         while True:
             time.sleep(LOOK)
             names.look()
+            means.look(names.runs)
 
 
 class Names:
@@ -78,6 +81,11 @@ class Names:
 
     def __len__(self) -> int:
         return len(self._linked)
+
+    @property
+    def runs(self) -> list[Path]:
+        """The run folders, in which the folders of events lie."""
+        return list(dict.fromkeys(place.parent for place in self._linked))
 
     def look(self) -> None:
         """Link the folders that are new."""

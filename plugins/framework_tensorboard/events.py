@@ -110,7 +110,7 @@ def layout(names: Iterable[str], bands: bool = False) -> Value:
 
     Args:
       names: of metrics.
-      bands: add charts of the mean over members between the lowest and the highest of them.
+      bands: add charts of the mean over members or seeds between the lowest and the highest of them.
     """
     names = list(names)
     together = [
@@ -123,7 +123,7 @@ def layout(names: Iterable[str], bands: bool = False) -> Value:
     categories = [layout_pb2.Category(title="train, eval, test", chart=together)]
     if bands:
         margins = [_band(f"{split}/{name}") for name in names for split in ("train", "eval")]
-        categories.append(layout_pb2.Category(title="mean of the members, lowest to highest", chart=margins))
+        categories.append(layout_pb2.Category(title="mean, lowest to highest", chart=margins))
     content = layout_pb2.Layout(category=categories)
     return _string("custom_scalars__config__", LAYOUT, content.SerializeToString())
 

@@ -58,10 +58,15 @@ def point_of(run: Run, values: Mapping[str, Any]) -> str:
 
     Runs of one name are the seeds of one point, of which TensorBoard shows the mean.
     """
-    chosen = {key: value for key, value in run.overrides.items() if not is_numberless(key)}
-    chosen = {key: value for key, value in {**chosen, **values}.items() if key not in ("experiment", "strategy")}
-    others = {key: value for key, value in chosen.items() if key != "seed"}
-    return _name(run.name, others) if others and "seed" in chosen else ""
+    chosen = {**run.overrides, **values}
+    name = without_seed(run.name, chosen)
+    return name if "seed" in chosen and name != without_seed(run.name, {}) else ""
+
+
+def without_seed(experiment: str, chosen: Mapping[str, Any]) -> str:
+    """Return the name of a run by what was chosen for it, without its seed."""
+    left_out = ("experiment", "strategy", "seed")
+    return _name(experiment, {key: chosen[key] for key in chosen if key not in left_out and not is_numberless(key)})
 
 
 def differing(members: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,9 +18,11 @@ from tensorboard.util import tensor_util
 import framework
 from framework import testing
 from framework.api import Run
+from framework.runs.history import MetricsFile
 from framework_tensorboard.board import Names
 from framework_tensorboard.constant import Varying
 from framework_tensorboard.names import names_of, point_of
+from framework_tensorboard.seeds import Means
 from tests.plugins.test_tensorboard import ask, patiently
 
 WORDS = ["train.steps=8", "train.log_every=2", "train.eval_every=4", "callbacks=[tensorboard]"]
@@ -171,6 +174,42 @@ def test_the_board_names_runs_keeps_all_points_and_leaves_nothing(runs, tmp_path
             server.send_signal(signal.SIGINT)
             server.wait(100)
     assert server.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def ended(folder, status="done", seed=0, **overrides):
+    """A run folder of a seed whose loss is twice the seed after each step."""
+    folder.mkdir()
+    record = {"name": "mnist", "status": status, "id": "", "overrides": {"seed": str(seed), **overrides}}
+    record |= {"config": {"metrics": {"accuracy": {}}}, "directions": {"train/loss": False, "train/rate": None}}
+    (folder / "run.json").write_text(json.dumps(record))
+    history = MetricsFile(folder)
+    history.cut(0)
+    for step in range(1, 4 + seed):
+        history.append(step, {"train/loss": 2.0 * seed * step, "train/rate": 0.5, "perf/examples_per_second": 7.0})
+    return folder
+
+
+def test_seeds_of_a_point_have_a_mean_once_they_are_done(tmp_path):
+    means, board = Means(tmp_path / "board"), tmp_path / "board"
+    runs = [ended(tmp_path / str(seed), seed=seed, lr="0.1") for seed in (0, 1)]
+    runs += [ended(tmp_path / "failed", "failed", 2, lr="0.1"), ended(tmp_path / "other", seed=5, lr="0.2")]
+    later = ended(tmp_path / "4", seed=4, lr="0.1")
+    for known, expected in ((runs, [1, 0, 2]), ([*runs, later], [10 / 3, 0, 8])):
+        means.look(known)
+        (place,) = board.iterdir()
+        assert place.name == "mnist lr=0.1 mean of seeds"
+        accumulator = EventAccumulator(str(place), size_guidance={"tensors": 0}).Reload()
+        found = {
+            tag: [(e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in accumulator.Tensors(tag)]
+            for tag in accumulator.Tags()["tensors"]
+            if not tag.startswith("custom_scalars")
+        }
+        tags = ("train/loss", "train/loss/lowest", "train/loss/highest")
+        assert found == {
+            tag: [(step, pytest.approx(each * step)) for step in (1, 2, 3)]
+            for tag, each in zip(tags, expected, strict=True)
+        }
+        assert len([path for path in place.iterdir() if path.stat().st_size]) == 1
 
 
 def test_links_of_the_board_keep_their_names_when_runs_come(tmp_path):
