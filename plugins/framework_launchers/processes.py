@@ -34,12 +34,12 @@ def processes(workers: Size | None = None, cores: Size | None = None) -> Launche
 
     Raises: ConfigError if the workers need more cores than there are.
     """
-    gpus, usable = _gpus(), sorted(os.sched_getaffinity(0))
-    slots = workers or len(gpus) or max(2, len(usable) // 2)
+    devices, usable = gpus(), sorted(os.sched_getaffinity(0))
+    slots = workers or len(devices) or max(2, len(usable) // 2)
     if cores is not None and cores * slots > len(usable):
         text = f"{slots} workers with {cores} cores each need more than the {len(usable)} that there are."
         raise ConfigError(text, key="cores")
-    return Processes(slots, gpus, [] if cores is None else usable, cores or 0)
+    return Processes(slots, devices, [] if cores is None else usable, cores or 0)
 
 
 class Running(NamedTuple):
@@ -124,7 +124,7 @@ def _stop(running: list[Running]) -> None:
         each.errors.close()
 
 
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
     """Return the GPUs that this process may use, without an import of JAX, which would take them."""
     if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
         return []

@@ -17,6 +17,7 @@ from framework.sweeps.folder import ledger_of
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.together import grouped
 from framework.sweeps.worker import job_of
+from framework_launchers import auto
 
 WORDS = [*testing.TINY, "train.steps=12", "train.eval_every=4", "train.checkpoint_every=8"]
 WORDS += ["optimizer=sgd", "schedule=constant"]
@@ -167,3 +168,29 @@ def test_a_callback_ends_its_point_alone(tmp_path):
     assert records[1]["reason"].partition(" is ")[0] == expected["reason"].partition(" is ")[0] == "eval/loss"
     assert framework.load(runs[1]) is not None
     assert [line["step"] for line in testing.records(runs[1])] == [line["step"] for line in testing.records(solo)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "busy", "points", "workers", "cores", "is_faster"),
+    [
+        (30.0, 1.0, 10, 2, 2, True),  # one core each
+        (30.0, 1.9, 10, 2, 2, False),  # a point fills both
+        (0.7, 1.0, 100, 2, 2, False),  # a start takes longer than a point
+        (30.0, 1.0, 1, 2, 2, False),
+        (30.0, 2.0, 40, 16, 32, True),
+        (30.0, 30.0, 40, 16, 32, False),
+    ],
+)
+def test_processes_are_chosen_where_they_share_the_cores(seconds, busy, points, workers, cores, is_faster):
+    assert auto.pays(auto.Timed(seconds, busy), points, workers, cores)[0] is is_faster
+
+
+def test_auto_gives_each_of_several_gpus_a_point(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # JAX itself finds none here
+    words = [*testing.TINY, "train.steps=1", "callbacks=[]", "model.hidden=[2],[3]", f"sweep.dir={tmp_path}/sweep"]
+    done = testing.command("-m", *words)
+    assert done.code == 0, done.err
+    assert "launcher: processes, since 2 GPUs can train a point each" in done.err
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        assert [point.state for point in ledger.points()] == ["done"] * 2
