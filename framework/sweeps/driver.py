@@ -18,10 +18,20 @@ from framework.errors import FrameworkError
 from framework.launcher import Here, Job, Launcher, Outcome
 from framework.search import Goal, Report, Search, Trial
 from framework.sweeps import folder as folders
+from framework.sweeps.labels import label
 from framework.sweeps.ledger import LEASE, OPEN, Event, Ledger, Point
 from framework.sweeps.lines import JobLines
 from framework.sweeps.plan import Plan
-from framework.sweeps.points import config_of, content_of, folder_name, hash_of
+from framework.sweeps.points import (
+    Content,
+    Files,
+    config_of,
+    content_of,
+    differences,
+    folder_name,
+    hash_of,
+    read_content,
+)
 from framework.sweeps.space import words_of
 from framework.sweeps.worker import TAKEN, job_of
 
@@ -54,6 +64,8 @@ class Driver:
         self.trials: dict[int, Trial] = {}
         self.told = 0  # the last event that the search knows
         self.out: dict[int, int] = {}  # attempts that the launcher has, by point
+        self.made_of: dict[int, Content | None] = {}  # what these points were made of when the launcher got them
+        self.files = Files()
         self.losses: dict[int, tuple[int, int]] = {}  # how often in a row, and at which step
         self.launcher: Launcher | None = None
         self.failed = False
@@ -154,13 +166,19 @@ class Driver:
         """Hash a point where that was not done, so that a later change of its config is noticed."""
         if not point.hash:
             with contextlib.suppress(FrameworkError):  # the attempt tells it
-                content = content_of(config_of(job_of(self.sweep, point).words, self.plan.config_dir))
+                config = config_of(job_of(self.sweep, point).words, self.plan.config_dir)
+                for file in self.files.changed(config):
+                    name = f"point {point.number} ({label(point.parameters)})"
+                    self.tell(f"{file} has changed while the sweep runs: {name} and later ones are trained with it")
+                content = content_of(config)
                 self.ledger.rehash(point.number, hash_of(content), content._asdict())
+                return point._replace(hash=hash_of(content), content=content._asdict())
         return point
 
     def _job(self, point: Point) -> Job:
         job = job_of(self.sweep, point)
         self.out[point.number] = job.attempt
+        self.made_of[point.number] = read_content(point.content)
         return job
 
     def _take(self, outcome: Outcome) -> None:
@@ -180,7 +198,15 @@ class Driver:
         with self.lock:
             self._listen()
         self.lines.look(self.ledger)
+        self._name_changes(point)
         self._settle(point)
+
+    def _name_changes(self, point: Point) -> None:
+        """Name what changed between the moment at which the launcher got a point, and that at which it was begun."""
+        before, after = self.made_of.pop(point.number, None), read_content(point.content)
+        if before is not None and after is not None and (names := differences(before, after)):
+            name = f"point {point.number} ({label(point.parameters)})"
+            self.tell(f"{name} was trained with what changed while the sweep ran: {', '.join(names)}")
 
     def _lose(self, point: Point, outcome: Outcome | None) -> None:
         """Note that a worker is gone; its point is begun again, from its last checkpoint."""

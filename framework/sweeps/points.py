@@ -43,6 +43,24 @@ class Content(NamedTuple):
 _KEPT: Kept = {}
 
 
+class Files:
+    """Files of configs, as they were when a sweep first read them."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bytes] = {}
+
+    def changed(self, config: Config) -> list[str]:
+        """Return the files of a config that differ from the last look at them."""
+        found = []
+        for file, _ in config.origins.files.values():
+            with file.open("rb") as opened:
+                digest = hashlib.blake2b(opened.read()).digest()
+            if self._known.setdefault(str(file), digest) != digest:
+                self._known[str(file)] = digest
+                found.append(str(file))
+        return found
+
+
 @functools.lru_cache(maxsize=64)
 def config_of(words: tuple[str, ...], config_dir: str | None) -> Config:
     """Compose the config of a point; the last ones are kept, since a point is looked at before it is trained.
@@ -125,18 +143,34 @@ def _components(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _digest(plugin: Plugin) -> str:
-    package = plugin.target.partition(":")[0].partition(".")[0]
-    text = [plugin.distribution, plugin.version, plugin.target, *([] if package == OURS else [_sources(package)])]
+    module = plugin.target.partition(":")[0]
+    text = [plugin.distribution, plugin.version, plugin.target]
+    if module.partition(".")[0] != OURS:
+        text.append(_sources(module))
     return hashlib.blake2b("\n".join(text).encode(), digest_size=8).hexdigest()
 
 
+def _origin(module: str) -> Path | None:
+    """Return the file of a module; None for a folder that several distributions share, and for what is not there."""
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
 @functools.cache
-def _sources(package: str) -> str:
-    """Hash the Python files of a package; "" for one that is not there as files."""
-    spec = find_spec(package)
-    if spec is None or not spec.origin:
+def _sources(module: str) -> str:
+    """Hash the Python files of the package that a module is in; "" for one that is not there as files.
+
+    It is the first package on the way to the module that has an `__init__.py`: several distributions may share those
+    before it, and an import of those runs no code.
+    """
+    names = module.split(".")
+    found = (_origin(".".join(names[: end + 1])) for end in range(len(names)))
+    origin = next((each for each in found if each is not None), None)
+    if origin is None or origin.suffix != ".py":
         return ""
-    origin = Path(spec.origin)
     files: Sequence[Path] = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    parts = [each for path in files for each in (path.name.encode(), path.read_bytes())]
+    parts = [part for path in files for part in (str(path.relative_to(origin.parent)).encode(), path.read_bytes())]
     return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()

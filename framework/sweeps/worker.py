@@ -17,10 +17,11 @@ from framework.launcher import Job, Outcome
 from framework.startup import import_jax
 from framework.sweeps import folder as folders
 from framework.sweeps.ledger import LEASE, Ledger, Point, State
-from framework.sweeps.points import config_of, data_digests
+from framework.sweeps.points import config_of, content_of, data_digests, differences, hash_of, read_content
 from framework.sweeps.settings import metrics_of, read_settings
 
 if TYPE_CHECKING:
+    from framework.config.compose import Config
     from framework.experiment import Experiment
     from framework.runs.record import RunRecord
     from framework.runs.run import Result, Watch
@@ -164,7 +165,9 @@ def work(
         with Lease(sweep, job.number, owner, is_all).held() as lease:
             reporting = Reporting(ledger, point, lease, bool(facts.get("watches")), timeout)
             try:
-                result = _train(job, facts.get("config_dir"), reporting, point.budget, watch)
+                config = config_of(job.words, facts.get("config_dir"))
+                _note_content(ledger, point, config)
+                result = _train(config, reporting, point.budget, watch)
             except BaseException as error:
                 tell(error)
                 return _failed(ledger, job, owner, reporting, error)
@@ -181,7 +184,7 @@ def follow(job: Job, config_dir: str | None, budget: int | None) -> None:
 
     Raises: FrameworkError.
     """
-    _train(job, config_dir, None, budget, lambda experiment: experiment)
+    _train(config_of(job.words, config_dir), None, budget, lambda experiment: experiment)
 
 
 def job_of(sweep: Path, point: Point) -> Job:
@@ -200,10 +203,17 @@ def judged(metrics: Mapping[str, float], goals: tuple[str, ...]) -> str:
     return ""
 
 
-def _train(job: Job, config_dir: str | None, reporting: Reporting | None, budget: int | None, watch: Watch) -> Result:
+def _note_content(ledger: Ledger, point: Point, config: Config) -> None:
+    """Note what an attempt is made of, where a file has changed since the point was asked for."""
+    present = content_of(config)
+    former = read_content(point.content)
+    if former is None or differences(former, present):
+        ledger.rehash(point.number, hash_of(present), present._asdict())
+
+
+def _train(config: Config, reporting: Reporting | None, budget: int | None, watch: Watch) -> Result:
     from framework.runs.folder import check_place
 
-    config = config_of(job.words, config_dir)
     if config.settings.distributed.coordinator is None:  # of several processes, the first checks for all
         with config.locating():
             check_place(config.settings.run)

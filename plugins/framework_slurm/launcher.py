@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +20,9 @@ POLL = 0.5
 
 ASK = 10.0
 """Seconds between two questions to Slurm, which serves many users; results come without one."""
+
+RETRY = 2.0
+"""Seconds after which a job that was refused is submitted once more."""
 
 SAVING = 90
 """Seconds before the end of its time at which a job is told to save."""
@@ -189,17 +192,11 @@ class Slurm(Launcher):
         folder.mkdir(parents=True, exist_ok=True)
         works = [tuple(Work(_name(job), job.command) for job in group) for group in groups]
         allocations = [Allocation(work, str(folder), str(Path.cwd()), self._per_device) for work in works]
-        try:
-            executor = submitit.SlurmExecutor(folder)
-            executor.update_parameters(job_name=folder.parent.parent.name, **self._options)
-            with executor.batch():
-                submitted = [executor.submit(allocation) for allocation in allocations]
-            ids = [each.job_id for each in submitted]
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, RuntimeError) as error:
-            if not queue.answers():
-                return None
-            text = " ".join(line.strip() for line in str(error).splitlines() if "sbatch" in line or "srun" in line)
-            raise ConfigError(f"Slurm does not take the job: {text or error}", key="launcher") from error
+        for work in (each for group in works for each in group):  # of an attempt that ended before it was begun
+            (folder / f"{work.name}.json").unlink(missing_ok=True)
+        ids = _batch(submitit, folder, self._options, allocations)
+        if ids is None:
+            return None
         for id_, group in zip(ids, groups, strict=True):
             for job in group:
                 (folder / f"{_name(job)}.job").write_text(id_)
@@ -218,6 +215,34 @@ class Slurm(Launcher):
         gone = [each for each in silent if each.id in self._missed]
         self._missed = {each.id for each in silent}
         return [_lost(each, states.get(each.id, "")) for each in gone]
+
+
+def _batch(
+    submitit: Any, folder: Path, options: Mapping[str, Any], allocations: Sequence[Allocation]
+) -> list[str] | None:
+    """Submit jobs, several as an array, and return their numbers.
+
+    A controller that starts anew refuses a job and answers a moment later: what Slurm says twice is meant.
+
+    Returns: None if Slurm does not answer.
+
+    Raises: ConfigError with what sbatch says.
+    """
+    refusal = Exception()
+    for pause in (RETRY, 0.0):
+        executor = submitit.SlurmExecutor(folder)
+        executor.update_parameters(job_name=folder.parent.parent.name, **options)
+        try:
+            with executor.batch():
+                submitted = [executor.submit(allocation) for allocation in allocations]
+            return [each.job_id for each in submitted]
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, RuntimeError) as error:
+            if not queue.answers():
+                return None
+            refusal = error
+        time.sleep(pause)
+    text = " ".join(line.strip() for line in str(refusal).splitlines() if "sbatch" in line or "srun" in line)
+    raise ConfigError(f"Slurm does not take the job: {text or refusal}", key="launcher") from refusal
 
 
 _NONE_LEFT: Any = object()

@@ -19,6 +19,7 @@ from framework import testing
 from framework.errors import ConfigError, PeerError
 from framework.launcher import Job
 from framework.sweeps.here import Hereabouts
+from framework.sweeps.lines import JobLines
 from framework_slurm import queue
 from framework_slurm.launcher import slurm
 from tests import loopback_slurm
@@ -182,11 +183,34 @@ def test_a_slurm_that_never_answers_is_told_once_and_ends_the_sweep(tmp_path, mo
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     said = []
     with pytest.raises(PeerError, match=r"launcher=slurm: Slurm has not answered for 0.01 minutes; its jobs go on"):
-        list(slurm(patience=0.01).launch(iter([job(tmp_path, 0, "")]), Hereabouts(tmp_path, None, said.append)))
+        lines = JobLines({}, 0, 0, 1, "eval/loss", lambda point: False, said.append)
+        here = Hereabouts(tmp_path, None, lines, said.append)
+        list(slurm(patience=0.01).launch(iter([job(tmp_path, 0, "")]), here))
     assert said == ["Slurm does not answer; the sweep waits 0.01 minutes for it (launcher.patience)"]
     assert (tmp_path / "calls").read_text().split().count("sbatch") == 1
     with pytest.raises(ConfigError, match="patience: expected more than 0 minutes"):
         slurm(patience=0)
+
+
+@needs_submitit
+def test_a_job_that_a_starting_controller_refuses_is_submitted_again(tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / ".slurm"
+    folder.mkdir(parents=True)
+    result = folder / "0-1.json"
+    result.write_text('{"exit_code": 1, "reason": "of a job that ended before it was begun"}')
+    programs = dict.fromkeys(("squeue", "sacct", "scontrol", "scancel"), "exit 0")
+    programs["sbatch"] = f"""echo sbatch >> {tmp_path}/calls
+        test $(wc -l < {tmp_path}/calls) = 2 || {{ echo "sbatch: error: no controller" >&2; exit 1; }}
+        echo '{{"exit_code": 0, "reason": ""}}' > {result}
+        echo Submitted batch job 7"""
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("framework_slurm.launcher.RETRY", 0.0)
+    (outcome,) = slurm().launch(iter([job(tmp_path, 0, "")]), None)
+    assert (outcome.how, outcome.exit_code, outcome.reason) == ("ended", 0, "")
+    assert known(tmp_path) == {"0": "7"} and len((tmp_path / "calls").read_text().split()) == 2
 
 
 @needs_slurm

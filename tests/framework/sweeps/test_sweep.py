@@ -142,6 +142,42 @@ def test_a_change_of_the_data_is_named_and_those_points_are_trained_again(swept,
     assert len(list((tmp_path / "sweep" / "runs").iterdir())) == 4, "the former runs stay"
 
 
+def test_a_change_while_a_sweep_runs_is_named_and_is_what_the_ledger_says(install, tmp_path, monkeypatch):
+    """The first point changes a file of one's own configs and the code of a package, before the second is begun."""
+    mine = "name: sgd\nlearning_rate: 0.1\nmomentum: {}\n"
+    base = "from framework.api import Callback\nclass Edit(Callback):\n    def on_end(self, summary):\n"
+    edit = "        (CONF / 'optimizer' / 'mine.yaml').write_text(MINE)\n"
+    edit += "        (SITE / 'acme' / 'edits' / 'deep' / 'constant.py').write_text('ONE = 1\\n')\ndef edit():\n"
+    edit += "    return Edit()\n"
+    folder = install("acme-edits", {"framework.callbacks": {"edit": "acme.edits:edit"}}, {})
+    for name in ("acme/edits/constant.py", "acme/edits/deep/__init__.py", "acme/edits/deep/constant.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)  # and no acme/__init__.py: others may share it
+        (folder / name).write_text("")
+    conf = tmp_path / "conf"
+    (conf / "optimizer").mkdir(parents=True)
+    (conf / "optimizer" / "mine.yaml").write_text(mine.format(0.5))
+    head = f"from pathlib import Path\nCONF, SITE = Path({str(conf)!r}), Path({str(folder)!r})\n"
+    head += f"MINE = {mine.format(0.25)!r}\n"
+    (folder / "acme/edits/__init__.py").write_text(head + base + edit)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    words = [*WORDS, "optimizer=mine", "callbacks=[edit]", "seed=0,1,2", f"sweep.dir={tmp_path}/sweep"]
+    command = ["-m", "--config-dir", str(conf), *words, "launcher=processes", "launcher.workers=1"]
+    done = testing.command(*command)
+    assert done.code == 0, done.err
+    changed = f"{conf}/optimizer/mine.yaml has changed while the sweep runs"
+    assert f"{changed}: point 2 (seed=1) and later ones are trained with it\n" in done.err
+    assert done.err.count("was trained with what changed while the sweep ran: the code of callbacks.edit\n") == 2
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        made = [(point.content or {})["config"]["optimizer.momentum"] for point in ledger.points()]
+    assert made == [0.5, 0.25, 0.25]
+    contents._sources.cache_clear()  # as in another process
+    again = testing.command(*command)
+    assert again.err.count("is trained again, since it differs") == 1, again.err
+    assert (
+        "point 1 (seed=0) is trained again, since it differs: optimizer.momentum (0.5 to 0.25), the code" in again.err
+    )
+
+
 def test_a_change_of_the_code_is_named_before_any_point_goes_on_with_it(install, tmp_path):
     source = "def halves():\n    return lambda outputs, batch: outputs[..., 0] * 0 + 0.5\n"
     folder = install("acme", {"framework.metrics": {"halves": "acme_metrics:halves"}}, {"acme_metrics.py": source})
