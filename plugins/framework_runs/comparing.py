@@ -19,7 +19,7 @@ CODE = ("versions", "packages", "numerics")
 
 
 NONE = "–"
-"""What stands for a value that a run does not have."""
+"""Sign for a value that a run does not have."""
 
 HIDDEN = {"config": "keys of the config", "code": "facts of code, packages and machine"}
 
