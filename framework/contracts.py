@@ -366,7 +366,7 @@ class Run(NamedTuple):
     """All tags that the run will log, but for a metric's suffixes: True where high values are good, False where low
     ones are, None where the metric does not say."""
     overrides: Mapping[str, str] = MappingProxyType({})
-    """What was chosen on the command line when the run began, by key: {"seed": "2"}; without secrets."""
+    """Choices of the command line when the run began, by key: {"seed": "2"}; without secrets."""
     members: tuple[Mapping[str, float], ...] = ()
     """Of several members, the values of each by key, its seed among them; `<tag>/<member>` is the tag of one."""
     media: Media = Media()

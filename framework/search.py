@@ -140,4 +140,4 @@ class Search(ABC):
     @property
     @abstractmethod
     def is_over(self) -> bool:
-        """Whether no trial will come any more, whatever is told."""
+        """Tell if no trial will come any more, whatever is told."""

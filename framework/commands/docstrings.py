@@ -10,6 +10,12 @@ from typing import NamedTuple
 ARGUMENTS = re.compile(r"(Args|Arguments|Parameters):\s*")
 """The heading of the section that says what options mean."""
 
+PROSE = re.compile(r"(Returns?|Yields|Raises|References?|Warnings?|Notes?|See ?[Aa]lso|Attributes):\s*")
+"""Headings of sections whose indented lines are sentences, and no code."""
+
+ITEM = re.compile(r"[\w.]+: |\.\. \[")
+"""Beginnings of lines in such a section that begin an item of their own."""
+
 GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigmaf sigma tau upsilon "
     "phi chi psi omega"
@@ -94,10 +100,25 @@ def _options(lines: Sequence[str]) -> dict[str, str]:
     return {name: plain(meaning.strip()) for name, meaning in found.items()}
 
 
+def _section(lines: Sequence[str], width: int) -> list[str]:
+    """Wrap the sentences of a section, item by item, below its heading if that is among the lines."""
+    heading = [line for line in lines[:1] if not line.startswith(" ")]
+    items: list[str] = []
+    for line in (line.strip() for line in lines[len(heading) :]):
+        if items and not ITEM.match(line):
+            items[-1] += f" {line}"
+        else:
+            items.append(line)
+    wrapper = textwrap.TextWrapper(
+        width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )
+    return heading + [line for item in items for line in wrapper.wrap(plain(item))]
+
+
 def _wrapped(text: str, width: int) -> str:
     """Wrap paragraphs, and leave indented lines, such as code and formulas, as they are."""
     blocks = []
-    is_formula = False
+    is_formula = is_prose = False
     for block in re.split(r"\n\s*\n", text.strip("\n")):
         lines = block.splitlines()
         directive = re.match(r"\s*\.\. (\w+)::\s*(.*)", lines[0]) if lines else None
@@ -107,7 +128,10 @@ def _wrapped(text: str, width: int) -> str:
             lines = [*filter(None, [f"{title} {directive[2]}".strip()]), *lines[1:]]
         if not lines:
             continue
-        if is_formula:
+        is_prose = bool(PROSE.fullmatch(lines[0])) or (is_prose and lines[0].startswith(" "))
+        if is_prose and not any(line.lstrip().startswith(">>>") for line in lines):
+            blocks.append("\n".join(_section(lines, width)))
+        elif is_formula:
             spelt = (formula(line).rstrip() for line in textwrap.dedent("\n".join(lines)).splitlines())
             blocks.append("\n".join(f"    {line}" for line in spelt if line.strip()))
             is_formula = bool(directive) and len(lines) == 0

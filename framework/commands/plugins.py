@@ -22,6 +22,9 @@ from framework.terminal import page_width
 WIDEST = 100
 """Characters of a line of prose, which nobody likes to read in longer ones."""
 
+LEAST = 30
+"""Characters that a line of help needs beside the names; where there are fewer, it stands below its name."""
+
 NAMED = {**{noun: kind.name for kind in KINDS.values() for noun in (kind.noun, kind.name.removesuffix("s"))}, **GROUPS}
 """Kinds by the words for one component and by the sections of a config."""
 
@@ -88,7 +91,7 @@ def show(words: Sequence[str], width: int | None = None) -> str:
     if words and _known(words[0]) is None:
         groups, broken = _found(groups, words[0]), {}
         if not groups:
-            _kind(words[0])
+            _kind(words[0], is_searched=True)
     elif words:
         groups = {_kind(words[0]): groups[_kind(words[0])]}
     texts = [_listing(kind, found, broken.get(kind, ()), width) for kind, found in groups.items()]
@@ -111,7 +114,7 @@ def as_json(words: Sequence[str]) -> list[dict[str, Any]]:
         groups = {kind: registry.every(kind) for kind in KINDS}
         groups = _found(groups, words[0]) if words else groups
         if words and not groups:
-            _kind(words[0])
+            _kind(words[0], is_searched=True)
         found = [plugin for each in groups.values() for plugin in each]
     return [_described(plugin) for plugin in found]
 
@@ -141,11 +144,12 @@ def example(plugin: Plugin, schema: Schema) -> str:
     return " ".join(["framework", place, *settings])
 
 
-def _kind(word: str) -> str:
-    """Return the kind that a word names. Raises: ConfigError."""
+def _kind(word: str, is_searched: bool = False) -> str:
+    """Return the kind that a word names; `is_searched` if it was searched for, too. Raises: ConfigError."""
     kind = _known(word)
     if kind is None:
-        raise ConfigError(f"no plugin kind is named '{word}'.{nearest(word, [*KINDS, *GROUPS])}")
+        also = ", and no name or first line has that word" if is_searched else ""
+        raise ConfigError(f"no plugin kind is named '{word}'{also}.{nearest(word, [*KINDS, *GROUPS])}")
     return kind
 
 
@@ -172,7 +176,11 @@ def _listing(kind: str, plugins: Sequence[Plugin], errors: Sequence[PluginError]
     lines = []
     for plugin in plugins:
         owner = "" if plugin.distribution == OURS else f" ({plugin.owner})"
-        lines.append(_cut(f"  {plugin.name:<{size}}  {_first_line(plugin)}{owner}", width))
+        text = f"{_first_line(plugin)}{owner}"
+        if size + 4 + LEAST <= width:
+            lines.append(_cut(f"  {plugin.name:<{size}}  {text}", width))
+        else:
+            lines += [_cut(f"  {plugin.name}", width), *([_cut(f"    {text}", width)] if text else [])]
     return "\n".join([f"{kind}:", *lines, *broken])
 
 
@@ -192,7 +200,8 @@ def _options(schema: Schema, documentation: Docstring, size: int) -> str:
     lines = ["options:"]
     for option in schema.options:
         needed = "  (required)" if option.default is REQUIRED else f" = {_value(option.default)}"
-        lines += [f"  {option.name}: {option.type_name}{needed}"]
+        head = f"{option.name}: {option.type_name}{needed}"
+        lines += textwrap.wrap(head, size, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
         if meaning := documentation.options.get(option.name):
             lines += textwrap.wrap(meaning, size, initial_indent="      ", subsequent_indent="      ")
     lines += ["  values of any number, in order"] if schema.variadic else []

@@ -67,7 +67,7 @@ class Config(NamedTuple):
 
 
 class Base(NamedTuple):
-    """What the files make that some words choose, before the last values are set.
+    """Config that the chosen files make, before the last values are set.
 
     Attributes:
       config: without Hydra's own section.

@@ -37,7 +37,7 @@ class Evolving(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What members are compared by.
+    """Metric by which members are compared.
 
     Attributes:
       examples: batches of an evaluation, stacked: leaves [batches, B, ...].

@@ -54,7 +54,7 @@ class Subject(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found so far.
+    """Sums of an evaluation so far.
 
     Attributes:
       sums: totals and counts over the batches, in float64.

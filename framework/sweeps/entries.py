@@ -78,7 +78,7 @@ class Event(NamedTuple):
 
 
 class Transaction(Protocol):
-    """What is written as one. It reads what was there before it."""
+    """Changes that are written as one. They read the entries before them."""
 
     def point(self, number: int) -> Point | None:
         """Return one point, or None if there is none of this number."""

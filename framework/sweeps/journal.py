@@ -102,7 +102,7 @@ def _lock(path: Path) -> _Lock | None:
 
 
 class Contents:
-    """What the lines of a journal have made of a ledger. Its methods are the actions that lines name."""
+    """State of a ledger after the lines of a journal. Its methods are the actions that lines name."""
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}

@@ -19,7 +19,7 @@ ENDED = ("done", "failed", "pruned")
 
 
 class JobLines:
-    """What is said of the jobs of a sweep: each begin and each end once, as the ledger tells them, in its order."""
+    """Lines about the jobs of a sweep: each begin and each end once, as the ledger tells them, in its order."""
 
     def __init__(
         self,

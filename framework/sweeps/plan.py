@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 
     @property
     def alike(self) -> frozenset[str]:
-        """What all commands of one sweep have in common, as words: all but values of dimensions and numbers of points.
+        """Words that all commands of one sweep have in common: all but values of dimensions and numbers of points.
 
         Options of the search count, and so does its seed: another one would choose other points.
         """

@@ -27,7 +27,7 @@ LONGEST = 100
 
 
 class Content(NamedTuple):
-    """What the numbers of a point follow from.
+    """Facts that decide the numbers of a point.
 
     Attributes:
       config: leaves of the canonical config.

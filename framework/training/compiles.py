@@ -30,7 +30,7 @@ LISTED = 3
 
 
 class Trace(NamedTuple):
-    """What JAX keys a trace by, as far as it can be seen from within.
+    """Key of a trace of JAX, as far as it can be seen from within.
 
     Attributes:
       leaves: of state and feed by path, in words: "float32[16, 6]", with "weak" for a weak type.

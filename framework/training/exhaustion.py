@@ -32,7 +32,7 @@ class Buffer(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What is known of memory that ran out.
+    """Facts about memory that ran out.
 
     Attributes:
       error: of XLA, in one line.

@@ -31,7 +31,7 @@ FORMS = "an .npy, .npz, .csv or .txt file, or a folder of images or .npy files"
 
 
 class Wanted(NamedTuple):
-    """What the model needs to be known about: how many examples it takes at once, and what they are.
+    """Facts about a model's inputs: number of examples that it takes at once, and their kind.
 
     Attributes:
       size: of a block.

@@ -10,7 +10,7 @@ from framework.errors import printable
 from framework_callbacks.pace import Pace, clock, metric_prefix
 
 WORDS = {"compiling": "compiling", "evaluation": "evaluating", "checkpoints": "saving", "data": "waiting for data"}
-"""What is said while the loop does nothing but that."""
+"""Words for a part of the loop, while it does nothing else."""
 
 AWHILE = 0.5
 """Seconds after which something is said to go on."""

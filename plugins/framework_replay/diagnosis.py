@@ -1,4 +1,4 @@
-"""What went wrong in a step: where the first number that is not finite was born, and how far it came."""
+"""Diagnosis of a step: the place where the first number that is not finite was born, and how far it came."""
 
 from __future__ import annotations
 

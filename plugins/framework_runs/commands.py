@@ -80,6 +80,8 @@ def run_runs(words: list[str]) -> None:
     if given.json:
         print_json({"runs": [listing.as_json(run) for run in kept], "unreadable": [str(error) for error in broken]})
     elif kept:
+        told = [*([given.sort] if given.sort else []), *(each.key for each in conditions)]
+        keys = keys or listing.columns(kept, told)
         print_text(listing.table(kept, roots[0] if len(roots) == 1 else Path(), keys, page_width()))
     else:
         print_text(f"no runs in {', '.join(map(str, roots))}" + (f" of {len(found)} match" if found else ""))

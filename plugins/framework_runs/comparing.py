@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from framework.terminal import fitted
 from framework_runs import layout
 from framework_runs.evidence import LEVEL, Difference, difference, sentence
 from framework_runs.listing import usual
@@ -18,7 +19,7 @@ CODE = ("versions", "packages", "numerics")
 
 
 NONE = "–"
-"""What stands for a value that a run does not have."""
+"""Sign for a value that a run does not have."""
 
 HIDDEN = {"config": "keys of the config", "code": "facts of code, packages and machine"}
 
@@ -109,7 +110,7 @@ def text(comparison: Comparison, width: int | None) -> str:
     verdicts = [line for each in told for line in _verdict(each, letters, width)]
     alone = [name for name, point in zip(letters, comparison.points, strict=True) if len(point.runs) == 1]
     if alone and told:
-        verdicts.append(layout.cut(f"one seed alone tells nothing from chance: {', '.join(alone)}", width))
+        verdicts.append(fitted(f"one seed alone tells nothing from chance: {', '.join(alone)}", width))
     return "\n\n".join([*parts, *(["\n".join(verdicts)] if verdicts else [])])
 
 

@@ -79,7 +79,7 @@ class Axis(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What charts of a sweep need.
+    """Values that charts of a sweep need.
 
     Attributes:
       results: its table.

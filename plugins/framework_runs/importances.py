@@ -1,4 +1,4 @@
-"""How much each parameter of a sweep matters to a metric."""
+"""Importance of each parameter of a sweep for a metric."""
 
 from __future__ import annotations
 

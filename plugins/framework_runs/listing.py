@@ -36,10 +36,10 @@ def table(runs: Sequence[Run], root: Path, keys: Sequence[str], width: int | Non
 
     Args:
       root: from which folders are told.
-      keys: of metrics or of the config; empty takes the usual metrics.
+      keys: of metrics or of the config.
       width: characters of a line; None cuts nothing.
     """
-    keys = list(keys) or usual(runs)
+    keys = list(keys)
     places, names = [os.path.relpath(run.folder, root) for run in runs], labels(runs)
     for fewer in FEWER:
         shown = keys[: len(keys) - fewer.metrics]
@@ -65,6 +65,13 @@ def labels(runs: Sequence[Run]) -> list[str]:
     """Return names that leave out what all runs of an experiment have in common."""
     shared = common(runs)
     return [label(run, without=shared.get(str(run.record.get("name")), [])) for run in runs]
+
+
+def columns(runs: Sequence[Run], asked: Sequence[str]) -> list[str]:
+    """Return the metrics and keys of the config that a list was sorted or filtered by, and the usual metrics."""
+    metrics = {tag for run in runs for tag in run.metrics}
+    named = [key for key in asked if key in metrics or "." in key]
+    return list(dict.fromkeys([*named, *usual(runs)]))[: max(SHOWN, len(named))]
 
 
 def usual(runs: Sequence[Run]) -> list[str]:

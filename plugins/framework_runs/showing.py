@@ -7,6 +7,7 @@ from typing import Any
 from framework.output import shell_word
 from framework.registry.entry_points import discover
 from framework.tags import NO_METRICS
+from framework.terminal import fitted
 from framework_runs import layout
 from framework_runs.listing import as_json
 from framework_runs.naming import label
@@ -29,7 +30,7 @@ def text(run: Run, width: int | None) -> str:
       width: characters of a line; None cuts nothing.
     """
     parts = [_head(run, width), _chosen(run, width), _metrics(run, width), _members(run, width), _starts(run, width)]
-    warnings = [layout.cut(f"warning: {each}", width) for each in run.record.get("warnings") or ()]
+    warnings = [fitted(f"warning: {each}", width) for each in run.record.get("warnings") or ()]
     return "\n\n".join("\n".join(part) for part in [*parts, warnings, _next(run, width)] if part)
 
 
@@ -79,7 +80,7 @@ def _head(run: Run, width: int | None) -> list[str]:
     facts = [f"step {run.step}" + (f"/{run.total_steps}" if run.total_steps else "")]
     facts += [f"started {layout.moment(run.started)}"] if run.started else []
     facts += [f"on {run.starts[-1]['host']}"] if run.starts and run.starts[-1].get("host") else []
-    reason = [layout.cut(str(run.record["reason"]), width)] if run.record.get("reason") else []
+    reason = [fitted(str(run.record["reason"]), width)] if run.record.get("reason") else []
     lines = [layout.cut(name, width), layout.coloured(layout.cut(status, width), run.status), *reason]
     return [*lines, *layout.wrapped(facts, width), layout.cut_left(str(run.folder), width)]
 

@@ -105,7 +105,7 @@ class Halving(Search):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing runs, and nothing is left to promote."""
+        """Tell if nothing runs, and nothing is left to promote."""
         return not (self._new or self._asked or self._running) and self._promotable() is None
 
     def _promotable(self) -> int | None:

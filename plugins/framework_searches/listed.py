@@ -75,7 +75,7 @@ class Listed(Search):
 
     @property
     def is_over(self) -> bool:
-        """Whether the list is used up."""
+        """Tell if the list is used up."""
         return not self._left
 
 

@@ -133,7 +133,7 @@ class Optuna(Search):
 
     @property
     def is_over(self) -> bool:
-        """Whether all points were asked for."""
+        """Tell if all points were asked for."""
         return len(self._asked) + len(self._trials) >= self.trials
 
     def _made(self, goals: Sequence[Goal], seed: int) -> Any:

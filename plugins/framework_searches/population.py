@@ -170,7 +170,7 @@ class Population(Search):
 
     @property
     def is_over(self) -> bool:
-        """Whether the point was asked for."""
+        """Tell if the point was asked for."""
         return not self._left
 
 

@@ -278,7 +278,7 @@ def test_durations(seconds, shown):
 @pytest.mark.parametrize("width", [40, 80, 120, None])
 def test_no_line_is_longer_than_the_terminal(family, real, width):
     runs = [*find([family])[0], read(real)]
-    shown = [listing.table(runs, family, [], width), text(compare(runs), width)]
+    shown = [listing.table(runs, family, listing.columns(runs, []), width), text(compare(runs), width)]
     shown += [showing.text(run, width) for run in (runs[0], runs[-1])]
     lines = [line for each in shown for line in each.splitlines()]
     commands = [line for line in lines if re.match("  framework [a-z]+ /", line)]  # whole, so that they can be copied

@@ -26,7 +26,7 @@ def sweep(folder, *words):
 
 
 def history(folder):
-    """What was asked, reported and decided, in order, without what was measured in seconds."""
+    """Questions, reports and decisions in order, without values that were measured in seconds."""
     with Ledger(ledger_of(folder)) as ledger:
         return [
             (event.kind, event.number, event.decision, event.content.get("step"), losses(event.content))

@@ -1,4 +1,4 @@
-"""What callbacks show stands once for each step, in files and in every sink, however often a run was killed."""
+"""Media of callbacks stand once for each step, in files and in every sink, however often a run was killed."""
 
 from __future__ import annotations
 

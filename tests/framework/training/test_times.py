@@ -1,4 +1,4 @@
-"""Where the time went: parts that add up to the whole, in the log, the record and one sentence."""
+"""Parts of the time, which add up to the whole, in the log, the record and one sentence."""
 
 from __future__ import annotations
 
