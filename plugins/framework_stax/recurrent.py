@@ -127,8 +127,8 @@ def Embedding(vocab: Size, dim: Size, stddev: float = 0.02) -> Model:
         if not jnp.issubdtype(inputs.dtype, jnp.integer):
             raise ConfigError(f"Embedding expects integers, found {inputs.dtype}.")
         declare_below(inputs, vocab)
-        rows = jnp.where(inputs < 0, vocab, inputs.astype(jnp.int32))  # NumPy would count negative ones from the end
-        return jnp.take(params.W, rows, axis=0, mode="fill", fill_value=jnp.nan)
+        rows = params.W.at[inputs.astype(jnp.int32)]
+        return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)  # NumPy counts from the end
 
     return as_model((init, apply), "Embedding")
 

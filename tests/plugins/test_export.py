@@ -207,8 +207,8 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch, w
 def test_an_onnx_file_gives_the_recorded_outputs_for_a_batch_of_any_size(export, tmp_path):
     runtime, _ = (pytest.importorskip(name, reason="framework[onnx] is not installed") for name in NEEDED[::-1])
     done = testing.command("export", str(export.run.directory), "--to", f"{tmp_path}/onnx", "--format", "onnx")
-    if done.code and "_patched() got an unexpected keyword argument" in done.err:
-        pytest.skip("this jax2onnx does not know all arguments of jax.numpy.take, by which embeddings are read")
+    if "has no attribute 'ClosedJaxpr'" in done.err:
+        pytest.skip("this jax2onnx does not know jax 0.12")
     assert done.code == 0, done.err
     parity = next(line for line in done.out.splitlines() if "parity" in line)
     assert parity.removeprefix("onnx: parity: ") in (tmp_path / "onnx" / "README.md").read_text()
