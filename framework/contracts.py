@@ -295,6 +295,7 @@ class Node(NamedTuple):
       inputs: names of the nodes whose results it takes.
       shape: of its first result.
       dtype: of that.
+      equation: the operation as JAX has it; None for an input or output.
     """
 
     name: str
@@ -302,6 +303,7 @@ class Node(NamedTuple):
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    equation: Any = None
 
 
 class History:

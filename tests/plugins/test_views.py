@@ -131,7 +131,9 @@ def test_every_tab_of_the_real_program_is_filled(run):
         assert [curve["step"] for curve in curves] == [2, 4] and len(curves[0]["precision"]) > 1
         table = get("plugin/text/text", run=name, tag="~examples/mistakes_table")
         assert [each["step"] for each in table] == [2, 4] and "<th>certainty</th>" in table[-1]["text"]
-        assert get("plugin/graphs/info")[name]["run_graph"] is True
+        graphs = get("plugin/graphs/info")[name]
+        (tag,) = graphs["tags"]
+        assert graphs["run_graph"] is True and graphs["tags"][tag]["profile"] is True and "1 ms is 1 MFlop" in tag
         (shown,) = patiently(lambda: get("plugin/projector/runs"), server)
         embedding = get("plugin/projector/info", run=shown)["embeddings"][0]
         assert embedding["tensorName"] == "features, step 4" and embedding["sprite"]["singleImageDim"] == [28, 28]
