@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import struct
+import wave
 
 import numpy as np
 import pytest
@@ -148,6 +149,29 @@ def test_models_that_are_no_classifiers_show_what_fits(tmp_path):
     only = testing.train(tmp_path, "train.steps=4", "callbacks=[views]", "callbacks.views.show=[confusion]")
     shown = {path.parent.name for path in (only.directory / "media").rglob("*.*")}
     assert shown == {"matrix"}
+
+
+WAVES = """
+from framework_data.synthetic import synthetic
+
+
+def waves():
+    pipeline = synthetic(shape=(50,), batch_size=16)
+    pipeline.facts = {"sample_rate": 8000}
+    return pipeline
+"""
+
+
+def test_examples_of_sounds_can_be_heard(tmp_path, install):
+    install("acme", {"framework.data": {"waves": "acme_waves:waves"}}, {"acme_waves.py": WAVES})
+    words = ["~data", "+data={name: waves}", "model=mlp", "callbacks=[views,tensorboard]", "train.steps=1"]
+    run = framework.run([*words, "callbacks.views.show=[sounds]", f"run.dir={tmp_path}/run"])
+    sounds = sorted((run.directory / "media" / "examples").glob("*/*.wav"))
+    assert [path.parent.name for path in sounds] == [f"sound_{number}" for number in range(4)]
+    with wave.open(str(sounds[0])) as file:
+        assert (file.getframerate(), file.getnframes(), file.getnchannels()) == (8000, 50, 1)
+        samples = np.frombuffer(file.readframes(50), np.int16)
+    assert 1000 < np.abs(samples).max() <= 32767
 
 
 ASKS = """
