@@ -295,6 +295,7 @@ class Node(NamedTuple):
       inputs: names of the nodes whose results it takes.
       shape: of its first result.
       dtype: of that.
+      equation: the operation as JAX has it; None for an input or output.
     """
 
     name: str
@@ -302,6 +303,7 @@ class Node(NamedTuple):
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    equation: Any = None
 
 
 class History:
@@ -361,6 +363,7 @@ class Run(NamedTuple):
     is_known: bool = False  # the parameters are those of an earlier point of the same sweep, in this process
     state_bytes: int = 0  # of the whole state, as it is saved
     history: History = History()
+    data_facts: Mapping[str, Any] = MappingProxyType({})  # `DataPipeline.facts`, such as "classes"
     id: str = ""  # that the run's checkpoints carry
     directions: Mapping[str, bool | None] = MappingProxyType({})
     """All tags that the run will log, but for a metric's suffixes: True where high values are good, False where low

@@ -39,6 +39,7 @@ class DataPipeline(ABC):
         hold. It is kept in the run record and is `framework.load(RUN).facts`. "preprocess" names the preprocessor and
         its options, {"name": …, option: …}, that `framework.load(RUN).preprocess` builds. "learnt" lists the facts that
         were learnt from the examples and are options of the factory, too: other data get them for the same model.
+        "sample_rate", a whole number a second, says that inputs [B, T] or [B, T, C] are sounds.
     """
 
     spec: Batch

@@ -234,6 +234,7 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
         facts=masked(facts, record.hidden),
         state_bytes=snapshot.size(experiment.shapes),
         history=history,
+        data_facts=experiment.data.facts,
         directions=experiment.directions,
         predict=prediction(experiment),
         features=features(experiment),

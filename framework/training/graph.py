@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.extend.core import Literal
 
-from framework.api import Node, PyTree, View
+from framework.api import Node, PyTree, View, layer_outputs
 from framework.errors import PLUGIN_FAULTS
 from framework.experiment import Experiment
 from framework.tasks.ema import trained_params
@@ -27,7 +27,10 @@ def graph(experiment: Experiment) -> Callable[[], tuple[Node, ...]]:
         if experiment.members is not None:
             view = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), view)
         with suppress(*PLUGIN_FAULTS):  # no picture is worth the end of a run
-            return nodes_of(jax.make_jaxpr(predict)(view, experiment.inputs), _names(view, experiment.inputs))
+            closed: list[Any] = []
+            # Where outputs of layers are collected, no layer runs in a loop, which would be one operation.
+            layer_outputs(lambda: closed.append(jax.make_jaxpr(predict)(view, experiment.inputs)))
+            return nodes_of(closed[0], _names(view, experiment.inputs))
         return ()
 
     return traced
@@ -44,13 +47,14 @@ def nodes_of(closed: Any, names: Iterable[str]) -> tuple[Node, ...]:
     """
     nodes: dict[str, Node] = {}
 
-    def add(name: str, op: str, inputs: Iterable[str], aval: Any) -> str:
+    def add(name: str, op: str, inputs: Iterable[str], aval: Any, equation: Any = None) -> str:
         count, unique = 0, name
         while unique in nodes:
             count += 1
             unique = f"{name}_{count}"
         shape = tuple(aval.shape) if hasattr(aval, "shape") else ()
-        nodes[unique] = Node(unique, op, tuple(dict.fromkeys(inputs)), shape, str(getattr(aval, "dtype", "")))
+        dtype = str(getattr(aval, "dtype", ""))
+        nodes[unique] = Node(unique, op, tuple(dict.fromkeys(inputs)), shape, dtype, equation)
         return unique
 
     def walk(jaxpr: Any, given: Iterable[str], scope: str) -> list[str]:
@@ -68,7 +72,8 @@ def nodes_of(closed: Any, names: Iterable[str]) -> tuple[Node, ...]:
             else:
                 name = "/".join(filter(None, (place, equation.primitive.name)))
                 aval = equation.outvars[0].aval if equation.outvars else None
-                found = [add(name, equation.primitive.name, filter(None, inputs), aval)] * len(equation.outvars)
+                own = add(name, equation.primitive.name, filter(None, inputs), aval, equation)
+                found = [own] * len(equation.outvars)
             known.update(zip(equation.outvars, found, strict=True))
         return [name_of(each) for each in jaxpr.outvars]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from framework.api import Callback, Embedding, PyTree, Run, TrainState, leaves_by_path
+from framework.api import Audio, Callback, Embedding, PyTree, Run, TrainState, leaves_by_path
 from framework.errors import ConfigError
 from framework_callbacks import pictures
 
@@ -18,7 +18,10 @@ SHOWN = 25
 CURVES = 10
 """Classes that have a precision-recall curve."""
 
-View = Literal["images", "mistakes", "confusion", "pr_curves", "projector", "filters", "histograms"]
+SOUNDS = 4
+"""Examples that can be listened to."""
+
+View = Literal["images", "mistakes", "confusion", "pr_curves", "projector", "filters", "histograms", "sounds"]
 
 SHOW = get_args(View)
 
@@ -29,8 +32,9 @@ def views(every: int = 0, examples: int = 1000, show: list[View] = list(SHOW)) -
     Of classifiers, with outputs [B, K] and classes [B] as targets: `images` (examples with the class that was found),
     `mistakes` (those that the model is most certain of, as images and as a table), `confusion` (a heat map),
     `pr_curves` (of each of the first ten classes against all others), and `projector` (the outputs of the last hidden
-    layer as points in space, at the end). Of any model: `filters` (weights of the first layer, if it takes images) and
-    `histograms` (of each parameter, and of a classifier's outputs).
+    layer as points in space, at the end). Of any model: `filters` (weights of the first layer, if it takes images),
+    `histograms` (of each parameter, and of a classifier's outputs), and `sounds` (the first examples, at the start, if
+    the facts of the data have a "sample_rate" and inputs are float [B, T] or [B, T, C]).
 
     Args:
       every: steps between two looks, beside the last; the config takes it from `train.eval_every`. 0 is the end alone.
@@ -91,6 +95,8 @@ class Views(Callback):
         self.run, self._batch = run, run.examples("eval", self._examples)
         targets = self._batch.get("targets")
         is_classes = isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "iu"
+        if "sounds" in self._show and run.start_step == 0:
+            _sounds(run, self._batch["inputs"])
         self._asked = [ask for view, ask in OF_ANSWERS.items() if is_classes and view in self._show]
 
     def on_state(self, step: int, state: TrainState) -> None:
@@ -121,6 +127,15 @@ class Views(Callback):
         if not is_scores or targets.min(initial=0) < 0 or targets.max(initial=0) >= outputs.shape[1]:
             return None
         return Answers(inputs, targets, outputs, partial(self.run.features, state, inputs))
+
+
+def _sounds(run: Run, inputs: PyTree) -> None:
+    rate = run.data_facts.get("sample_rate")
+    if rate is None or not isinstance(inputs, np.ndarray) or inputs.ndim not in (2, 3) or inputs.dtype.kind != "f":
+        return
+    for number, samples in enumerate(inputs[:SOUNDS]):
+        loudest = max(1.0, float(np.nanmax(np.abs(samples), initial=0)))
+        run.log_audio(f"examples/sound_{number}", Audio(samples / loudest, rate), 0)
 
 
 def _images(run: Run, answers: Answers, step: int) -> None:

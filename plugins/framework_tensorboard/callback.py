@@ -67,9 +67,10 @@ class Curves:
             os.truncate(path, 0)
         cut_embeddings(self.folder, step)
 
-    def draw(self, nodes: Iterable[Node]) -> None:
-        """Write the graph of the model."""
+    def draw(self, nodes: Collection[Node]) -> None:
+        """Write the graph of the model, with what its operations cost."""
         self._file.add_record(events.graph_record(nodes))
+        self._file.add_record(events.cost_record(nodes))
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write scalars, but those of constant curves."""

@@ -18,8 +18,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.config_pb2 import RunMetadata
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog, TaggedRunMetadata
 from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.step_stats_pb2 import DeviceStepStats, StepStats
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, DATA_CLASS_TENSOR, Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
@@ -27,6 +29,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from framework.errors import writing
+from framework_inspect.flops import flops_of
 from framework_tensorboard.records import framed, sound_records
 
 if TYPE_CHECKING:
@@ -39,6 +42,9 @@ PluginData = SummaryMetadata.PluginData
 SCALAR = SummaryMetadata(plugin_data=PluginData(plugin_name="scalars"), data_class=DATA_CLASS_SCALAR)
 TEXT = SummaryMetadata(plugin_data=PluginData(plugin_name="text"), data_class=DATA_CLASS_TENSOR)
 LAYOUT = SummaryMetadata(plugin_data=PluginData(plugin_name="custom_scalars"), data_class=DATA_CLASS_TENSOR)
+
+COSTS = "a batch: 1 ms is 1 MFlop"
+"""Tag of the costs of a graph."""
 
 SESSION = "_hparams_"
 """First part of the tags by which the HPARAMS tab knows the beginning and the end of a run."""
@@ -93,6 +99,28 @@ def graph_record(nodes: Iterable[Node]) -> bytes:
             shape.dim.add(size=size)
         shown.attr["dtype"].s = node.dtype.encode()
     return Event(wall_time=time.time(), graph_def=definition.SerializeToString()).SerializeToString()
+
+
+def cost_record(nodes: Iterable[Node]) -> bytes:
+    """Return the event of what each operation of a graph costs, serialized; the tab adds up those of a layer.
+
+    The tab knows memory and times alone: a millisecond stands for a million floating-point operations.
+    """
+    stats = DeviceStepStats(device="/device:XLA:0")
+    for node in nodes:
+        shown = stats.node_stats.add(node_name=node.name)
+        shown.memory.add(total_bytes=_bytes(node))
+        if node.equation is not None and (flops := flops_of(node.equation)) > 0:
+            shown.all_start_micros, shown.all_end_rel_micros = 1, math.ceil(flops / 1000)  # no time begins at 0 there
+    content = RunMetadata(step_stats=StepStats(dev_stats=[stats])).SerializeToString()
+    return Event(
+        wall_time=time.time(), tagged_run_metadata=TaggedRunMetadata(tag=COSTS, run_metadata=content)
+    ).SerializeToString()
+
+
+def _bytes(node: Node) -> int:
+    bits = re.search(r"\d+", node.dtype)
+    return math.prod(node.shape) * (int(bits[0]) // 8 if bits else 1)
 
 
 def scalar(tag: str, number: float) -> Value:

@@ -16,11 +16,19 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.config_pb2 import RunMetadata
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util import tensor_util
 
+from framework import testing
 from framework.api import Parameter, Run, Summary
+from framework.config.compose import compose
+from framework.experiment import build
+from framework.registry.entry_points import discover
+from framework.training.graph import graph
 from framework_tensorboard.callback import hyperparameters, parameter_markdown, tensorboard
+from framework_tensorboard.events import cost_record
 
 CONFIG = {
     "seed": 3,
@@ -115,6 +123,20 @@ def test_hyperparameters():
 def test_session_status(tmp_path, status, code):
     write(tmp_path, [10], status=status)
     assert end_status(tmp_path) == code
+
+
+def test_the_graph_carries_what_layers_cost():
+    experiment = build(compose([*testing.TINY, "model.hidden=[700]", "callbacks=[]"]), discover())
+    event = Event.FromString(cost_record(graph(experiment)()))
+    (device,) = RunMetadata.FromString(event.tagged_run_metadata.run_metadata).step_stats.dev_stats
+    for parameter in experiment.parameters:
+        (weights,) = [each for each in device.node_stats if each.node_name == parameter.path]
+        assert (weights.memory[0].total_bytes, weights.all_end_rel_micros) == (4 * parameter.size, 0)
+        if len(parameter.shape) == 2:
+            layer = f"{parameter.path.partition('/')[0]}/"
+            spent = [each.all_end_rel_micros for each in device.node_stats if each.node_name.startswith(layer)]
+            products, sums = 2 * 16 * parameter.size, 16 * parameter.shape[1]
+            assert sum(spent) == math.ceil(products / 1000) + math.ceil(sums / 1000)
 
 
 def end_status(directory):

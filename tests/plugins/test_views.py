@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import struct
+import wave
 
 import numpy as np
 import pytest
@@ -131,7 +132,9 @@ def test_every_tab_of_the_real_program_is_filled(run):
         assert [curve["step"] for curve in curves] == [2, 4] and len(curves[0]["precision"]) > 1
         table = get("plugin/text/text", run=name, tag="~examples/mistakes_table")
         assert [each["step"] for each in table] == [2, 4] and "<th>certainty</th>" in table[-1]["text"]
-        assert get("plugin/graphs/info")[name]["run_graph"] is True
+        graphs = get("plugin/graphs/info")[name]
+        (tag,) = graphs["tags"]
+        assert graphs["run_graph"] is True and graphs["tags"][tag]["profile"] is True and "1 ms is 1 MFlop" in tag
         (shown,) = patiently(lambda: get("plugin/projector/runs"), server)
         embedding = get("plugin/projector/info", run=shown)["embeddings"][0]
         assert embedding["tensorName"] == "features, step 4" and embedding["sprite"]["singleImageDim"] == [28, 28]
@@ -146,6 +149,29 @@ def test_models_that_are_no_classifiers_show_what_fits(tmp_path):
     only = testing.train(tmp_path, "train.steps=4", "callbacks=[views]", "callbacks.views.show=[confusion]")
     shown = {path.parent.name for path in (only.directory / "media").rglob("*.*")}
     assert shown == {"matrix"}
+
+
+WAVES = """
+from framework_data.synthetic import synthetic
+
+
+def waves():
+    pipeline = synthetic(shape=(50,), batch_size=16)
+    pipeline.facts = {"sample_rate": 8000}
+    return pipeline
+"""
+
+
+def test_examples_of_sounds_can_be_heard(tmp_path, install):
+    install("acme", {"framework.data": {"waves": "acme_waves:waves"}}, {"acme_waves.py": WAVES})
+    words = ["~data", "+data={name: waves}", "model=mlp", "callbacks=[views,tensorboard]", "train.steps=1"]
+    run = framework.run([*words, "callbacks.views.show=[sounds]", f"run.dir={tmp_path}/run"])
+    sounds = sorted((run.directory / "media" / "examples").glob("*/*.wav"))
+    assert [path.parent.name for path in sounds] == [f"sound_{number}" for number in range(4)]
+    with wave.open(str(sounds[0])) as file:
+        assert (file.getframerate(), file.getnframes(), file.getnchannels()) == (8000, 50, 1)
+        samples = np.frombuffer(file.readframes(50), np.int16)
+    assert 1000 < np.abs(samples).max() <= 32767
 
 
 ASKS = """
