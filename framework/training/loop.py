@@ -351,7 +351,11 @@ class Loop:
             split, policy = data.splits[0] if tag == "eval" else tag, self.experiment.settings.nan_policy
             text = f"{unsound} after step {step}, of the split '{split}'; look at its examples and at the model's state"
             if policy == "stop":
-                raise NumericalError(self._spoilt(state, step) or f"{text}, {FIND}, {REGARDLESS}")
+                if (spoilt := self._spoilt(state, step)) is not None:
+                    raise NumericalError(spoilt)
+                # The step that would follow mostly meets what the evaluation met; members go on one by one.
+                kept = self._kept(step + 1) if self.experiment.members is None else None
+                raise NumericalError(f"{text}, {kept or FIND}, {REGARDLESS}")
             LOGGER.warning(f"{text}.")
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,10 @@ def available() -> int | None:
         free = int(re.findall(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())[0]) * 1024
     except (OSError, IndexError):
         return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:  # of `ulimit -v`, which counts all addresses that a process has
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        free = min(free, max(limit - held, 0))
     try:
         group = Path("/sys/fs/cgroup")
         left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())

@@ -29,7 +29,8 @@ class Rule(NamedTuple):
 def advise(case: Case, found: Diagnosis) -> list[str]:
     """Return what would have helped, the likeliest first."""
     told = [rule.text(case, found) for rule in RULES if rule.applies(case, found)]
-    return told or ["nothing is known of this operation; `--pdb` opens a debugger in it"]
+    unknown = ["nothing is known of this operation; `--pdb` opens a debugger in it"]
+    return told or ([] if found.operation is None else unknown)
 
 
 def _made_by(*primitives: str) -> Callable[[Case, Diagnosis], bool]:

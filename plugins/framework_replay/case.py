@@ -23,6 +23,9 @@ from framework.training.recorder import batch_of
 
 AXIS = "batch"
 
+NO_FAULT = "no fault"
+"""The finding of a run that met none."""
+
 Step = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Any]]]
 
 
@@ -97,7 +100,7 @@ def _facts_of_run(path: Path) -> capsule.Facts:
         raise ConfigError(f"{path} trained {len(record.members)} members, none of which failed; replay a single run.")
     step = steps(path / "checkpoints")[-1] + 1
     strategy = str(record.config["strategy"]["name"])
-    return capsule.Facts(step, "no fault", record.id, None, 1, strategy, record.versions, record.numerics, {}, [])
+    return capsule.Facts(step, NO_FAULT, record.id, None, 1, strategy, record.versions, record.numerics, {}, [])
 
 
 def stepped(experiment: Experiment, devices: int) -> Step:

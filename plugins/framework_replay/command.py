@@ -32,7 +32,7 @@ def run(words: list[str]) -> None:
     )
     arguments.add_run("folder of the run, or RUN/nan/step-7")
     arguments.add_words()
-    arguments.add_argument("--pdb", action="store_true", help="open the debugger in the operation")
+    arguments.add_argument("--pdb", action="store_true", help="open the debugger at the line of the operation")
     about = "compare it layer by layer with another run or capsule, or with itself by overrides in quotes"
     arguments.add_argument("--against", metavar="RUN|'KEY=VALUE …'", help=about)
     arguments.add_argument("--html", metavar="FILE", help="write that comparison as a page, too")
@@ -43,6 +43,7 @@ def run(words: list[str]) -> None:
     import_jax()
     if given.against is not None:
         return _compare(Path(given.run), given.words, given.against, given.html, given.json)
+    from framework_replay.operation import innermost_own
     from framework_replay.replay import replayed
     from framework_replay.report import as_json, text
 
@@ -50,7 +51,7 @@ def run(words: list[str]) -> None:
     sys.stdout.write((json_of(as_json(report)) if given.json else text(report)) + "\n")
     sys.stdout.flush()
     if given.pdb and report.found.operation is not None:
-        pdb.post_mortem(report.found.operation.error.__traceback__)
+        pdb.post_mortem(innermost_own(report.found.operation.error.__traceback__))
 
 
 def _compare(path: Path, words: list[str], other: str, file: str | None, is_json: bool) -> None:

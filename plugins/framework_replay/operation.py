@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 import jax
@@ -27,6 +29,7 @@ BIRTHS = {
 
 LIBRARIES = tuple(str(Path(str(module.__file__)).parent) for module in (jax, numpy, optax))
 OURS = str(Path(str(framework.__file__)).parent)
+STANDARD = sysconfig.get_path("stdlib")
 
 
 class Operation(NamedTuple):
@@ -142,5 +145,16 @@ def _in_rule(frames: list[traceback.FrameSummary]) -> bool:
 
 def _is_own(file: str) -> bool:
     """Tell whether a file is neither a library's nor the core's."""
-    others = (*LIBRARIES, OURS, str(Path(__file__).parent), sysconfig.get_path("stdlib"))
-    return not file.startswith(others) and Path(file).is_file()
+    others = (*LIBRARIES, OURS, str(Path(__file__).parent))
+    is_standard = file.startswith(f"{STANDARD}{os.sep}") and "-packages" not in file  # those of pip lie in there
+    return not is_standard and not file.startswith(tuple(f"{each}{os.sep}" for each in others)) and Path(file).is_file()
+
+
+def innermost_own(trace: TracebackType | None) -> TracebackType | None:
+    """Cut a traceback behind its innermost line outside of libraries, where a debugger opens then."""
+    each, last = trace, None
+    while each is not None:
+        last, each = each if _is_own(each.tb_frame.f_code.co_filename) else last, each.tb_next
+    if last is not None:
+        last.tb_next = None
+    return trace

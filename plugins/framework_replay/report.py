@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from framework.output import shell_word
 from framework.tables import text_table
-from framework_replay.case import Case
+from framework_replay.case import NO_FAULT, Case
 from framework_replay.diagnosis import Diagnosis, layers
 from framework_replay.watching import Figures
 
@@ -31,6 +31,9 @@ class Report(NamedTuple):
 def text(report: Report) -> str:
     """Return the report as lines."""
     case, found = report.case, report.found
+    if case.facts.what == NO_FAULT and found.first == "nothing":
+        about = f"the run met no fault; this is the step after its newest checkpoint, {case.facts.step - 1}"
+        return f"step {case.facts.step}: all is finite; {about}\n\n{table(found)}"
     told = [f"step {case.facts.step}: {case.facts.what}", _verdict(found)]
     if (operation := found.operation) is not None:
         told += [f"operation: {operation.primitive} makes the first {operation.kind}", f"line: {operation.line}"]

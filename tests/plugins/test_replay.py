@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import framework
 from framework.errors import NumericalError
 from framework.testing import command
 from framework_replay.examples import groups
+from framework_replay.operation import innermost_own
 from framework_replay.replay import replayed
 from framework_replay.report import text
 
@@ -110,6 +112,9 @@ def check(report, fault):
     if fault.primitives:
         assert found.operation is not None and found.operation.primitive in fault.primitives.split(), told
         assert fault.code in found.operation.code, told
+        if found.direction == "forward":
+            (*_, opened) = traceback.extract_tb(innermost_own(found.operation.error.__traceback__))
+            assert found.operation.line == f"{opened.filename}:{opened.lineno} in {opened.name}"
     assert any(fault.advice in each for each in report.advice), told
     if fault.guilty is not None:
         rows = report.case.rows
@@ -205,6 +210,13 @@ def parted(out):
 def test_a_step_is_the_same_as_itself(sound):
     done = command("replay", str(sound / "one"), "--against", str(sound / "one"))
     assert parted(done.out) == ["all values are the same, bit by bit"], done.err
+
+
+def test_the_step_after_a_sound_run_is_told_to_be_sound(sound):
+    done = command("replay", str(sound / "one"))
+    told, empty, table = done.out.split("\n", 2)
+    assert told == "step 4: all is finite; the run met no fault; this is the step after its newest checkpoint, 3"
+    assert not empty and "model/1_Dense" in table
 
 
 def test_two_runs_part_at_their_parameters(sound):

@@ -124,6 +124,14 @@ def test_a_gradient_that_fails_before_the_loss_is_found_at_its_own_step(tmp_path
     assert facts.step == 6 and "is not finite" in facts.what and np.isfinite(facts.trail[-1]["loss"])
 
 
+def test_where_an_evaluation_fails_first_the_step_that_would_follow_is_kept(tmp_path):
+    hopeless = ["optimizer=sgd", "optimizer.learning_rate=1e30", "model.dropout=0"]
+    text = failed(tmp_path / "run", "data=faulty", "data.bad=[]", *hopeless, "train.steps=1")
+    assert "eval/loss is nan after step 1" in text and "in step 2, or go on" in text
+    facts = capsule.read_facts(capsule.find(tmp_path / "run"))
+    assert (facts.step, facts.what, len(facts.trail)) == (2, "train/loss is nan", 2)
+
+
 def test_examples_in_memory_are_kept_with_their_indices(tmp_path):
     failed(tmp_path / "run", "data=poisoned", "train.steps=8")
     kept = capsule.find(tmp_path / "run")

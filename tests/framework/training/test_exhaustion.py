@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -54,6 +56,13 @@ def test_a_run_that_exhausts_memory_leaves_a_report(tmp_path, install):
     log = (tmp_path / "run" / "run.log").read_text()
     assert "largest batch that fits, as the compiler plans: none, not even of one example; it was 16" in log
     assert "float32[16, 1048576, 262144]  16 TiB" in log
+
+
+def test_memory_that_may_be_used_heeds_a_limit_of_the_process():
+    limited = "resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))"
+    code = f"import resource; {limited}; from framework.training import memory; print(memory.available())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 <= int(done.stdout) < 2**33
 
 
 @pytest.mark.parametrize("strategy", ["jit", "vmapped", "eager"])
