@@ -79,6 +79,7 @@ from framework.options import Fraction as Fraction
 from framework.options import Portion as Portion
 from framework.options import Size as Size
 from framework.options import Within as Within
+from framework.output import note as note
 from framework.ranges import declare_below as declare_below
 from framework.search import Choice as Choice
 from framework.search import Decision as Decision

@@ -16,6 +16,11 @@ FOR_THE_FILE = {"quiet": True}
 """`extra` of a line that `run.log` takes, and the console does not show."""
 
 
+def note(text: str) -> None:
+    """Write a line into the `run.log` of a run that goes on in this process, and not to the console."""
+    logging.getLogger("framework").info(text, extra=FOR_THE_FILE)
+
+
 class SurvivingStream:
     """A text stream that is given up at its first failure, with one warning: a run counts more than what it says.
 

@@ -102,6 +102,18 @@ def fitted(text: str, width: int | None) -> str:
     return text if width is None else "\n".join(map(broken_at, text.splitlines()))
 
 
+def command_lines(command: str, width: int | None) -> list[str]:
+    """Break a command between its words where it is wider than a terminal, so that it still can be copied."""
+    lines = [""]
+    for word in command.split(" "):
+        if width is not None and lines[-1].strip() and len(lines[-1]) + 1 + len(word) + 2 > width:
+            lines[-1] += " \\"
+            lines.append(f"  {word}")
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return [command] if width is None or len(command) <= width else lines
+
+
 class StatusLine:
     """One line at the end of a terminal's output, drawn by a thread a few times a second.
 

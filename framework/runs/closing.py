@@ -19,7 +19,7 @@ from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
 from framework.tags import NO_METRICS, SPEED
-from framework.terminal import broken, columns_of
+from framework.terminal import broken, columns_of, command_lines, is_terminal
 from framework.training import compiles
 from framework.training.stepper import is_to_go_on
 from framework.training.times import duration, largest_parts
@@ -37,6 +37,7 @@ LABEL = 12
 def summarise(record: RunRecord, experiment: Experiment) -> None:
     """Log how a run ended, its metrics, the table of its members, its costs, and where to go from there."""
     width, directory = columns_of(sys.stderr), record.directory
+    terminal = width if is_terminal(sys.stderr) else None
     history = MetricsFile(directory, record.id)
     best, speed = survey(history.records(), experiment.directions)
     rows = rows_of(record.metrics or {}, best, *([is_of_member] if record.members else []))
@@ -45,7 +46,8 @@ def summarise(record: RunRecord, experiment: Experiment) -> None:
     for label, pieces in _costs(record, experiment, speed).items():
         for place, line in enumerate(broken(pieces, width - LABEL)):
             lines.append(f"{label + ':' if place == 0 else '':<{LABEL}}{line.strip()}")
-    lines += [f"{label + ':':<{LABEL}}{command}" for label, command in _next(record).items()]
+    lines += _labelled("run folder", str(directory), terminal)
+    lines += [line for label, command in _next(record).items() for line in _labelled(label, command, terminal)]
     LOGGER.info("\n".join(lines))
     for warning in record.warnings or []:
         LOGGER.warning(warning)
@@ -127,7 +129,7 @@ def _ended(record: RunRecord) -> list[str]:
 
 
 def _costs(record: RunRecord, experiment: Experiment, speed: float | None) -> dict[str, list[str]]:
-    """Return, by label, how long the run took, where that went, what it used, and its folder."""
+    """Return, by label, how long the run took, where that went, and what it used."""
     start, seconds = record.starts[-1], record.seconds or 0.0
     whole = record.total_seconds or seconds
     took = [duration(seconds)] + ([f"{duration(whole)} over all starts"] if len(record.starts) > 1 else [])
@@ -138,7 +140,15 @@ def _costs(record: RunRecord, experiment: Experiment, speed: float | None) -> di
     devices = f"{experiment.strategy.devices} of {len(start['devices'])} × {start['device_kind']}"
     spent, compiled = largest_parts(record.times or {}), compiles.in_words(record.compiles or {})
     found = {"took": took, "of that": spent, "compiled": compiled, "memory": memory, "devices": [devices]}
-    return {label: pieces for label, pieces in found.items() if pieces} | {"run folder": [str(record.directory)]}
+    return {label: pieces for label, pieces in found.items() if pieces}
+
+
+def _labelled(label: str, command: str, width: int | None) -> list[str]:
+    """Write a command or a path beside its label, or below where it is too long for a terminal of so many columns."""
+    line = f"{label + ':':<{LABEL}}{command}"
+    if width is None or len(line) <= width:
+        return [line]
+    return [f"{label}:", *(f"  {each}" for each in command_lines(command, width - 2))]
 
 
 def _next(record: RunRecord) -> dict[str, str]:

@@ -14,6 +14,7 @@ from framework.config.secrets import masked
 from framework.distributed import processes
 from framework.errors import FrameworkError, InterruptError, line_of, printable, writing
 from framework.output import FOR_THE_FILE, failures, surviving
+from framework.output import note as note
 
 LOGGER = logging.getLogger("framework")
 
@@ -50,11 +51,6 @@ def run_log(directory: Path, hidden: Collection[str]) -> Iterator[None]:
         except BaseException as error:
             _note_error(error)
             raise
-
-
-def note(text: str) -> None:
-    """Write a line into `run.log` alone, for who reads it later."""
-    LOGGER.info(text, extra=FOR_THE_FILE)
 
 
 def _note_error(error: BaseException) -> None:

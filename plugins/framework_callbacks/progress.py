@@ -17,6 +17,7 @@ from framework.api import (
     columns_of,
     is_notebook,
     is_terminal,
+    note,
     painted,
 )
 from framework.errors import ConfigError, printable
@@ -45,14 +46,24 @@ def progress(seconds: float = 5.0) -> Callback:
 
 
 def show_table(run: Run, width: int) -> None:
-    """Show the parameter table on stderr, in lines of at most `width` letters, unless a point before had the same."""
+    """Show the parameter table on stderr, in lines of at most `width` letters, unless a point before had the same.
+
+    The log of the run has it in any case.
+    """
+    table = parameter_table(run.parameters, width)
+    note("\n".join(["parameters", *table]))
     if not run.is_known:
-        table = parameter_table(run.parameters, width)
         print(*(clipped(line, width) for line in table), sep="\n", file=sys.stderr, flush=True)
 
 
 NO_SPLITS = ("train", "train_step", "perf", "probe", "progress")
 """Beginnings of tags that are of no evaluation."""
+
+
+def tell(line: str) -> None:
+    """Write a line to stderr, and into the log of the run."""
+    print(line, file=sys.stderr, flush=True)
+    note(line)
 
 
 class PlainProgress(Callback):
@@ -76,14 +87,14 @@ class PlainProgress(Callback):
         if step >= self._pace.total or time.monotonic() - self._printed >= self._seconds:
             self._release()
         for line in evaluations(scalars):
-            print(f"{place}  {line}", file=sys.stderr, flush=True)
+            tell(f"{place}  {line}")
 
     def on_end(self, summary: Summary) -> None:
         self._release()
 
     def _release(self) -> None:
         if self._held:
-            print(self._held, file=sys.stderr, flush=True)
+            tell(self._held)
             self._held, self._printed = "", time.monotonic()
 
 
@@ -104,6 +115,8 @@ class LiveProgress(Callback):
         self._line.update(step, scalars)
         for line in self._evaluations(step, scalars):
             print(line, file=sys.stderr, flush=True)
+        for line in evaluations(scalars):
+            note(f"{self._line.pace.epoch(step)}  step {self._line.pace.count(step)}  {line}")
 
     def on_end(self, summary: Summary) -> None:
         if self._status is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from framework.output import shell_word
 from framework.registry.entry_points import discover
 from framework.tags import NO_METRICS
-from framework.terminal import fitted
+from framework.terminal import command_lines, fitted
 from framework_runs import layout
 from framework_runs.listing import as_json
 from framework_runs.naming import label
@@ -151,12 +151,14 @@ def _starts(run: Run, width: int | None) -> list[str]:
 
 
 def _next(run: Run, width: int | None) -> list[str]:
-    """Return the advice. Commands are never cut, since they are there to be copied."""
+    """Return the advice. Commands are broken where a shell goes on with the next line, since they are to be copied."""
     found = advice(run)
     size = max(len(command) for command, _ in found)
     rows = [f"  {command:<{size}}  # {about}" for command, about in found]
     if width is not None and max(map(len, rows)) > width:
-        rows = [line for command, about in found for line in (f"  # {about}", f"  {command}")]
+        rows = []
+        for command, about in found:
+            rows += [f"  # {about}", *(f"  {line}" for line in command_lines(command, width - 2))]
     return ["next", *rows]
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from framework.api import Parameter, Run, Summary, broken, clipped
 from framework.errors import ConfigError
+from framework.terminal import command_lines
 from framework.testing import TINY
 from framework_callbacks.live import three_digits
 from framework_callbacks.pace import clock, metric_prefix
@@ -98,7 +99,7 @@ class Screen(pyte.Screen):
         super().linefeed()
 
 
-def on_terminal(command, columns, **more):
+def on_terminal(command, columns, cwd=None, **more):
     """Run a command on a terminal of that width; return the screen, all lines that it showed, and what was written."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -107,7 +108,7 @@ def on_terminal(command, columns, **more):
     screen, shown, written = Screen(columns), [], b""
     stream = pyte.ByteStream(screen)
     command = [sys.executable, "-W", "error", *command]
-    with subprocess.Popen(command, stdin=there, stdout=there, stderr=there, env=environment | more) as process:
+    with subprocess.Popen(command, stdin=there, stdout=there, stderr=there, env=environment | more, cwd=cwd) as process:
         os.close(there)
         try:
             while part := os.read(here, 65536):
@@ -162,12 +163,21 @@ def test_live_line(columns):
     assert all(len(line) <= columns for line in shown)
 
 
-def test_a_run_on_a_terminal_without_colours(tmp_path):
-    words = [*TINY, "train.steps=20", "train.eval_every=10", f"run.dir={tmp_path}/run"]
-    screen, shown, written = on_terminal(["-m", "framework", *words, "callbacks=[progress]"], 80, NO_COLOR="1")
-    assert "\x1b[3" not in written and any(" · eval · loss" in line for line in shown)
+@pytest.mark.parametrize("columns", [40, 120])
+def test_a_run_on_a_terminal_without_colours(tmp_path, columns):
+    words = [*TINY, "train.steps=20", "train.eval_every=10", "optimizer.learning_rate=0.05"]
+    words += ["callbacks=[progress,checkpoint]"]
+    screen, shown, written = on_terminal(["-m", "framework", *words], columns, tmp_path, NO_COLOR="1")
+    assert screen.wrapped == 0, "nor is the summary"
+    assert "\x1b[3" not in written and any(" · eval" in line for line in shown)
     (bar,) = [line.rstrip() for line in screen.display if "▏" in line]
-    assert re.match(r"epoch 5/5 ▕█+▏ 100 % ·", bar)
+    assert re.match(r"(epoch 5/5 )?▕█+▏ 100 % ·", bar)
+    (run,) = tmp_path.glob("runs/*/*")
+    command = " ".join(line.strip().removesuffix(" \\") for line in screen.display).partition("train on:")[2]
+    assert command.split() == ["framework", "resume", f"runs/default/{run.name}", "train.steps=40"]
+    log = (run / "run.log").read_text()
+    assert re.search(r" INFO epoch 5/5  step 20/20  eval: loss [\d.]+", log), "each in one line, as without a terminal"
+    assert "\ntotal " in log and "\x1b" not in log
 
 
 @pytest.mark.parametrize(
@@ -182,6 +192,20 @@ def test_a_run_on_a_terminal_without_colours(tmp_path):
 )
 def test_pieces_are_broken_between_them(pieces, width, lines):
     assert broken(pieces, width) == lines
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (None, ["framework resume runs/a steps=40"]),
+        (32, ["framework resume runs/a steps=40"]),
+        (31, ["framework resume runs/a \\", "  steps=40"]),
+        (18, ["framework resume \\", "  runs/a \\", "  steps=40"]),
+        (4, ["framework \\", "  resume \\", "  runs/a \\", "  steps=40"]),
+    ],
+)
+def test_a_command_is_broken_so_that_a_shell_reads_on(width, lines):
+    assert command_lines("framework resume runs/a steps=40", width) == lines
 
 
 @pytest.mark.parametrize(
