@@ -60,5 +60,7 @@ def read_part(record: RunRecord, saved: list[int], like: dict[str, Any]) -> dict
     folder = record.directory / "checkpoints"
     found = read_newest(saved, lambda step: restore_state(folder, step, like, run=record.id), reject)
     if found is None:
-        raise errors[0]
+        others = [step for step in steps(folder) if step not in saved]
+        fix = f"; take another step: {', '.join(map(str, others))}" if others else "; there is no other"
+        raise StorageError(f"{str(errors[0]).rstrip('.')}{fix}.") from errors[0]
     return found

@@ -60,7 +60,7 @@ def read(path: Path, wanted: Wanted) -> Iterator[Block]:
     try:
         yield from reader(path, wanted)
     except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read: {told(error)}.") from error
+        raise DataError(f"{path} cannot be read: {told(error).rstrip('.')}.") from error
 
 
 def _array(path: Path, wanted: Wanted) -> Iterator[Block]:

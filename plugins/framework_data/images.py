@@ -140,7 +140,7 @@ def byte_images(raw: Any, shape: tuple[int, ...]) -> np.ndarray:
     images = np.asarray(raw)
     if images.dtype != np.uint8:
         text = f"expected raw images as uint8 [{expected}] from 0 to 255, found {images.dtype} {list(images.shape)}"
-        raise ConfigError(f"{text}; give what is normalised already to the model itself.")
+        raise ConfigError(f"{text}; what is normalised already goes to the model itself, or with --prepared.")
     if images.ndim == len(shape) and shape[-1] == 1:
         images = images[..., None]
     if images.ndim != len(shape) + 1 or images.shape[1:] != shape:
