@@ -88,6 +88,16 @@ def show(opened: Any, address: str, tab: str) -> None:
     frame.locator(TABS[tab]).first.wait_for(state="attached")
 
 
+def show_costs(opened: Any) -> None:
+    """Colour the layers of a graph by what they cost."""
+    opened.locator("paper-item:has-text('MFlop')").first.dispatch_event("click")
+    for button in ("paper-radio-button[name=profile]:not([disabled])", "paper-radio-button:has-text('Compute time')"):
+        opened.locator(button).first.wait_for(state="attached")
+        opened.locator(button).first.dispatch_event("click")
+        opened.wait_for_timeout(3000)
+    opened.locator("g.node:has-text('3_Conv')").first.click()
+
+
 def main(runs: Path, pictures: Path) -> None:
     """Write a picture of each tab, with few colours, so that it is small."""
     from PIL import Image
@@ -96,6 +106,8 @@ def main(runs: Path, pictures: Path) -> None:
     with board(runs) as address, page() as opened:
         for tab in TABS:
             show(opened, address, tab)
+            if tab == "graphs":
+                show_costs(opened)
             opened.wait_for_timeout(3000)  # what moves into place
             path = pictures / f"{tab}.png"
             opened.screenshot(path=path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from framework.api import Callback, Embedding, Medium, Node, Parameter, Run, Summary, Table
+from framework.api import Callback, Embedding, Histogram, Image, Medium, Node, Parameter, Run, Summary, Table
 from framework.errors import StorageError
 from framework_tensorboard import events
 from framework_tensorboard.constant import Varying
@@ -130,7 +130,8 @@ class TensorBoard(Callback):
         if self._whole is not None:
             if isinstance(medium, Embedding):
                 write_embedding(self._whole.folder, step, tag, medium)
-            self._whole.add(step, values_of(medium, shown_tag(tag)))
+            is_among_curves = isinstance(medium, Image | Histogram)  # TIME SERIES shows these, too
+            self._whole.add(step, values_of(medium, shown_tag(tag) if is_among_curves else tag))
 
     def on_end(self, summary: Summary) -> None:
         whole, members, self._whole, self._members = self._whole, self._members, None, []

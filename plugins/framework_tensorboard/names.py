@@ -36,7 +36,7 @@ def is_numberless(key: str, parts: Iterable[str] = NUMBERLESS) -> bool:
 
 
 def shown_tag(tag: str) -> str:
-    """Return a tag as TensorBoard shows it, which opens the first groups by name: all but metrics begin with "~"."""
+    """Return a tag as TensorBoard shows it, which opens the first groups by name: what begins with "~" comes last."""
     return tag if tag.startswith(FIRST) else f"~{tag}"
 
 

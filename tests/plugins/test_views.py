@@ -109,8 +109,8 @@ TABS = {
         *("~parameters/0_Conv/W", "~outputs/scores", "~outputs/certainty"),
         *("~probe/histograms/gradients/0_Conv", "~probe/histograms/activations/8_Relu"),
     },
-    "pr_curves": {f"~classes/{number}" for number in range(10)},
-    "text": {"run/chosen", "run/config", "run/facts", "run/parameters", "~examples/mistakes_table"},
+    "pr_curves": {f"classes/{number}" for number in range(10)},
+    "text": {"run/chosen", "run/config", "run/facts", "run/parameters", "examples/mistakes_table"},
     "scalars": {"train/loss", "train/accuracy", "eval/loss", "eval/accuracy", "train/learning_rate", "~progress/epoch"},
 }
 
@@ -128,9 +128,9 @@ def test_every_tab_of_the_real_program_is_filled(run):
         assert [each["step"] for each in images] == [2, 4]
         bins = get("plugin/histograms/histograms", run=name, tag="~probe/histograms/gradients/0_Conv")
         assert [step for _, step, _ in bins] == [2, 4]
-        curves = get("plugin/pr_curves/pr_curves", run=name, tag="~classes/0")[name]
+        curves = get("plugin/pr_curves/pr_curves", run=name, tag="classes/0")[name]
         assert [curve["step"] for curve in curves] == [2, 4] and len(curves[0]["precision"]) > 1
-        table = get("plugin/text/text", run=name, tag="~examples/mistakes_table")
+        table = get("plugin/text/text", run=name, tag="examples/mistakes_table")
         assert [each["step"] for each in table] == [2, 4] and "<th>certainty</th>" in table[-1]["text"]
         graphs = get("plugin/graphs/info")[name]
         (tag,) = graphs["tags"]
