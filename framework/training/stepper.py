@@ -153,7 +153,7 @@ def stepper(
                     with jax.profiler.StepTraceAnnotation("train", step_num=end):
                         state, metrics = program.call(state, feed)
                 except FloatingPointError as error:  # of debug=nans and debug=infs
-                    raise FloatingPointError(str(error).splitlines()[0], end) from error
+                    raise FloatingPointError(str(error).splitlines()[0].rstrip("."), end) from error
                 if len(program.traces.seen) > traced:
                     times.recast("compiling")
                     check_traces(program.traces, experiment, end)
