@@ -115,7 +115,7 @@ def digests(folder: Path) -> dict[int, object]:
     """
     with Ledger(ledger_of(folder)) as opened:
         points, ends = opened.points(), [event.number for event in opened.events() if event.kind == "done"]
-    if sorted(ends) != list(range(len(points))) or any(point.state != "done" for point in points):
+    if sorted(ends) != [point.number for point in points] or any(point.state != "done" for point in points):
         raise RuntimeError(f"{folder}: ends {sorted(ends)}, states {[point.state for point in points]}")
     manifests = {point.number: folder / point.directory / "checkpoints" / "300" / "manifest.json" for point in points}
     return {number: json.loads(path.read_text())["leaves"] for number, path in manifests.items()}

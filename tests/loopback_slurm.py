@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -58,6 +58,15 @@ PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 coordinator follows from its number."""
 
 
+DAEMONS = {
+    "munged": "--foreground --force --socket={folder}/munge.sock --key-file={folder}/munge.key "
+    "--pid-file={folder}/munge.pid --log-file={folder}/munge.log --seed-file={folder}/munge.seed",
+    "slurmctld": "-D -i",
+    "slurmd": "-D",
+}
+"""Options of each daemon."""
+
+
 def missing() -> str:
     """Return why there can be no cluster here, or ""."""
     absent = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
@@ -70,10 +79,39 @@ class Cluster(NamedTuple):
     Attributes:
       folder: of its files.
       environment: of its clients.
+      daemons: processes by name.
     """
 
     folder: Path
     environment: dict[str, str]
+    daemons: dict[str, subprocess.Popen[bytes]]
+
+    def start(self, name: str) -> None:
+        """Start a daemon, also one that was killed: it goes on with the state that it left on the disk."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.daemons[name] = subprocess.Popen(
+                [name, *DAEMONS[name].format(folder=self.folder).split()],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """Kill a daemon by SIGKILL."""
+        self.daemons[name].kill()
+        self.daemons[name].wait()
+
+    def processes(self) -> dict[int, str]:
+        """Return the command lines of all processes that this cluster has started: those of jobs outlive a daemon."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"SLURM_CONF={self.folder}/".encode() in (path / "environ").read_bytes():
+                    words = (path / "cmdline").read_bytes().split(b"\0")
+                    found[int(path.name)] = b" ".join(words).decode(errors="replace")
+        return found
 
     def call(self, *words: str, cwd: Path | None = None) -> str:
         """Run a client, and return what it prints.
@@ -114,36 +152,26 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     (folder / "munge.key").chmod(0o600)
     (folder / "state").mkdir()
     environment = {**os.environ, "PATH": _path(), "SLURM_CONF": str(config)}
-    running = Cluster(folder, environment)
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(name: str, *words: str) -> None:
-        with (folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        started.append(process)
-
-    files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
+    running = Cluster(folder, environment, {})
     try:
-        start("munged", "munged", "--foreground", "--force", f"--socket={folder}/munge.sock", *files)
+        running.start("munged")
         running.until((folder / "munge.sock").exists)
-        start("slurmctld", "slurmctld", "-D", "-i")
-        start("slurmd", "slurmd", "-D")
+        running.start("slurmctld")
+        running.start("slurmd")
         running.until(lambda: _is_idle(running), lambda: _logs(folder))
         yield running
     finally:
         with suppress(AssertionError, subprocess.SubprocessError):
             running.call("scancel", "--signal=KILL", "--full", f"--user={user}")
             running.call("scancel", f"--user={user}")
-        for process in reversed(started):
+        for process in reversed(running.daemons.values()):
             process.terminate()
-        for process in started:
+        for process in running.daemons.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(5)
             process.kill()
             process.wait()
-        for left in _of(folder):
+        for left in running.processes():
             with suppress(ProcessLookupError):
                 os.kill(left, signal.SIGKILL)
 
@@ -160,13 +188,3 @@ def _is_idle(running: Cluster) -> bool:
 
 def _logs(folder: Path) -> str:
     return "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(folder.glob("*.log")))
-
-
-def _of(folder: Path) -> Sequence[int]:
-    """Return the processes that were started by this cluster: daemons of steps outlive those of nodes."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if f"SLURM_CONF={folder}/".encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
