@@ -16,6 +16,7 @@ from framework.commands.arguments import Arguments
 from framework.config.overrides import is_run_folder
 from framework.errors import ConfigError, InterruptError, nearest
 from framework.output import shell_word
+from framework.terminal import page_width
 
 UNFINISHED = 75
 """Exit code of `wait` where points are open and nobody works on them: EX_TEMPFAIL."""
@@ -161,7 +162,8 @@ def _status(words: list[str]) -> None:
     if given.json:
         print_json(status.as_json(seen))
     else:
-        sys.stdout.write(status.line(seen) + (f"\n{status.table(seen)}" if given.points else "") + "\n")
+        listed = f"\n{status.table(seen, page_width())}" if given.points else ""
+        sys.stdout.write(f"{status.line(seen)}{listed}\n")
 
 
 def _wait(words: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,8 @@ from framework.output import shell_word
 from framework.sweeps import folder as folders
 from framework.sweeps.labels import label
 from framework.sweeps.ledger import LEASE, OPEN, Ledger, Point, State
-from framework.tables import text_table
+from framework.tables import narrowed, text_table
+from framework.terminal import clipped
 
 ORDER: tuple[State, ...] = ("done", "running", "waiting", "paused", "preempted", "lost", "failed", "pruned")
 
@@ -90,10 +92,13 @@ def line(sweep: Seen) -> str:
     )
 
 
-def table(sweep: Seen) -> str:
-    """Return one line for each point that is not just waiting, with its step, and what it last said."""
+def table(sweep: Seen, width: int | None = None) -> str:
+    """Return one line for each point, with its step, and what it last said.
+
+    Where that is too wide for a terminal of so many columns, what a point said stands below its line.
+    """
     now = time.time()
-    rows = [["point", "", "state", "step", "attempts", "seconds", ""]]
+    rows = [["point", "state", "", "step", "attempts", "seconds", ""]]
     for point in sweep.points:
         spent = point.seconds + (now - point.begun if point.state == "running" and point.begun else 0.0)
         said = point.reason or " ".join(f"{tag} {value:.4g}" for tag, value in _few(point.scalars).items())
@@ -101,15 +106,22 @@ def table(sweep: Seen) -> str:
         rows.append(
             [
                 str(point.number),
-                label(point.parameters),
                 state,
+                label(point.parameters),
                 str(point.step),
                 str(point.attempts),
                 f"{spent:.1f}",
                 said,
             ]
         )
-    return text_table(rows, right=(0, 3, 4, 5))
+    right = (0, 3, 4, 5)
+    whole = text_table(rows, right)
+    if width is None or max(map(len, whole.splitlines())) <= width:
+        return whole
+    lines = text_table(narrowed([row[:-1] for row in rows], width, least=3), right).splitlines()
+    indent = " " * (len(rows[0][0]) + 2)
+    said = (textwrap.wrap(row[-1], width, initial_indent=indent, subsequent_indent=indent) for row in rows)
+    return "\n".join(each for line, more in zip(lines, said, strict=True) for each in (clipped(line, width), *more))
 
 
 def as_json(sweep: Seen) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
 from framework.sweeps import points as contents
 from framework.sweeps import space as spaces
+from framework.sweeps import status
 from framework.sweeps.folder import is_sweep, ledger_of
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.preview import preview
@@ -73,6 +75,18 @@ def test_each_job_is_told_once_as_it_begins_and_as_it_ends(swept):
         assert begins == f"job {number}/4: seed={name}"
         assert ends.startswith(f"job {number}/4 (seed={name}) done at step 6, ") and ", eval/loss " in ends
     assert [line.rpartition("; ")[2] for line in lines if "done" in line] == [f"{n} of 4 over" for n in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_list_of_points_is_no_wider_than_the_terminal(swept, width):
+    folder = swept[0] / "turn"
+    with Ledger(folders.ledger_of(folder)) as ledger:
+        found = status.seen(folder, ledger)
+    points = [found.points[0], found.points[1]._replace(state="failed", reason="a long reason " * 20)]
+    lines = status.table(found._replace(points=points), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line.split()[:2] for line in lines if re.match(r" +\d ", line)] == [["1", "done"], ["2", "failed"]]
+    assert " ".join("".join(lines).split()).count("long reason") == 20
 
 
 def test_the_table_is_the_mean_over_the_seeds(swept):
