@@ -151,14 +151,13 @@ def evaluated(
     """
     found = before or Evaluation(Sums(), {})
     programs = _programs(subject, with_values)
-    waiting: deque[tuple[Any, Batch]] = deque()
+    waiting: deque[tuple[Any, np.ndarray]] = deque()  # without the batches, whose memory serves the next ones
     sums, values, done, examples = found.sums, found.values, found.batches, found.examples
 
     def take() -> None:
         nonlocal done, examples
-        (means, each), batch = waiting.popleft()
+        (means, each), counts = waiting.popleft()
         sums.add(means)
-        counts = _counting(batch)
         for name, column in _columns(subject, each, counts, done * len(counts)).items():
             values.setdefault(name, []).append(column)
         done, examples = done + 1, examples + int(counts.sum())
@@ -166,7 +165,7 @@ def evaluated(
     signal = None
     with _batches(subject.experiment, split, done) as batches:
         for program, batch in zip(cycle(programs), batches, strict=False):
-            waiting.append((program(batch), batch))
+            waiting.append((program(batch), _counting(batch)))
             if len(waiting) >= IN_FLIGHT * len(programs):
                 take()
             if (signal := stopping()) is not None:
