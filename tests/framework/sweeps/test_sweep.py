@@ -156,6 +156,35 @@ def test_a_change_of_the_data_is_named_and_those_points_are_trained_again(swept,
     assert len(list((tmp_path / "sweep" / "runs").iterdir())) == 4, "the former runs stay"
 
 
+COUNTS = """
+import gc
+from contextlib import suppress
+from pathlib import Path
+from framework.api import Callback
+from framework.experiment import Experiment
+def files():  # without those of the ledger, which threads open when they get to it
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            yield "ledger" not in str(each.readlink())
+class Count(Callback):
+    def on_end(self, summary):
+        gc.collect()
+        FOUND.append((sum(files()), sum(isinstance(each, Experiment) for each in gc.get_objects())))
+FOUND = []
+def count():
+    return Count()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system lists no open files")
+def test_points_in_turn_leave_nothing_behind(install, tmp_path):
+    install("acme", {"framework.callbacks": {"count": "acme_count:count"}}, {"acme_count.py": COUNTS})
+    words = [*WORDS, "train.steps=1", "callbacks=[count]", "seed=range(0,5)", f"sweep.dir={tmp_path}/sweep"]
+    assert testing.command("-m", *words, "launcher=turn").code == 0
+    found = sys.modules["acme_count"].FOUND
+    assert len(found) == 5 and len(set(found[1:])) == 1, found
+
+
 def test_a_change_while_a_sweep_runs_is_named_and_is_what_the_ledger_says(install, tmp_path, monkeypatch):
     """The first point changes a file of one's own configs and the code of a package, before the second is begun."""
     mine = "name: sgd\nlearning_rate: 0.1\nmomentum: {}\n"
