@@ -26,6 +26,8 @@ from framework.api import (
     TrainState,
     as_pipeline,
     as_strategy,
+    step_key,
+    stream,
 )
 from framework.batches import CheckedBatches, check_examples, check_pipeline
 from framework.config.compose import Config
@@ -45,7 +47,6 @@ from framework.registry.builder import Builder, building
 from framework.registry.entry_points import OURS, Plugin, Registry, discover
 from framework.registry.sections import taken_by
 from framework.registry.signatures import check
-from framework.steps.rng import root_key
 from framework.tags import COMPILE_SECONDS, COMPILED, EPOCH, EXAMPLES, PARTS, SHARE
 from framework.tasks.assembly import task_of
 from framework.tasks.ema import averaged
@@ -72,7 +73,7 @@ class NamedProbe(NamedTuple):
 
     tag: str
     label: str  # such as "probe 'norms' (framework 0.1.0)"
-    measure: Callable[[TrainState, Batch, Array], Mapping[str, Array]]
+    measure: Callable[[TrainState, Batch], Mapping[str, Array]]  # compiled
     every: int  # steps
 
 
@@ -275,8 +276,11 @@ def _probe(builder: Builder, tag: str, options: Mapping[str, Any], problem: Prob
             f"expected a number of steps, at least 1, found {every}; set {key}.every=…", key=f"{key}.every"
         )
     probe = named(builder.named("probes", given, key), builder.used[key].title)
-    # As an inlined `jit` it is traced once, to be checked and to be compiled.
-    measure = jax.jit(lambda *args: dict(probe(problem, *args)), inline=True)
+
+    @jax.jit
+    def measure(state: TrainState, batch: Batch) -> dict[str, Array]:
+        return dict(probe(problem, state, batch, stream(step_key(state.key, state.step), f"probe/{tag}")))
+
     return NamedProbe(tag, f"probe '{tag}' ({builder.used[key].owner})", measure, every)
 
 
@@ -286,7 +290,7 @@ def _probed(each: NamedProbe, shapes: TrainState, data: DataPipeline) -> list[st
     Raises: ConfigError or PluginError naming the probe, if it cannot be traced.
     """
     with _keyed(f"probes.{each.tag}"):
-        found = jax.eval_shape(each.measure, shapes, dict(data.spec), jax.eval_shape(root_key, SEED))
+        found = jax.eval_shape(each.measure, shapes, dict(data.spec))
     return [f"probe/{each.tag}/{name}" for name, value in found.items() if not value.shape]
 
 

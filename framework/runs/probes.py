@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.api import Batch, Callback, PyTree, Run, TrainState, step_key, stream
+from framework.api import Callback, Run, TrainState
 from framework.errors import ConfigError
 from framework.experiment import Experiment, NamedCallback, NamedProbe
 from framework.training.inspection import one_replica
@@ -20,14 +20,7 @@ class Probing(Callback):
     """
 
     def __init__(self, experiment: Experiment, each: NamedProbe) -> None:
-        self.experiment, self.tag, self.every = experiment, each.tag, each.every
-
-        @jax.jit
-        def measure(state: TrainState, batch: Batch) -> PyTree:
-            key = stream(step_key(state.key, state.step), f"probe/{each.tag}")
-            return each.measure(state, batch, key)
-
-        self.measure = measure
+        self.experiment, self.tag, self.every, self.measure = experiment, each.tag, each.every, each.measure
 
     def on_start(self, run: Run) -> None:
         """Take the run's log."""

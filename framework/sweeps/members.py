@@ -31,6 +31,7 @@ from framework.runs import folder as run_folders
 from framework.runs import logs
 from framework.runs.history import HistoryWriter, MetricsFile
 from framework.runs.media import MediaFolder, ShownBy
+from framework.runs.probes import probes_of
 from framework.runs.record import RunRecord, new_record, run_facts, write_config
 from framework.sweeps import folder as folders
 from framework.sweeps.ledger import Ledger, State
@@ -64,7 +65,8 @@ def with_points(
         raise UnfitError("exhibits and a test split are for points alone.")
     together = Together(experiment, sweep, jobs, configs, outcomes, stack)
     return together.experiment._replace(
-        callbacks=(*experiment.callbacks, NamedCallback("the points of the sweep", together))
+        probes=(),  # each point has its own
+        callbacks=(*experiment.callbacks, NamedCallback("the points of the sweep", together)),
     )
 
 
@@ -103,6 +105,7 @@ class Together(Callback):
         self.settled = [config.with_values(lengths) for config in configs]
         # Periods are the same for all points, since only numbers of the step differ.
         self.periods = [each.callback.every for each in self._built(self.settled[0], Builder(discover()))]
+        self.periods += [each.every for each in experiment.probes]
         budgets = [budget for job in jobs if (budget := self.ledger.point(job.number).budget) is not None]
         self.experiment = evaluating(experiment, min(budgets, default=None))
         self.every = math.gcd(*self.periods, self.experiment.eval_every)
@@ -142,6 +145,7 @@ class Together(Callback):
         builder = Builder(discover())
         member.callbacks = self._built(settled, builder)
         view = self._alone(config, own, builder, member.callbacks)
+        member.callbacks = (*member.callbacks, *probes_of(view))
         write_config(directory, secrets.masked(as_written(source, values), config.secrets))
         if first is None:
             record = new_record(view, directory, config.name, config.secrets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,13 +49,16 @@ def grouped(jobs: Sequence[Job], config_dir: str | None) -> list[tuple[Job, ...]
 
     Returns: each job once, in the order of the first of each group.
     """
-    groups: dict[str, list[Job]] = {}
+    configs: dict[Job, Config] = {}
     for job in jobs:
-        key = f"alone {job.number}"
         with contextlib.suppress(FrameworkError):  # its attempt tells what is wrong
             config = config_of(job.words, config_dir)
             if _is_fit(config) and not (Path(job.directory) / "run.json").exists():
-                key = _signature(config)
+                configs[job] = config
+    real = {key for config in configs.values() for key, value in _leaves(config).items() if isinstance(value, float)}
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        key = _signature(configs[job], real) if job in configs else f"alone {job.number}"
         groups.setdefault(key, []).append(job)
     return [tuple(group) for group in groups.values()]
 
@@ -144,24 +147,32 @@ def _is_fit(config: Config) -> bool:
     settings = config.settings
     is_plain = config.values.get("strategy") == {"name": "jit"} and settings.nan_policy == "stop"
     is_alone = settings.distributed.coordinator is None and not any(settings.debug)
-    return is_plain and is_alone and not config.values.get("probes") and settings.run.resume == "auto"
+    return is_plain and is_alone and settings.run.resume == "auto"
 
 
 def _leaves(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flat(config.source).items() if not key.startswith(LOOSE)}
 
 
-def _signature(config: Config) -> str:
-    """Write a config without the numbers in which members may differ."""
-    masked = {key: "a number" if _may_differ(key, value) else value for key, value in _leaves(config).items()}
+def _signature(config: Config, real: Collection[str]) -> str:
+    """Write a config without the numbers in which members may differ.
+
+    Args:
+      real: keys that have a real number in some config, so that a whole one in another is real too.
+    """
+    masked = {
+        key: "a number" if _may_differ(config, key, value, real) else value for key, value in _leaves(config).items()
+    }
     return json.dumps(masked, sort_keys=True, default=str)
 
 
-def _may_differ(key: str, value: Any) -> bool:
+def _may_differ(config: Config, key: str, value: Any, real: Collection[str]) -> bool:
     if key == "seed":
         return True
+    if config.values.get("probes"):  # they measure what is computed with the numbers of the first member
+        return False
     is_of_step = key.partition(".")[0] not in SECTIONS or key.startswith("data.transform.")
-    return is_of_step and isinstance(value, float)
+    return is_of_step and key in real and type(value) in (int, float)
 
 
 def _columns(configs: Sequence[Config]) -> dict[str, list[Any]]:

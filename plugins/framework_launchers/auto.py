@@ -57,6 +57,8 @@ class Auto(Launcher):
             here.say(f"launcher: processes, since {count} GPUs can train a point each")
             yield from processes().launch(left, here)
         else:
+            if len(first) > 1:
+                here.say("launcher: turn, since no two points fit into one program; docs/sweep.md says which do")
             yield from _in_turn(left, len(first), here)
 
 
