@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from framework.config import policy, search_path, secrets
 from framework.config import words as typed
-from framework.config.origins import COMMAND_LINE, Origins
+from framework.config.origins import COMMAND_LINE, Origins, Read, ReadFile
 from framework.config.overrides import quoted, rewrite
 from framework.config.presets import periods
 from framework.config.resolve import Settings, changed, extended, naming_holders, resolved, settings_of
@@ -73,18 +73,16 @@ class Base(NamedTuple):
       config: without Hydra's own section.
       experiment: its name.
       files: those that were read.
-      stamps: their times and sizes.
     """
 
     config: DictConfig
     experiment: str
-    files: search_path.Read
-    stamps: list[tuple[int, int]]
+    files: Read
 
     @property
     def is_fresh(self) -> bool:
-        """Tell whether all files are as they were."""
-        return self.stamps == _stamps(self.files)
+        """Tell whether all files are as they were read."""
+        return all(each.is_fresh for each in self.files.values())
 
 
 Kept = dict[tuple[Path | None, tuple[str, ...]], Base]
@@ -145,7 +143,7 @@ def recorded(run_folder: str | Path, words: Sequence[str] = (), config_dir: str 
       no override of a recorded config.
     """
     path, overrides = Path(run_folder) / "config.yaml", rewrite(words)
-    origins = Origins({"config": (path, "")}, tuple(overrides))
+    origins = Origins({"config": ReadFile.begun(path, "")}, tuple(overrides))
     with origins.locating():
         with search_path.config_errors():
             parsed = typed.read(overrides)
@@ -169,7 +167,7 @@ def recorded(run_folder: str | Path, words: Sequence[str] = (), config_dir: str 
 
 
 def _composed(
-    overrides: Sequence[str], config_dir: str | Path | None, read: search_path.Read, kept: Kept
+    overrides: Sequence[str], config_dir: str | Path | None, read: Read, kept: Kept
 ) -> tuple[DictConfig, str]:
     """Return what Hydra composes without its own section, and the name of the experiment."""
     folder = None if config_dir is None else Path(config_dir).expanduser().resolve()
@@ -188,7 +186,7 @@ def _composed(
         return config, base.experiment
 
 
-def _base(chosen: Sequence[str], folder: Path | None, read: search_path.Read) -> Base:
+def _base(chosen: Sequence[str], folder: Path | None, read: Read) -> Base:
     """Let Hydra compose what words choose, and note the files that it reads."""
     words = list(chosen)
     if folder is not None:
@@ -197,17 +195,7 @@ def _base(chosen: Sequence[str], folder: Path | None, read: search_path.Read) ->
         composed = hydra.compose("config", words, return_hydra_config=True)
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         experiment = str(composed.hydra.runtime.choices.get("experiment") or "default")
-        return Base(config, experiment, dict(read), _stamps(read))
-
-
-def _stamps(files: search_path.Read) -> list[tuple[int, int]]:
-    found = []
-    for file, _ in files.values():
-        with suppress(OSError):  # one that is gone
-            if isinstance(file, Path):
-                facts = file.stat()
-                found.append((facts.st_mtime_ns, facts.st_size))
-    return found
+        return Base(config, experiment, dict(read))
 
 
 def _in_two(overrides: Sequence[Override]) -> tuple[list[Override], list[Override]]:
@@ -245,7 +233,8 @@ def _without_defaults(source: dict[str, Any], overrides: Sequence[str], kept: Ke
     if not others:
         return source
     defaults, words = extended(_composed((), None, {}, kept)[0]), set(map(_section_of, overrides))
-    dropped = [name for name in others if not source[name] or (source[name] == defaults[name] and name not in words)]
+    is_default = {name: source[name] == defaults.get(name) and name not in words for name in others}
+    dropped = [name for name in others if not source[name] or is_default[name]]
     return {name: section for name, section in source.items() if name not in dropped}
 
 
@@ -265,7 +254,7 @@ def _is_choice(override: Override) -> bool:
 
 def _choose(config: DictConfig, chosen: list[Override], config_dir: str | Path | None, origins: Origins) -> None:
     """Put the sections of the chosen files in the place of the recorded ones."""
-    read: search_path.Read = {}
+    read: Read = {}
     composed, _ = _composed([str(override.input_line) for override in chosen], config_dir, read, {})
     groups = {override.key_or_group for override in chosen}
     plain: Any = OmegaConf.to_container(config)

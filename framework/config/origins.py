@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -23,6 +24,42 @@ Match = tuple[int, yaml.Node | None]
 """Return the number of a key's parts that are set, and the node that sets the last."""
 
 
+class ReadFile(NamedTuple):
+    """A file of configs that was read.
+
+    Attributes:
+      file: its place.
+      package: the key below which its content is put.
+      stamp: its time and size just before it was read; None for one that lies in no folder.
+    """
+
+    file: Readable
+    package: str
+    stamp: tuple[int, int] | None
+
+    @classmethod
+    def begun(cls, file: Readable, package: str) -> ReadFile:
+        """Note a file that is about to be read."""
+        return cls(file, package, _stamp(file))
+
+    @property
+    def is_fresh(self) -> bool:
+        """Tell whether the file is as it was read."""
+        return self.stamp == _stamp(self.file)
+
+
+Read = dict[str, ReadFile]
+"""Files that were read, by the path that Hydra gives them."""
+
+
+def _stamp(file: Readable) -> tuple[int, int] | None:
+    if isinstance(file, Path):
+        with suppress(OSError):  # one that is gone
+            facts = file.stat()
+            return facts.st_mtime_ns, facts.st_size
+    return None
+
+
 class Origins(NamedTuple):
     """The files and the overrides of one config.
 
@@ -32,7 +69,7 @@ class Origins(NamedTuple):
       words: overrides, as Hydra reads them.
     """
 
-    files: dict[str, tuple[Readable, str]]
+    files: Read
     words: tuple[str, ...]
 
     @contextmanager
@@ -56,7 +93,7 @@ class Origins(NamedTuple):
         key, _, choice = key.lstrip("~").partition("=")
         parts, best, origin = _parts(key.replace("/", ".")), 0, ""
         files = list(self.files.values())
-        for file, package in (*files[:1], *reversed(files[1:])):
+        for file, package, _ in (*files[:1], *reversed(files[1:])):
             with suppress(FrameworkError):  # a file that cannot be read sets nothing
                 depth, node = _match(_parts(package), compose_yaml(file), parts, choice)
                 if 0 < depth >= best:
@@ -73,7 +110,7 @@ class Origins(NamedTuple):
 
     def _quoted(self, text: str) -> str:
         """Find what Hydra quotes in a text of its own: a file by its path, or a word."""
-        file = next((file for path, (file, _) in self.files.items() if f"'{path}'" in text), None)
+        file = next((read.file for path, read in self.files.items() if f"'{path}'" in text), None)
         if file is not None:
             return f"(set in {shown(file)}:1)"
         return COMMAND_LINE if any(word.lstrip("+~") in text for word in self.words) else ""

@@ -26,17 +26,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from framework.config import policy
+from framework.config.origins import Read, ReadFile
 from framework.config.resolve import Settings
-from framework.config.safe_load import Readable, load_yaml
+from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError, FrameworkError, nearest, plain
 from framework.registry.entry_points import discover
 from framework.registry.kinds import COMPONENTS, GROUPS
 
 SECTIONS = (*GROUPS, *Settings._fields, "sweep", "experiment", "hydra")
 """Words that an override may begin with."""
-
-Read = dict[str, tuple[Readable, str]]
-"""Files that were read, with the key below which their content is put, by the path that Hydra gives them."""
 
 _READ: ContextVar[Read | None] = ContextVar("read", default=None)
 """Files that a session has read so far; None outside of one, where a script's own Hydra is left alone."""
@@ -111,10 +109,10 @@ class _Checked(ConfigSource):
         file = folder.joinpath(self._normalize_file_name(config_path))
         group = config_path.rpartition("/")[0].replace("/", ".")
         read: Any = _READ.get()
-        read[config_path] = file, group  # for the error, if it cannot be read
+        found = read[config_path] = ReadFile.begun(file, group)  # for the error, if it cannot be read
         content, text = load_yaml(file)
         header = ConfigSource._get_header_dict(text[:512])
-        read[config_path] = file, header["package"] or group
+        read[config_path] = found._replace(package=header["package"] or group)
         if self.scheme() != "pkg" or self.path not in _OWN:
             if policy.is_hydras(config_path.replace("/", ".")):
                 raise ConfigError("Hydra's own groups cannot be added to.", key=config_path)

@@ -244,6 +244,9 @@ class Journal:
             if crc != b"%08x" % zlib.crc32(text):
                 continue  # torn by a kill
             number, actions = json.loads(text)
+            if number > self._lines:
+                text = f"{self.path} is damaged: of its lines, number {self._lines} cannot be read, and later ones can."
+                raise StorageError(f"{text} Take a copy of the file from before.")
             if number == self._lines:
                 self._contents.do(actions)
                 self._lines += 1

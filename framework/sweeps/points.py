@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework.config.compose import Config, Kept, compose
+from framework.config.safe_load import load_json
 from framework.keys import flat
 from framework.registry.entry_points import OURS, Plugin, discover
-from framework.registry.kinds import GROUPS, MAPPINGS
+from framework.registry.kinds import GROUPS, KINDS, MAPPINGS
 from framework.registry.sections import taken_by
 from framework.sweeps.labels import label
 
-UNCOUNTED = ("run.", "distributed.", "debug.", "callbacks.progress.", "callbacks.tensorboard.", "callbacks.views.")
+UNCOUNTED = ("run.", "distributed.", "callbacks.progress.", "callbacks.tensorboard.", "callbacks.views.")
 UNCOUNTED += ("strategy.devices", "train.log_every", "train.steps_per_call", "train.resident_mib", "data.root")
 """Beginnings of keys that decide no number: places, devices, logs, and the way in which a run is cut into calls."""
+
+ALIKE = ("debug.",)
+"""Beginnings of keys that decide no number where they are null or false; presets such as `debug.limit` do."""
+
+WATCHES = tuple(
+    f"debug.{name}" for name in ("nans", "infs", "leaks", "keys", "transfers", "compiles", "checks", "profile")
+)
+"""Switches that look for faults, and change no number."""
+
+UNCOUNTED += WATCHES
+
+NAMED = "what "
+"""Beginning of what stands beside components for a run or a file that a config names: "what init_from names"."""
+
+FILES = (".safetensors", ".npz")
+"""Endings of files of parameters."""
+
+READ_ELSEWHERE = ("run", "data", "distributed", "callbacks")
+"""Sections whose texts name no parameters to begin with: data have digests of their own."""
 
 LONGEST = 100
 """Characters of a run folder's name: event files in it have long names of their own."""
@@ -31,7 +53,7 @@ class Content(NamedTuple):
 
     Attributes:
       config: leaves of the canonical config.
-      components: a digest of each component's package, by config key.
+      components: a digest of each component's package, by config key, and of the runs and files that are begun with.
       data: a digest of each split; empty until a run has read the data.
     """
 
@@ -52,7 +74,7 @@ class Files:
     def changed(self, config: Config) -> list[str]:
         """Return the files of a config that differ from the last look at them."""
         found = []
-        for file, _ in config.origins.files.values():
+        for file, *_ in config.origins.files.values():
             with file.open("rb") as opened:
                 digest = hashlib.blake2b(opened.read()).digest()
             if self._known.setdefault(str(file), digest) != digest:
@@ -80,7 +102,8 @@ def content_of(config: Config) -> Content:
     """Read from a config what the numbers of its run follow from. The data are not read."""
     leaves = flat(json.loads(json.dumps(config.values, default=str)))
     counted = {key: value for key, value in leaves.items() if not key.startswith(UNCOUNTED)}
-    return Content(counted, _components(config.values))
+    counted = {key: value for key, value in counted.items() if value or not key.startswith(ALIKE)}
+    return Content(counted, _components(config.values) | _origins(leaves))
 
 
 def hash_of(content: Content) -> str:
@@ -100,7 +123,8 @@ def differences(old: Content, new: Content) -> list[str]:
             if one != other and name == "config":
                 found.append(f"{key} ({json.dumps(one)} to {json.dumps(other)})")
             elif one != other:
-                found.append(f"the code of {key}" if name == "components" else f"the data of the split '{key}'")
+                text = key if key.startswith(NAMED) else f"the code of {key}"
+                found.append(text if name == "components" else f"the data of the split '{key}'")
     return found
 
 
@@ -125,9 +149,13 @@ def folder_name(number: int, parameters: Mapping[str, Any]) -> str:
 
 
 def _components(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return a digest of the package of every component that a config names, by key."""
+    """Return a digest of the package of every component that a config names: by key, and of nested ones by name.
+
+    A layer, a transform or a wrapped optimizer stands deep in the options of another. So each word there that is the
+    name of somebody's plugin counts, even if it means something else: rather a point too many than a wrong one.
+    """
     kinds = GROUPS | {name: section.kind for name, section in taken_by(values).items()}
-    found = {}
+    found, counted = {}, list[Plugin]()
     for section, part in values.items():
         if section not in kinds or not isinstance(part, Mapping):
             continue
@@ -139,7 +167,55 @@ def _components(values: Mapping[str, Any]) -> dict[str, str]:
             plugins = [plugin for plugin in discover().every(kinds[section]) if plugin.answers_to(name)]
             if plugins and not f"{key}.".startswith(UNCOUNTED):
                 found[key] = _digest(plugins[0])
+                counted.append(plugins[0])
+    return found | _of_others(values, counted)
+
+
+def _of_others(values: Mapping[str, Any], counted: Sequence[Plugin]) -> dict[str, str]:
+    """Return a digest for each word of a config that names a plugin of another distribution, but for some plugins."""
+    words = {word.rpartition(":")[2] for word in _words(values)}
+    plugins = [plugin for kind in KINDS for plugin in discover().named(kind) if plugin.name in words]
+    theirs = [plugin for plugin in plugins if plugin.distribution != OURS and plugin not in counted]
+    return {f"{plugin.name} of {plugin.distribution}": _digest(plugin) for plugin in theirs}
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Yield all keys and texts in plain values."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield str(key)
+            yield from _words(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _words(each)
+    elif isinstance(value, str):
+        yield value
+
+
+def _origins(leaves: Mapping[str, Any]) -> dict[str, str]:
+    """Return a digest of each run, exported model or file of parameters that a config names, such as in `init_from`."""
+    found = {}
+    for key, value in leaves.items():
+        if isinstance(value, str) and key.partition(".")[0] not in READ_ELSEWHERE:
+            with contextlib.suppress(OSError, ValueError):  # what is not there is told by the run
+                if digest := _digest_of_source(Path(value.partition("@")[0]).expanduser()):
+                    found[f"{NAMED}{key} names"] = digest
     return found
+
+
+def _digest_of_source(path: Path) -> str:
+    if (path / "run.json").is_file():
+        record = load_json(path / "run.json")
+        return f"{record['id']} at step {record['step']}"
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.suffix in FILES else []
+    facts = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    return " ".join(itertools.starmap(_digest_of_file, facts))
+
+
+@functools.lru_cache(maxsize=16)
+def _digest_of_file(path: str, changed: int, size: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(plugin: Plugin) -> str:

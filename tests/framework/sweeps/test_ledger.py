@@ -145,6 +145,15 @@ def test_a_line_that_a_kill_cut_or_that_came_late_counts_for_nobody(ledger):
 
 
 @pytest.mark.parametrize("ledger", [JOURNAL], indirect=True)
+def test_a_line_that_is_damaged_hides_none_of_those_after_it(ledger):
+    lines = ledger.path.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"waiting", b"waitinf")
+    ledger.path.write_bytes(b"".join(lines))
+    with pytest.raises(StorageError, match="is damaged: of its lines, number 0 cannot be read, and later ones can"):
+        Ledger(ledger.path)
+
+
+@pytest.mark.parametrize("ledger", [JOURNAL], indirect=True)
 @pytest.mark.parametrize("holder", ["of a process that is gone", "of another machine"])
 def test_a_lock_whose_holder_is_gone_is_taken(ledger, monkeypatch, holder):
     ended = subprocess.run(
