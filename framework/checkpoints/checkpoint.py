@@ -176,9 +176,8 @@ def restore_state(folder: Path, step: int, like: T, whole: bool = False, run: st
     Raises: as `restore`; StorageError too if the checkpoint holds the state of another step.
     """
     state = restore(folder / str(step), like, whole, run)
-    found = int(
-        np.max(jax.device_get(leaves_by_path(state)["step"]))
-    )  # of several members, a frozen one made fewer updates
+    steps = jax.device_get(leaves_by_path(state)["step"])
+    found = int(np.max(steps))  # of several members, a frozen one made fewer updates
     if found != step:
         raise StorageError(f"checkpoint {folder / str(step)} holds the state of step {found}.")
     return state

@@ -122,11 +122,12 @@ def _first_copies(leaf: jax.Array) -> dict[Box, jax.Array]:
     return {box_of(shard.index, leaf.shape): shard.data for shard in own}
 
 
-def _copied(array: np.ndarray, device: Any = None) -> jax.Array:
+def _copied(values: np.ndarray | np.generic, device: Any = None) -> jax.Array:
     """Copy an array to a device, by default the first, without a program that JAX compiles for each shape.
 
     A CPU would use an aligned array in place, so the copy of one is made by NumPy.
     """
+    array = np.asarray(values)
     is_aligned = array.ctypes.data % ALIGNMENT == 0
     copy = jax.device_put(np.array(array) if is_aligned else array, device).block_until_ready()
     gc.collect(0)  # frees the array, which JAX holds to the next collection

@@ -17,7 +17,6 @@ from typing import Any
 from framework.command import Command
 from framework.commands.arguments import Arguments
 from framework.errors import ConfigError
-from framework_tensorboard.seeds import Means
 
 EVENTS = "*/events.out.tfevents.*"
 """Event files below a run folder."""
@@ -59,6 +58,8 @@ def run(words: list[str]) -> None:
     root = Path(given.runs)
     if not root.is_dir():
         raise ConfigError(f"board: there is no folder {root}; name that of your runs.")
+    from framework_tensorboard.seeds import Means  # imports JAX
+
     with TemporaryDirectory(prefix="framework-board-") as folder, _until_a_signal():
         names, means = Names(root, Path(folder)), Means(Path(folder))
         names.look()
