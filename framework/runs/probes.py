@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from framework.api import Callback, Run, TrainState
-from framework.errors import ConfigError
 from framework.experiment import Experiment, NamedCallback, NamedProbe
+from framework.runs.logs import LOGGER
 from framework.training.inspection import one_replica
 
 
@@ -21,21 +21,21 @@ class Probing(Callback):
 
     def __init__(self, experiment: Experiment, each: NamedProbe) -> None:
         self.experiment, self.tag, self.every, self.measure = experiment, each.tag, each.every, each.measure
+        self.is_told = False
 
     def on_start(self, run: Run) -> None:
         """Take the run's log."""
         self.run = run
 
     def on_state(self, step: int, state: TrainState) -> None:
-        """Measure at multiples of the period, also if the run ends there.
-
-        Raises: ConfigError if no process holds the whole state.
-        """
+        """Measure at multiples of the period, and say once if no process has the whole state."""
         if step % self.every:
             return
         if not all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in jax.tree.leaves(state)):
-            text = "processes cut the state among them, and a probe needs it whole; remove the probe."
-            raise ConfigError(text, key=f"probes.{self.tag}")
+            if not self.is_told:
+                LOGGER.warning(f"probes.{self.tag} measures nothing: processes cut the state among them")
+            self.is_told = True
+            return
         data, seed = self.experiment.data, self.experiment.settings.seed
         with jax.transfer_guard("allow"):  # it is the loop that debug=transfers watches
             found: dict[str, Any] = jax.device_get(

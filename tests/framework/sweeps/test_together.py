@@ -13,6 +13,7 @@ import pytest
 
 import framework
 from framework import testing
+from framework.launcher import Job
 from framework.sweeps.folder import ledger_of
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.together import grouped
@@ -194,3 +195,31 @@ def test_auto_gives_each_of_several_gpus_a_point(tmp_path, monkeypatch):
     assert "launcher: processes, since 2 GPUs can train a point each" in done.err
     with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
         assert [point.state for point in ledger.points()] == ["done"] * 2
+
+
+def test_points_with_probes_are_one_program_if_they_differ_in_seeds_alone(tmp_path):
+    words = [*WORDS, "probes=[norms]", "probes.norms.every=6", f"sweep.dir={tmp_path}/sweep"]
+    done = testing.command("-m", *words, "seed=3,4", "callbacks=[checkpoint]", "launcher=vmapped")
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "sweep" / "groups").iterdir())) == 1
+    for number, seed in ((1, 3), (2, 4)):
+        solo = framework.run([*words[:-1], f"seed={seed}", "callbacks=[checkpoint]", f"run.dir={tmp_path}/{seed}"])
+        ours, theirs = (testing.records(each) for each in (tmp_path / f"sweep/runs/00{number}-seed={seed}", solo))
+        assert [[*line] for line in ours] == [[*line] for line in theirs]
+        assert sum(any(tag.startswith("probe/norms/") for tag in line) for line in ours) == 2
+        for mine, other in zip(ours, theirs, strict=True):
+            for tag in mine:
+                assert float(mine[tag]) == pytest.approx(float(other[tag]), rel=2e-4, abs=1e-6), tag
+
+
+def test_a_whole_number_beside_real_ones_is_one_of_them(tmp_path):
+    base = [*WORDS, "optimizer.momentum=0.5", "run.resume=auto"]
+    jobs = [
+        Job(number, 1, (*base, f"optimizer.learning_rate={rate}"), str(tmp_path / f"{number}"), ())
+        for number, rate in enumerate(("0.5", "1", "1.5"), 1)
+    ]
+    assert [len(group) for group in grouped(jobs, None)] == [3]
+    probed = [job._replace(words=(*job.words, "probes=[norms]")) for job in jobs]
+    assert [len(group) for group in grouped(probed, None)] == [1, 1, 1]
+    layers = [job._replace(words=(*base, f"model.hidden=[{8 * job.number}]")) for job in jobs]
+    assert [len(group) for group in grouped(layers, None)] == [1, 1, 1]
