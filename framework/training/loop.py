@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property
+from itertools import groupby
 from signal import Signals
 from typing import Any, NamedTuple, NoReturn
 
@@ -389,8 +390,9 @@ class Loop:
         due = [each for each, every in periods if is_last or _is_due(every, step) or (is_asked and each.callback.saves)]
         spoilt = self._spoilt(state, step) if due else None
         if spoilt is None:
-            with self.times.part("checkpoints"):
-                notify(due, "on_state", step, state)
+            for saves, group in groupby(due, key=lambda each: each.callback.saves):  # in their order
+                with self.times.part("checkpoints" if saves else "logging"):
+                    notify(list(group), "on_state", step, state)
         elif self.experiment.settings.nan_policy == "ignore":
             LOGGER.warning(f"{spoilt.partition(',')[0]}: this state is not saved")
         else:
