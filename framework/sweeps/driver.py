@@ -225,16 +225,8 @@ class Driver:
     def _find_lost(self) -> None:
         """Find points whose worker is gone, or has shown no life for long."""
         for point in self.ledger.points("running"):
-            if point.number in self.out:
-                continue
-            gone = folders.is_gone(point.owner)
-            is_late = gone is None and (point.beat or 0) < time.time() - LEASE
-            if gone or (is_late and not self._is_alive(point)):
+            if point.number not in self.out and is_lost(self.sweep, point, self.launcher):
                 self._lose(point, None)
-
-    def _is_alive(self, point: Point) -> bool:
-        """Ask the launcher, and so the scheduler, before a worker that shows no life is taken for gone."""
-        return self.launcher is not None and self.launcher.alive(job_of(self.sweep, point)) is True
 
     def _settle(self, point: Point) -> None:
         """Let a point that failed be tried again, or note the first failure."""
@@ -298,6 +290,17 @@ class Driver:
             point = ledger.point(event.number)
             if decision != "continue" and point.state in OPEN:  # its worker was gone before it heard
                 ledger.settle(point.number, "pruned" if decision == "prune" else "paused")
+
+
+def is_lost(sweep: Path, point: Point, launcher: Launcher | None) -> bool:
+    """Tell whether the worker of a point that runs is gone, or has shown no life for long.
+
+    The launcher, and so the scheduler, is asked before a worker that shows no life is taken for gone.
+    """
+    gone = folders.is_gone(point.owner)
+    is_late = gone is None and (point.beat or 0) < time.time() - LEASE
+    is_alive = is_late and launcher is not None and launcher.alive(job_of(sweep, point)) is True
+    return bool(gone) or (is_late and not is_alive)
 
 
 def _key(parameters: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -314,6 +315,45 @@ def test_kills_of_worker_and_driver_lose_no_point_and_run_none_twice(swept, tmp_
     assert sorted(ends) == [1, 2, 3, 4], "each point came to its end once"
     for point in points:
         assert digest(sweep / point.directory) == digest(folder / "processes" / point.directory)
+
+
+@pytest.mark.parametrize("state", ["running", "preempted", "failed"])
+def test_a_cut_point_whose_config_has_changed_is_trained_again(tmp_path, state):
+    """A run cannot go on with another config, and is begun again beside it; its dead worker is found first."""
+    conf = tmp_path / "conf"
+    (conf / "optimizer").mkdir(parents=True)
+    mine = "name: sgd\nlearning_rate: 0.1\nmomentum: {}\n"
+    (conf / "optimizer" / "mine.yaml").write_text(mine.format(0.1))
+    words = [*WORDS, "optimizer=mine", "seed=0,1", f"sweep.dir={tmp_path}/sweep", "launcher=turn"]
+    command = ["--config-dir", str(conf), *words]
+    assert testing.command("-m", *command).code == 0
+    gone = f"{os.uname().nodename} {2**22 + 1} 1 aa"
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        ledger.reopen(1)
+        assert ledger.claim(1, gone)
+        if state != "running":
+            ledger.finish(1, gone, state, reason="it was cut")
+    (conf / "optimizer" / "mine.yaml").write_text(mine.format(0.2))
+    differs = "again, since it differs: optimizer.momentum (0.1 to 0.2)\n"
+    assert f"1  seed=0: {differs}" in testing.command("sweep", "plan", *command).out
+    done = testing.command("-m", *command)
+    assert done.code == 0, done.err
+    assert done.err.count(f"is trained {differs}") == 2 and "from step" not in done.err
+    assert "differs" not in testing.command("-m", *command).err
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        points = ledger.points()
+    assert [point.directory for point in points] == ["runs/001-seed=0~2", "runs/002-seed=1~2"]
+    made = [(point.content or {})["config"]["optimizer.momentum"] for point in points]
+    assert (made, [point.state for point in points]) == ([0.2, 0.2], ["done", "done"])
+
+
+def test_a_plan_shows_a_point_whose_process_is_gone_as_lost(swept, tmp_path):
+    shutil.copytree(swept[0] / "turn", tmp_path / "sweep")
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        ledger.reopen(1)
+        assert ledger.claim(1, f"{os.uname().nodename} {2**22 + 1} 1 aa")
+    planned = testing.command("sweep", "plan", *WORDS, *GRID, f"sweep.dir={tmp_path}/sweep", "launcher=turn").out
+    assert "1  seed=0 learning_rate=0.001: lost at step 6\n" in planned
 
 
 def test_a_stopped_sweep_saves_its_point_and_goes_on(tmp_path):
