@@ -171,16 +171,25 @@ class Change(NamedTuple):
 
 
 def _compare(folder: Path, ledger: Ledger, plan: Plan, tell: Tell) -> None:
-    """Name what has changed since points were begun: they begin anew, or go on if they can."""
-    asked = [point for point in ledger.points() if covers(plan.space, point.parameters)]
-    for point, names, content, begins_anew in changes(folder, asked, plan, *OVER, *OPEN):
+    """Name what has changed since points were begun: they begin anew, or go on if they can.
+
+    Those of former values, which nobody asks for, are noted, so that no mean is over unlike points.
+    """
+    unlike: dict[str, list[str]] = {}
+    for point, names, content, begins_anew in changes(folder, ledger.points(), plan, *OVER, *OPEN, "failed"):
         name, differ = f"point {point.number} ({label(point.parameters)})", ", ".join(names)
-        if begins_anew:
+        if not covers(plan.space, point.parameters):
+            unlike[str(point.number)] = names
+            tell(f"{name} is left out of the table, since it differs: {differ}; list its values to train it again")
+        elif point.state == "failed":  # and is not begun once more
+            continue
+        elif begins_anew:
             tell(f"{name} is trained again, since it differs: {differ}")
             ledger.reopen(point.number, directory=f"{folders.RUNS}/{_next_folder(folder, point)}")
         else:
             tell(f"{name} goes on with what has changed: {differ}")
             ledger.rehash(point.number, hash_of(content), content._asdict())
+    ledger.note(unlike=unlike)
 
 
 def changes(folder: Path, points: Iterable[Point], plan: Plan, *states: State) -> list[Change]:
@@ -190,7 +199,13 @@ def changes(folder: Path, points: Iterable[Point], plan: Plan, *states: State) -
     for point in points:
         if point.state not in states or (old := _made_of(folder, point)) is None:
             continue
-        config = config_of(point.words, plan.config_dir)
+        try:
+            config = config_of(point.words, plan.config_dir)
+        except FrameworkError as error:
+            if covers(plan.space, point.parameters):
+                raise
+            found.append(Change(point, [f"its config is refused ({error})"], old, False))
+            continue
         new, key = content_of(config), json.dumps(config.values.get("data"), default=str)
         if key not in digests:
             digests[key] = _read_data(config)

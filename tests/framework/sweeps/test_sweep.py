@@ -347,6 +347,32 @@ def test_a_cut_point_whose_config_has_changed_is_trained_again(tmp_path, state):
     assert (made, [point.state for point in points]) == ([0.2, 0.2], ["done", "done"])
 
 
+def test_a_mean_is_over_no_point_of_former_values_that_differs(tmp_path):
+    conf = tmp_path / "conf"
+    (conf / "optimizer").mkdir(parents=True)
+    mine = "name: sgd\nlearning_rate: 0.1\nmomentum: {}\n"
+    words = [*WORDS, "optimizer=mine", f"sweep.dir={tmp_path}/sweep", "launcher=turn"]
+
+    def swept(momentum, seeds):
+        (conf / "optimizer" / "mine.yaml").write_text(mine.format(momentum))
+        done = testing.command("-m", "--config-dir", str(conf), *words, f"seed=choice({seeds})")
+        assert done.code == 0, done.err
+        found = results(tmp_path / "sweep")
+        return done, [row.numbers for row in found.rows], [point.number for point, _ in found.left_out]
+
+    assert swept(0.1, "0,1")[1:] == ([(1, 2)], [])
+    done, rows, left_out = swept(0.2, "2,3")
+    assert (rows, left_out) == ([(3, 4)], [1, 2])
+    differs = "since it differs: optimizer.momentum (0.1 to 0.2); list its values to train it again\n"
+    assert f"point 2 (seed=1) is left out of the table, {differs}" in done.err
+    table = testing.command("sweep", "table", f"{tmp_path}/sweep").out
+    assert "left out: point 1 (seed=0) differs: optimizer.momentum (0.1 to 0.2); list" in table
+    assert results(tmp_path / "sweep").as_json()["left_out"][1]["point"] == 2
+    done, rows, left_out = swept(0.2, "0")
+    assert (rows, left_out) == ([(1, 3, 4)], [2]), "it is trained again, and the others are as they would be at present"
+    assert "point 1 (seed=0) is trained again, since it differs" in done.err
+
+
 def test_a_plan_shows_a_point_whose_process_is_gone_as_lost(swept, tmp_path):
     shutil.copytree(swept[0] / "turn", tmp_path / "sweep")
     with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
