@@ -69,6 +69,7 @@ class Driver:
         self.losses: dict[int, tuple[int, int]] = {}  # how often in a row, and at which step
         self.launcher: Launcher | None = None
         self.failed = False
+        self.is_short = False  # a point that ended before the search decides was named
         self.exit_code = 0
         self.total = search.begin(plan.space, goals, self.settings.search_seed)
         self.unasked: dict[str, list[int]] = {}
@@ -237,6 +238,18 @@ class Driver:
         elif point.state == "failed":
             self.failed = True
             self.exit_code = self.exit_code or point.exit_code or 1
+        elif point.state == "done":
+            self._name_short(point)
+
+    def _name_short(self, point: Point) -> None:
+        """Say once that a point has ended before its search could decide on it for the first time."""
+        trial = self.trials.get(point.number)
+        if trial is None or trial.budget is None or trial.goes_on_from is not None or point.step > trial.budget:
+            return
+        if not self.is_short:
+            name = f"point {point.number} ({label(point.parameters)}) ended at step {point.step}"
+            self.tell(f"{name}: the search decides at step {trial.budget}, and so on no such point")
+        self.is_short = True
 
     def _may_retry(self, point: Point) -> bool:
         return point.failures <= self.settings.retries and point.exit_code not in PERMANENT

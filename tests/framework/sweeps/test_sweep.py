@@ -539,3 +539,11 @@ def test_spreads_and_seeds():
     assert seed_key([{"seed": 0, "lr": 1}, {"seed": 1, "lr": 1}]) == "seed"
     assert seed_key([{"data.seed": 0}, {"data.seed": 1}]) == "data.seed"
     assert seed_key([{"lr": 1}, {"lr": 2}]) == seed_key([{"seed": 0}]) == ""
+
+
+@pytest.mark.parametrize(("first", "is_short"), [(6, True), (3, False)])
+def test_points_that_end_before_the_search_decides_are_named_once(tmp_path, first, is_short):
+    words = [*WORDS, *GRID, "search=halving", "search.sampler=grid", f"search.first={first}", "search.stages=2"]
+    done = testing.command("-m", *words, f"sweep.dir={tmp_path}/sweep", "launcher=turn")
+    assert done.code == 0, done.err
+    assert done.err.count(": the search decides at step 6, and so on no such point\n") == is_short
