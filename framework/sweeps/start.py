@@ -22,6 +22,7 @@ from framework.sweeps.labels import label
 from framework.sweeps.ledger import OPEN, Ledger, Point, State
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import (
+    NAMED,
     Content,
     config_of,
     content_of,
@@ -212,6 +213,7 @@ def changes(folder: Path, points: Iterable[Point], plan: Plan, *states: State) -
         new = new._replace(data=digests[key])
         if names := differences(old, new):
             is_more = bool(differences(old, new._replace(components=old.components)))
+            is_more = is_more or any(name.startswith(NAMED) for name in names)
             found.append(Change(point, names, new, point.state in OVER or (is_more and is_begun(folder, point))))
     return found
 

@@ -374,12 +374,21 @@ def test_a_mean_is_over_no_point_of_former_values_that_differs(tmp_path):
 
 
 def test_a_plan_shows_a_point_whose_process_is_gone_as_lost(swept, tmp_path):
+    """Where code alone differs, it can go on; not where it began with parameters of another run than it would."""
     shutil.copytree(swept[0] / "turn", tmp_path / "sweep")
+    beside = {2: "metrics.gone", 3: "what init_from names"}
     with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
-        ledger.reopen(1)
-        assert ledger.claim(1, f"{os.uname().nodename} {2**22 + 1} 1 aa")
+        for number in (1, 2, 3):
+            point = ledger.point(number)
+            content = dict(point.content or {})
+            components = {**content["components"], **({beside[number]: "a digest"} if number in beside else {})}
+            ledger.rehash(number, point.hash, {**content, "components": components})
+            ledger.reopen(number)
+            assert ledger.claim(number, f"{os.uname().nodename} {2**22 + 1} 1 aa")
     planned = testing.command("sweep", "plan", *WORDS, *GRID, f"sweep.dir={tmp_path}/sweep", "launcher=turn").out
     assert "1  seed=0 learning_rate=0.001: lost at step 6\n" in planned
+    assert "2  seed=0 learning_rate=0.01: lost at step 6\n" in planned
+    assert "3  seed=1 learning_rate=0.001: again, since it differs: what init_from names\n" in planned
 
 
 def test_a_stopped_sweep_saves_its_point_and_goes_on(tmp_path):
