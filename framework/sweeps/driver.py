@@ -69,6 +69,7 @@ class Driver:
         self.losses: dict[int, tuple[int, int]] = {}  # how often in a row, and at which step
         self.launcher: Launcher | None = None
         self.failed = False
+        self.is_short = False  # a point that ended before the search decides was named
         self.exit_code = 0
         self.total = search.begin(plan.space, goals, self.settings.search_seed)
         self.unasked: dict[str, list[int]] = {}
@@ -225,16 +226,8 @@ class Driver:
     def _find_lost(self) -> None:
         """Find points whose worker is gone, or has shown no life for long."""
         for point in self.ledger.points("running"):
-            if point.number in self.out:
-                continue
-            gone = folders.is_gone(point.owner)
-            is_late = gone is None and (point.beat or 0) < time.time() - LEASE
-            if gone or (is_late and not self._is_alive(point)):
+            if point.number not in self.out and is_lost(self.sweep, point, self.launcher):
                 self._lose(point, None)
-
-    def _is_alive(self, point: Point) -> bool:
-        """Ask the launcher, and so the scheduler, before a worker that shows no life is taken for gone."""
-        return self.launcher is not None and self.launcher.alive(job_of(self.sweep, point)) is True
 
     def _settle(self, point: Point) -> None:
         """Let a point that failed be tried again, or note the first failure."""
@@ -245,6 +238,18 @@ class Driver:
         elif point.state == "failed":
             self.failed = True
             self.exit_code = self.exit_code or point.exit_code or 1
+        elif point.state == "done":
+            self._name_short(point)
+
+    def _name_short(self, point: Point) -> None:
+        """Say once that a point has ended before its search could decide on it for the first time."""
+        trial = self.trials.get(point.number)
+        if trial is None or trial.budget is None or trial.goes_on_from is not None or point.step > trial.budget:
+            return
+        if not self.is_short:
+            name = f"point {point.number} ({label(point.parameters)}) ended at step {point.step}"
+            self.tell(f"{name}: the search decides at step {trial.budget}, and so on no such point")
+        self.is_short = True
 
     def _may_retry(self, point: Point) -> bool:
         return point.failures <= self.settings.retries and point.exit_code not in PERMANENT
@@ -298,6 +303,17 @@ class Driver:
             point = ledger.point(event.number)
             if decision != "continue" and point.state in OPEN:  # its worker was gone before it heard
                 ledger.settle(point.number, "pruned" if decision == "prune" else "paused")
+
+
+def is_lost(sweep: Path, point: Point, launcher: Launcher | None) -> bool:
+    """Tell whether the worker of a point that runs is gone, or has shown no life for long.
+
+    The launcher, and so the scheduler, is asked before a worker that shows no life is taken for gone.
+    """
+    gone = folders.is_gone(point.owner)
+    is_late = gone is None and (point.beat or 0) < time.time() - LEASE
+    is_alive = is_late and launcher is not None and launcher.alive(job_of(sweep, point)) is True
+    return bool(gone) or (is_late and not is_alive)
 
 
 def _key(parameters: Mapping[str, Any]) -> str:

@@ -192,7 +192,7 @@ class Ledger:
 
     def reopen(self, number: int, keep_failures: bool = False, directory: str | None = None) -> None:
         """Let a point that is over, failed or paused wait again, in another run folder if it is to begin anew."""
-        anew = {} if directory is None else {"directory": directory, "hash": ""}
+        anew = {} if directory is None else {"directory": directory, "hash": "", "step": 0}
         with self._store.writing() as transaction:
             point = transaction.point(number)
             if point is not None and point.state != "running":

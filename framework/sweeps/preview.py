@@ -11,11 +11,12 @@ from framework.errors import FrameworkError
 from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
 from framework.sweeps.labels import label
-from framework.sweeps.ledger import Ledger, Point
+from framework.sweeps.ledger import OPEN, Ledger, Point
 from framework.sweeps.plan import Plan
 from framework.sweeps.points import Content, config_of, content_of, differences, read_content
-from framework.sweeps.space import words_of
+from framework.sweeps.space import covers, words_of
 from framework.sweeps.start import OVER, changes, same
+from framework.sweeps.status import seen
 
 LISTED = 3
 """Differences that a line names."""
@@ -67,18 +68,20 @@ def preview(plan: Plan) -> Preview:
     if folder is not None and folders.is_sweep(folder) and not settings.new:
         plan = same(folder, plan)
         with Ledger(folders.ledger_of(folder)) as ledger:
-            points = ledger.points()
-            changed = {point.number: names for point, names in changes(ledger, plan, *OVER)}
+            points = seen(folder, ledger).points
+        asked = [point for point in points if covers(plan.space, point.parameters)]
+        found = changes(folder, asked, plan, *OVER, *OPEN, "failed")
+        changed = {each.point.number: each.names for each in found if each.begins_anew}
     total = search.begin(plan.space, goals, settings.search_seed)
     done = [point for point in points if point.state in ("done", "pruned")]
-    found: list[Planned] = []
+    planned: list[Planned] = []
     known = {json.dumps(dict(point.parameters), sort_keys=True): point for point in points}
-    while (trial := search.ask()) is not None and len(found) < (total or 100):
+    while (trial := search.ask()) is not None and len(planned) < (total or 100):
         point = known.get(json.dumps(dict(trial.parameters), sort_keys=True))
-        number = len(found) + 1 if point is None else point.number
+        number = len(planned) + 1 if point is None else point.number
         search.told_number(trial, number)
-        found.append(Planned(number, trial.parameters, _said(plan, trial.parameters, point, changed, done)))
-    return Preview(plan.search["name"], folder if points else None, total, tuple(found))
+        planned.append(Planned(number, trial.parameters, _said(plan, trial.parameters, point, changed, done)))
+    return Preview(plan.search["name"], folder if points else None, total, tuple(planned))
 
 
 def _said(

@@ -70,6 +70,7 @@ class Results(NamedTuple):
       best: number of the best point, or None.
       failed: points that failed, each with its reason.
       seconds: spent on all points.
+      left_out: points of former values that would come out otherwise at present, each with what differs.
     """
 
     directory: Path
@@ -81,6 +82,7 @@ class Results(NamedTuple):
     best: Point | None
     failed: tuple[Point, ...]
     seconds: float
+    left_out: tuple[tuple[Point, tuple[str, ...]], ...] = ()
 
     @property
     def goal(self) -> Goal:
@@ -133,6 +135,10 @@ class Results(NamedTuple):
             "failed": [
                 {"point": point.number, "parameters": point.parameters, "reason": point.reason} for point in self.failed
             ],
+            "left_out": [
+                {"point": point.number, "parameters": point.parameters, "differs": list(names)}
+                for point, names in self.left_out
+            ],
             "seconds": round(self.seconds, 3),
         }
 
@@ -149,8 +155,10 @@ class Results(NamedTuple):
 
 
 def results_of(directory: Path, ledger: Ledger, goals: Sequence[Goal]) -> Results:
-    """Read the results of a sweep from its ledger."""
-    points = ledger.points()
+    """Read the results of a sweep from its ledger, without points that are unlike those that were asked for last."""
+    every, unlike = ledger.points(), ledger.facts().get("unlike", {})
+    left_out = tuple((point, tuple(unlike[str(point.number)])) for point in every if str(point.number) in unlike)
+    points = [point for point in every if str(point.number) not in unlike]
     done, goal = [point for point in points if point.state in ("done", "pruned")], goals[0]
     seed = seed_key([point.parameters for point in points])
     found = dict.fromkeys(tag for point in done for tag in point.scalars if tag.startswith(("eval/", "test/")))
@@ -168,9 +176,9 @@ def results_of(directory: Path, ledger: Ledger, goals: Sequence[Goal]) -> Result
     finished = [point for point in points if point.state == "done" and goal.tag in point.scalars]
     best = min(finished, key=lambda point: sign * point.scalars[goal.tag], default=None)
     failed = tuple(point for point in points if point.state == "failed")
-    seconds = sum(point.seconds for point in points)
+    seconds = sum(point.seconds for point in every)
     rows = tuple(sorted(rows, key=rank))
-    return Results(directory, seed, tags, tuple(goals), rows, front_of(rows, goals), best, failed, seconds)
+    return Results(directory, seed, tags, tuple(goals), rows, front_of(rows, goals), best, failed, seconds, left_out)
 
 
 def front_of(rows: Sequence[Row], goals: Sequence[Goal]) -> tuple[Row, ...]:
@@ -278,6 +286,9 @@ def _text(results: Results) -> str:
         text = f"{many} {whose} on the Pareto front (*): none is better in one of {tags}, and not worse in another"
         lines.append(f"{text}; the best above is that of {results.goal.tag} alone" if many > 1 else text)
     lines += [f"failed: point {point.number} ({label(point.parameters)}): {point.reason}" for point in results.failed]
+    for point, names in results.left_out:
+        text = f"point {point.number} ({label(point.parameters)}) differs: {', '.join(names)}"
+        lines.append(f"left out: {text}; list its values to train it again")
     lines.append(f"cost: {results.seconds:.1f} s in all points; sweep folder: {results.directory}")
     return "\n".join(lines)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from framework.config.compose import Config
 from framework.errors import ConfigError, FrameworkError, StorageError
@@ -16,14 +16,25 @@ from framework.search import Choice, Goal, Interval
 from framework.startup import import_jax
 from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
-from framework.sweeps.driver import Driver
+from framework.sweeps.driver import Driver, is_lost
 from framework.sweeps.here import Hereabouts
 from framework.sweeps.labels import label
-from framework.sweeps.ledger import Ledger, Point, State
+from framework.sweeps.ledger import OPEN, Ledger, Point, State
 from framework.sweeps.plan import Plan
-from framework.sweeps.points import config_of, content_of, data_digests, differences, folder_name, hash_of, read_content
+from framework.sweeps.points import (
+    NAMED,
+    Content,
+    config_of,
+    content_of,
+    data_digests,
+    differences,
+    folder_name,
+    hash_of,
+    read_content,
+)
 from framework.sweeps.results import results_of
 from framework.sweeps.space import covers
+from framework.sweeps.worker import is_begun
 
 OVER: tuple[State, ...] = ("done", "pruned", "paused")
 """States of points whose numbers stand, and would be others if they were trained at present."""
@@ -129,7 +140,11 @@ def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
         for point in ledger.points():
             if point.state in again and covers(plan.space, point.parameters):
                 ledger.reopen(point.number)
-        _compare(ledger, plan, tell)
+        launcher = plans.launcher_of(plan)
+        for point in ledger.points("running"):
+            if is_lost(folder, point, launcher):
+                ledger.finish(point.number, None, "lost", reason="its process is gone")
+        _compare(folder, ledger, plan, tell)
         search = plans.search_of(plan)
         search.keep(folder)
         driver = Driver(folder, ledger, plan, goals, search, tell)
@@ -137,37 +152,82 @@ def drive(folder: Path, tell: Tell, again: Sequence[str] = ("failed",)) -> int:
         if counts.get("done"):
             tell(f"{counts['done']} of {max(driver.total or 0, sum(counts.values()))} points are done already")
         with signals.raised():
-            return driver.drive(plans.launcher_of(plan), Hereabouts(folder, plan.config_dir, driver.lines, tell))
+            return driver.drive(launcher, Hereabouts(folder, plan.config_dir, driver.lines, tell))
 
 
-def _compare(ledger: Ledger, plan: Plan, tell: Tell) -> None:
-    """Name what has changed since points were begun: those that are over begin anew, others go on with it."""
-    for point, names in changes(ledger, plan, *OVER, "waiting", "preempted", "lost", "failed"):
+class Change(NamedTuple):
+    """A point that would come out otherwise at present.
+
+    Attributes:
+      point: as it was begun.
+      names: of what differs.
+      content: at present.
+      begins_anew: it is over, or its run could not go on since more than code differs.
+    """
+
+    point: Point
+    names: list[str]
+    content: Content
+    begins_anew: bool
+
+
+def _compare(folder: Path, ledger: Ledger, plan: Plan, tell: Tell) -> None:
+    """Name what has changed since points were begun: they begin anew, or go on if they can.
+
+    Those of former values, which nobody asks for, are noted, so that no mean is over unlike points.
+    """
+    unlike: dict[str, list[str]] = {}
+    for point, names, content, begins_anew in changes(folder, ledger.points(), plan, *OVER, *OPEN, "failed"):
         name, differ = f"point {point.number} ({label(point.parameters)})", ", ".join(names)
-        if point.state not in OVER:
-            tell(f"{name} goes on with what has changed: {differ}")
-            content = content_of(config_of(point.words, plan.config_dir))
-            ledger.rehash(point.number, hash_of(content), content._asdict())
+        if not covers(plan.space, point.parameters):
+            unlike[str(point.number)] = names
+            tell(f"{name} is left out of the table, since it differs: {differ}; list its values to train it again")
+        elif point.state == "failed":  # and is not begun once more
             continue
-        tell(f"{name} is trained again, since it differs: {differ}")
-        ledger.reopen(point.number, directory=f"{folders.RUNS}/{_next_folder(ledger.path.parent, point)}")
+        elif begins_anew:
+            tell(f"{name} is trained again, since it differs: {differ}")
+            ledger.reopen(point.number, directory=f"{folders.RUNS}/{_next_folder(folder, point)}")
+        else:
+            tell(f"{name} goes on with what has changed: {differ}")
+            ledger.rehash(point.number, hash_of(content), content._asdict())
+    ledger.note(unlike=unlike)
 
 
-def changes(ledger: Ledger, plan: Plan, *states: State) -> list[tuple[Point, list[str]]]:
-    """Return the points in some states that were begun and would come out otherwise at present, with what differs."""
+def changes(folder: Path, points: Iterable[Point], plan: Plan, *states: State) -> list[Change]:
+    """Return which points in some states were begun and would come out otherwise at present."""
     found = []
     digests: dict[str, dict[str, str]] = {}
-    for point in ledger.points(*states):
-        old = read_content(point.content)
-        if old is None or not covers(plan.space, point.parameters):  # of former values, which nobody asks for
+    for point in points:
+        if point.state not in states or (old := _made_of(folder, point)) is None:
             continue
-        config = config_of(point.words, plan.config_dir)
-        present, key = content_of(config), json.dumps(config.values.get("data"), default=str)
+        try:
+            config = config_of(point.words, plan.config_dir)
+        except FrameworkError as error:
+            if covers(plan.space, point.parameters):
+                raise
+            found.append(Change(point, [f"its config is refused ({error})"], old, False))
+            continue
+        new, key = content_of(config), json.dumps(config.values.get("data"), default=str)
         if key not in digests:
             digests[key] = _read_data(config)
-        if names := differences(old, present._replace(data=digests[key])):
-            found.append((point, names))
+        new = new._replace(data=digests[key])
+        if names := differences(old, new):
+            is_more = bool(differences(old, new._replace(components=old.components)))
+            is_more = is_more or any(name.startswith(NAMED) for name in names)
+            found.append(Change(point, names, new, point.state in OVER or (is_more and is_begun(folder, point))))
     return found
+
+
+def _made_of(folder: Path, point: Point) -> Content | None:
+    """Return what a point was begun with; of one that did not end, the record of its run knows the data."""
+    content = read_content(point.content)
+    if content is None or content.data or not is_begun(folder, point):
+        return content
+    from framework.runs.record import read_record
+
+    with suppress(FrameworkError):
+        return content._replace(data=data_digests(read_record(folder / point.directory).splits))
+    return content
 
 
 def _read_data(config: Config) -> dict[str, str]:

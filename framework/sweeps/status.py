@@ -50,11 +50,12 @@ class Seen(NamedTuple):
 
 def seen(folder: Path, ledger: Ledger) -> Seen:
     """Look at a sweep. Steps are those of the records of its runs, where they go beyond the last evaluation."""
-    points = [_present(folder, point) for point in ledger.points()]
+    points = [present(folder, point) for point in ledger.points()]
     return Seen(folder, points, int(ledger.facts().get("total") or 0))
 
 
-def _present(folder: Path, point: Point) -> Point:
+def present(folder: Path, point: Point) -> Point:
+    """Return a point as it is: one that runs and whose process is gone, or shows no life, is lost."""
     if point.state not in ("running", "preempted", "lost"):
         return point
     point = point._replace(step=max(point.step, _last_step(folder / point.directory)))

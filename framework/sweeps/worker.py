@@ -166,7 +166,7 @@ def work(
             reporting = Reporting(ledger, point, lease, bool(facts.get("watches")), timeout)
             try:
                 config = config_of(job.words, facts.get("config_dir"))
-                _note_content(ledger, point, config)
+                _note_content(ledger, sweep, point, config)
                 result = _train(config, reporting, point.budget, watch)
             except BaseException as error:
                 tell(error)
@@ -195,6 +195,11 @@ def job_of(sweep: Path, point: Point) -> Job:
     return Job(point.number, point.attempts + 1, words, directory, command)
 
 
+def is_begun(sweep: Path, point: Point) -> bool:
+    """Tell whether the run folder of a point holds a run."""
+    return (sweep / point.directory / "run.json").is_file()
+
+
 def judged(metrics: Mapping[str, float], goals: tuple[str, ...]) -> str:
     """Return what is wrong with the last values of a run that has ended well, or ""."""
     for tag in ("train/loss", *goals):
@@ -203,10 +208,15 @@ def judged(metrics: Mapping[str, float], goals: tuple[str, ...]) -> str:
     return ""
 
 
-def _note_content(ledger: Ledger, point: Point, config: Config) -> None:
-    """Note what an attempt is made of, where a file has changed since the point was asked for."""
+def _note_content(ledger: Ledger, sweep: Path, point: Point, config: Config) -> None:
+    """Note what an attempt is made of, where a file has changed since the point was asked for.
+
+    A run that has begun with another config refuses to go on with this one, and so keeps what it is made of.
+    """
     present = content_of(config)
     former = read_content(point.content)
+    if former is not None and former.config != present.config and is_begun(sweep, point):
+        return
     if former is None or differences(former, present):
         ledger.rehash(point.number, hash_of(present), present._asdict())
 

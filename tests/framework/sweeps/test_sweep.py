@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -316,6 +317,80 @@ def test_kills_of_worker_and_driver_lose_no_point_and_run_none_twice(swept, tmp_
         assert digest(sweep / point.directory) == digest(folder / "processes" / point.directory)
 
 
+@pytest.mark.parametrize("state", ["running", "preempted", "failed"])
+def test_a_cut_point_whose_config_has_changed_is_trained_again(tmp_path, state):
+    """A run cannot go on with another config, and is begun again beside it; its dead worker is found first."""
+    conf = tmp_path / "conf"
+    (conf / "optimizer").mkdir(parents=True)
+    mine = "name: sgd\nlearning_rate: 0.1\nmomentum: {}\n"
+    (conf / "optimizer" / "mine.yaml").write_text(mine.format(0.1))
+    words = [*WORDS, "optimizer=mine", "seed=0,1", f"sweep.dir={tmp_path}/sweep", "launcher=turn"]
+    command = ["--config-dir", str(conf), *words]
+    assert testing.command("-m", *command).code == 0
+    gone = f"{os.uname().nodename} {2**22 + 1} 1 aa"
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        ledger.reopen(1)
+        assert ledger.claim(1, gone)
+        if state != "running":
+            ledger.finish(1, gone, state, reason="it was cut")
+    (conf / "optimizer" / "mine.yaml").write_text(mine.format(0.2))
+    differs = "again, since it differs: optimizer.momentum (0.1 to 0.2)\n"
+    assert f"1  seed=0: {differs}" in testing.command("sweep", "plan", *command).out
+    done = testing.command("-m", *command)
+    assert done.code == 0, done.err
+    assert done.err.count(f"is trained {differs}") == 2 and "from step" not in done.err
+    assert "differs" not in testing.command("-m", *command).err
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        points = ledger.points()
+    assert [point.directory for point in points] == ["runs/001-seed=0~2", "runs/002-seed=1~2"]
+    made = [(point.content or {})["config"]["optimizer.momentum"] for point in points]
+    assert (made, [point.state for point in points]) == ([0.2, 0.2], ["done", "done"])
+
+
+def test_a_mean_is_over_no_point_of_former_values_that_differs(tmp_path):
+    conf = tmp_path / "conf"
+    (conf / "optimizer").mkdir(parents=True)
+    mine = "name: sgd\nlearning_rate: 0.1\nmomentum: {}\n"
+    words = [*WORDS, "optimizer=mine", f"sweep.dir={tmp_path}/sweep", "launcher=turn"]
+
+    def swept(momentum, seeds):
+        (conf / "optimizer" / "mine.yaml").write_text(mine.format(momentum))
+        done = testing.command("-m", "--config-dir", str(conf), *words, f"seed=choice({seeds})")
+        assert done.code == 0, done.err
+        found = results(tmp_path / "sweep")
+        return done, [row.numbers for row in found.rows], [point.number for point, _ in found.left_out]
+
+    assert swept(0.1, "0,1")[1:] == ([(1, 2)], [])
+    done, rows, left_out = swept(0.2, "2,3")
+    assert (rows, left_out) == ([(3, 4)], [1, 2])
+    differs = "since it differs: optimizer.momentum (0.1 to 0.2); list its values to train it again\n"
+    assert f"point 2 (seed=1) is left out of the table, {differs}" in done.err
+    table = testing.command("sweep", "table", f"{tmp_path}/sweep").out
+    assert "left out: point 1 (seed=0) differs: optimizer.momentum (0.1 to 0.2); list" in table
+    assert results(tmp_path / "sweep").as_json()["left_out"][1]["point"] == 2
+    done, rows, left_out = swept(0.2, "0")
+    assert (rows, left_out) == ([(1, 3, 4)], [2]), "it is trained again, and the others are as they would be at present"
+    assert "point 1 (seed=0) is trained again, since it differs" in done.err
+
+
+def test_a_plan_shows_a_point_whose_process_is_gone_as_lost(swept, tmp_path):
+    """Where code alone differs, it can go on; not where it began with parameters of another run than it would."""
+    shutil.copytree(swept[0] / "turn", tmp_path / "sweep")
+    beside = {2: "metrics.gone", 3: "what init_from names"}
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        for number in (1, 2, 3):
+            point = ledger.point(number)
+            content = dict(point.content or {})
+            components = {**content["components"], **({beside[number]: "a digest"} if number in beside else {})}
+            ledger.rehash(number, point.hash, {**content, "components": components})
+            ledger.reopen(number)
+            assert ledger.claim(number, f"{os.uname().nodename} {2**22 + 1} 1 aa")
+    planned = testing.command("sweep", "plan", *WORDS, *GRID, f"sweep.dir={tmp_path}/sweep", "launcher=turn").out
+    assert "1  seed=0 learning_rate=0.001: lost at step 6\n" in planned
+    assert "2  seed=0 learning_rate=0.01: lost at step 6\n" in planned
+    assert "3  seed=1 learning_rate=0.001: again, since it differs: what init_from names\n" in planned
+
+
 def test_a_stopped_sweep_saves_its_point_and_goes_on(tmp_path):
     process = started(
         tmp_path / "sweep", "seed=0,1", "launcher=turn", "train.steps=1000000", "train.checkpoint_every=3"
@@ -473,3 +548,11 @@ def test_spreads_and_seeds():
     assert seed_key([{"seed": 0, "lr": 1}, {"seed": 1, "lr": 1}]) == "seed"
     assert seed_key([{"data.seed": 0}, {"data.seed": 1}]) == "data.seed"
     assert seed_key([{"lr": 1}, {"lr": 2}]) == seed_key([{"seed": 0}]) == ""
+
+
+@pytest.mark.parametrize(("first", "is_short"), [(6, True), (3, False)])
+def test_points_that_end_before_the_search_decides_are_named_once(tmp_path, first, is_short):
+    words = [*WORDS, *GRID, "search=halving", "search.sampler=grid", f"search.first={first}", "search.stages=2"]
+    done = testing.command("-m", *words, f"sweep.dir={tmp_path}/sweep", "launcher=turn")
+    assert done.code == 0, done.err
+    assert done.err.count(": the search decides at step 6, and so on no such point\n") == is_short
