@@ -176,14 +176,18 @@ def layer_table(report: Report, depth: int | None = None) -> str:
             row.outputs or UNKNOWN,
             UNKNOWN if row.output_bytes is None else in_words(row.output_bytes),
             f"{row.parameters:,}",
-            f"{scaled(row.forward)}FLOP",
-            f"{scaled(row.backward)}FLOP",
+            *(UNKNOWN if _is_unseen(row) else f"{scaled(flops)}FLOP" for flops in (row.forward, row.backward)),
         )
         for row in to_depth(report.layers, depth)
     ]
     least = "at least " if report.flops_are_least else ""
     total = ("step", "", "", f"{report.parameters:,}", f"{least}{scaled(report.flops)}FLOP", "")
     return text_table([head, *rows, total], right=(2, 3, 4, 5))
+
+
+def _is_unseen(row: Layer) -> bool:
+    """Tell whether a layer has parameters, and no scope in which its operations were seen."""
+    return not row.outputs and not (row.forward or row.backward)
 
 
 def config_table(values: Sequence[Value]) -> str:
