@@ -91,7 +91,7 @@ def digit_images(size: int = 28, mean: float = 0.0, std: float = 1.0) -> Callabl
     """
 
     def preprocess(raw: Any) -> np.ndarray:
-        images = byte_images(raw, (SIDE, SIDE, 1))[..., 0]
+        images = byte_images(raw, (SIDE, SIDE, 1), LARGEST)[..., 0]
         if images.max(initial=0) > LARGEST:
             found = f"expected raw digits with pixels from 0 to {LARGEST}, found {images.max()}"
             raise ConfigError(f"{found}; divide bytes up to 255 by {256 // LARGEST} first: raw // {256 // LARGEST}.")

@@ -124,12 +124,13 @@ def scaled(images: Any, mean: float, std: float) -> Any:
     return images.astype(np.float32) * np.float32(1 / (255 * std)) - np.float32(mean / std)
 
 
-def byte_images(raw: Any, shape: tuple[int, ...]) -> np.ndarray:
+def byte_images(raw: Any, shape: tuple[int, ...], largest: int = 255) -> np.ndarray:
     """Return images as uint8 [B, H, W, C]; the axis of a single channel may be missing.
 
     Args:
       raw: the images.
       shape: [H, W, C] of an image.
+      largest: value of a pixel, for messages.
 
     Raises: ConfigError if they are of another dtype or shape.
     """
@@ -139,7 +140,9 @@ def byte_images(raw: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ConfigError(f"{text}; in a file, name it 'inputs'.")
     images = np.asarray(raw)
     if images.dtype != np.uint8:
-        text = f"expected raw images as uint8 [{expected}] from 0 to 255, found {images.dtype} {list(images.shape)}"
+        text = (
+            f"expected raw images as uint8 [{expected}] from 0 to {largest}, found {images.dtype} {list(images.shape)}"
+        )
         raise ConfigError(f"{text}; what is normalised already goes to the model itself, or with --prepared.")
     if images.ndim == len(shape) and shape[-1] == 1:
         images = images[..., None]
