@@ -57,6 +57,10 @@ class Row(NamedTuple):
     states: Mapping[str, int]
 
 
+INTERVAL = "95 %"
+"""Head of the column with the interval in which the mean over all seeds lies with that probability, if normal."""
+
+
 class Results(NamedTuple):
     """The results of a sweep.
 
@@ -242,17 +246,32 @@ def _without(parameters: Mapping[str, Any], seed: str) -> dict[str, Any]:
 def _cells(results: Results, join: str) -> list[list[str]]:
     keys = list(dict.fromkeys(key for row in results.rows for key in row.setting))
     has_front = len(results.goals) > 1
-    head = [*(_names(keys)), "n", *results.tags, *(["front"] if has_front else []), "seconds"]
+    head = [*(_names(keys)), "n", *_columns(results), *(["front"] if has_front else []), "seconds"]
     has_states = any(set(row.states) != {"done"} for row in results.rows)
     lines = [[*head, "state"] if has_states else head]
     for row in results.rows:
         line = [_value(row.setting.get(key)) for key in keys]
-        line += [str(row.n), *(_spread(row.metrics.get(tag), join) for tag in results.tags)]
+        spreads = {tag: _spread(row.metrics.get(tag), join) for tag in results.tags}
+        spreads[INTERVAL] = _interval(row.metrics.get(results.goal.tag))
+        line += [str(row.n), *(spreads[name] for name in _columns(results))]
         line += ["*" if row in results.front else ""] if has_front else []
         line.append(f"{row.seconds:.1f}")
         states = ", ".join(f"{many} {state}" for state, many in row.states.items())
         lines.append([*line, states] if has_states else line)
     return lines
+
+
+def _columns(results: Results) -> list[str]:
+    """Return the metrics; behind the one to improve stands the interval of its mean, if a setting has several seeds."""
+    goal = results.goal.tag
+    has_interval = any(goal in row.metrics and row.metrics[goal].n > 1 for row in results.rows)
+    return [name for tag in results.tags for name in ([tag, INTERVAL] if tag == goal and has_interval else [tag])]
+
+
+def _interval(spread: Spread | None) -> str:
+    if spread is None or spread.n < 2:
+        return "-"
+    return f"{spread.mean - spread.half:.4g} to {spread.mean + spread.half:.4g}"
 
 
 def _names(keys: Sequence[str]) -> list[str]:
@@ -275,7 +294,8 @@ def _text(results: Results) -> str:
     cells = _cells(results, " ± ")
     lines = [text_table(cells, right=range(len(cells[0]) - ("state" in cells[0])))]
     if results.seed:
-        lines.append(f"mean ± standard deviation over {results.seed}; n is the number of points that are done")
+        text = f"; {INTERVAL}: interval of the mean" if INTERVAL in cells[0] else ""
+        lines.append(f"mean ± standard deviation over {results.seed}{text}; n is the number of points that are done")
     if results.best is not None:
         value = results.best.scalars[results.goal.tag]
         text = f"best: point {results.best.number} ({label(results.best.parameters)}), {results.goal.tag} {value:.6g}"
@@ -318,7 +338,8 @@ def _latex(results: Results) -> str:
         return text.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
 
     body = [" & ".join(map(escaped, line)) + r" \\" for line in (head, *lines)]
-    columns = "l" * (len(head) - 1 - len(results.tags)) + "r" * (len(results.tags) + 1)
+    numbers = len(_columns(results)) + 1
+    columns = "l" * (len(head) - numbers) + "r" * numbers
     return "\n".join(
         [rf"\begin{{tabular}}{{{columns}}}", r"\hline", body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"]
     )
