@@ -108,7 +108,7 @@ def check_overrides(record: RunRecord, experiment: Experiment, force: bool) -> N
         defaults = flat(compose([]).values)
         changed = [key for key in changed if key in old or new[key] != defaults.get(key)]
     if changed and not force:
-        listed = ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
+        listed = ", ".join(_change(key, old, new) for key in changed)
         raise ConfigError(f"resume would change what the run computes: {listed}; add --force if that is meant.")
 
 
@@ -116,7 +116,12 @@ def without_effect(record: RunRecord, experiment: Experiment) -> str:
     """List the keys that differ from those of a run in which nothing is left to do, beside its length and place."""
     old, new = flat(record.config), flat(experiment.config)
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not key.startswith(APART))
-    return ", ".join(f"{key} ({old.get(key)!r} to {new.get(key)!r})" for key in changed)
+    return ", ".join(_change(key, old, new) for key in changed)
+
+
+def _change(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    before, after = (repr(each[key]) if key in each else "its default" for each in (old, new))
+    return f"{key} ({before} to {after})"
 
 
 def keeping_debug(record: RunRecord, experiment: Experiment) -> Experiment:

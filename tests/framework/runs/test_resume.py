@@ -116,7 +116,7 @@ def test_a_key_that_an_older_record_lacks_has_its_default(short, tmp_path):
     record = json.loads((run / "run.json").read_text())
     assert record["config"].pop("freeze") == []
     (run / "run.json").write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match=r"freeze \(None to .*--force"):
+    with pytest.raises(ConfigError, match=r"freeze \(its default to .*--force"):
         framework.resume(run, ["freeze=['*/b']", "train.steps=4"])
     assert int(framework.resume(run, ["train.steps=4"]).state.step) == 4
 
