@@ -38,9 +38,6 @@ UNCOUNTED += WATCHES
 NAMED = "what "
 """Beginning of what stands beside components for a run or a file that a config names: "what init_from names"."""
 
-FILES = (".safetensors", ".npz")
-"""Endings of files of parameters."""
-
 READ_ELSEWHERE = ("run", "data", "distributed", "callbacks")
 """Sections whose texts name no parameters to begin with: data have digests of their own."""
 
@@ -207,15 +204,20 @@ def _digest_of_source(path: Path) -> str:
     if (path / "run.json").is_file():
         record = load_json(path / "run.json")
         return f"{record['id']} at step {record['step']}"
+    if not path.exists():
+        return ""
+    from framework.runs.init_from import FILES  # imports JAX
+
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.suffix in FILES else []
-    facts = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    facts = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
     return " ".join(itertools.starmap(_digest_of_file, facts))
 
 
 @functools.lru_cache(maxsize=16)
-def _digest_of_file(path: str, changed: int, size: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest_of_file(path: Path, changed: int, size: int) -> str:
+    from framework.runs.exported import digest  # imports JAX
+
+    return digest(path)
 
 
 def _digest(plugin: Plugin) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.command import Command
-from framework.commands.answers import print_json
+from framework.commands.answers import plain, print_json
 from framework.commands.arguments import Arguments
 from framework.errors import ConfigError, InterruptError
 from framework.startup import import_jax
@@ -143,9 +142,7 @@ def _report(subject: Subject, split: str, found: Evaluation, worst: list[dict[st
 
 def _number(value: Any) -> Any:
     """Return a number as JSON has it: those that are not finite are texts, as in `metrics.jsonl`."""
-    if not isinstance(value, float) or math.isfinite(value):
-        return float(value) if isinstance(value, float) else value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return plain(float(value)) if isinstance(value, float) else value
 
 
 def _text(report: dict[str, Any], subject: Subject, given: Namespace) -> str:
