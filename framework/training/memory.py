@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from framework.errors import ConfigError
 SPARED = 0.9
 """Share of the free memory that a step may take; the rest is for the interpreter and for other programs."""
 
-UNTUNED = {"xla_backend_optimization_level": 0}
-"""LLVM's `-O0`: a CPU's program is ready in half the time. Memory is planned before LLVM sees the program."""
+UNTUNED = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+"""LLVM's `-O0`: a CPU's program is ready in half the time. Memory is planned before LLVM sees the program, which then
+is not cut into parts: that takes longer than two cores save."""
 
 PLAIN = {**UNTUNED, "xla_cpu_use_fusion_emitters": False}
 """Kernels without MLIR, too, in half the time again, where XLA has that option; JAX 0.12 has it no more."""
@@ -40,12 +43,25 @@ def untuned(lowered: Any) -> Any:
     """Compile a program for its cost: `jax.stages.Lowered` to `jax.stages.Compiled`, on a CPU without tuned code."""
     if jax.default_backend() != "cpu":
         return lowered.compile()
+    with _unsaved():
+        try:
+            return lowered.compile(compiler_options=PLAIN)
+        except jax.errors.JaxRuntimeError as error:
+            if "No such compile option" not in str(error):
+                raise
+            return lowered.compile(compiler_options=UNTUNED)
+
+
+@contextmanager
+def _unsaved() -> Iterator[None]:
+    """Keep programs that no run can use out of the compilation cache: to write a large one takes half a second."""
+    shortest = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, shortest)
+    jax.config.update(shortest, math.inf)
     try:
-        return lowered.compile(compiler_options=PLAIN)
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
-            raise
-        return lowered.compile(compiler_options=UNTUNED)
+        yield
+    finally:
+        jax.config.update(shortest, before)
 
 
 def is_compiled(call: Callable[..., Any]) -> bool:
