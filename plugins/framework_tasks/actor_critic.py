@@ -34,7 +34,7 @@ from framework.api import (
 )
 from framework.errors import ConfigError
 from framework_tasks.policies import policy_over
-from framework_tasks.rollouts import Transition, advantages, begin, play, roll_out
+from framework_tasks.rollouts import Player, Transition, advantages, begin, play, roll_out
 
 
 class Played(NamedTuple):
@@ -124,11 +124,12 @@ def actor_critic(
         return each, nets, more
 
     def evaluate(nets: Networks, batch: Batch, keys: Keys) -> Mapping[str, Array]:
-        def act(keys: Array, observations: PyTree) -> tuple[Array, Array]:
-            return over.best(_outputs(nets, "policy", observations, over.size)), jnp.zeros(len(keys))
+        def act(noise: PyTree, observations: PyTree) -> tuple[Array, Array]:
+            actions = over.best(_outputs(nets, "policy", observations, over.size))
+            return actions, jnp.zeros(len(actions))
 
         own = jax.vmap(partial(jax.random.fold_in, jax.random.key(EPISODES)))(batch["inputs"])
-        scores, lengths = play(world, act, own)
+        scores, lengths = play(world, Player(over.draw, act), own)
         return {"loss": -scores, "return": scores, "length": lengths.astype(jnp.float32)}
 
     def start(nets: Networks, key: Array, spec: Batch) -> PyTree:
@@ -150,14 +151,18 @@ def actor_critic(
     def train_step(
         state: TrainState, batch: Batch, axis: str | None = None
     ) -> tuple[TrainState, Mapping[str, WeightedMean]]:
-        def act(keys: Array, observations: PyTree) -> tuple[Array, Array]:
+        def act(noise: PyTree, observations: PyTree) -> tuple[Array, Array]:
             outputs = _outputs(nets, "policy", observations, over.size)
-            actions = over.sample(keys, outputs)
+            actions = over.sample(noise, outputs)
             return actions, over.log_probability(outputs, actions)
 
-        def epoch(carry: tuple[Networks, PyTree], index: Array) -> tuple[tuple[Networks, PyTree], Any]:
+        def shuffled(index: Array) -> Array:
             own = example_keys(jax.random.fold_in(stream(key, "shuffle"), index), count, axis)
-            parts = _minibatches(own, played, updates.minibatches)
+            return jax.vmap(lambda key: jax.random.permutation(key, updates.steps))(own)
+
+        def epoch(carry: tuple[Networks, PyTree], drawn: tuple[Array, Array]) -> tuple[tuple[Networks, PyTree], Any]:
+            index, orders = drawn
+            parts = _minibatches(orders, played, updates.minibatches)
             return jax.lax.scan(update, carry, (index * updates.minibatches + jnp.arange(updates.minibatches), parts))
 
         def update(carry: tuple[Networks, PyTree], drawn: tuple[Array, Played]) -> tuple[tuple[Networks, PyTree], Any]:
@@ -170,9 +175,11 @@ def actor_critic(
         key, count = step_key(state.key, state.step), len(batch["inputs"])
         nets = replace(learner.view(state), axis=axis)
         playing = jax.tree.map(lambda leaf: leaf[batch["inputs"]], state.task_state)
-        playing, made = roll_out(world, act, playing, example_keys(stream(key, "play"), count, axis), updates.steps)
+        own = example_keys(stream(key, "play"), count, axis)
+        playing, made = roll_out(world, Player(over.draw, act), playing, own, updates.steps)
         played = _played(nets, made, updates)
-        (nets, opt_state), means = jax.lax.scan(epoch, (nets, state.opt_state), jnp.arange(updates.epochs))
+        epochs = jnp.arange(updates.epochs)
+        (nets, opt_state), means = jax.lax.scan(epoch, (nets, state.opt_state), (epochs, jax.vmap(shuffled)(epochs)))
         means = jax.tree.map(lambda leaf: leaf.sum(axis=(0, 1)), means)
         after = state._replace(
             step=state.step + 1, params=dict(nets.params), opt_state=opt_state, task_state=gathered(playing, axis)
@@ -224,14 +231,19 @@ def _mean(mean: WeightedMean, axis: str | None) -> Array:
     return total / count
 
 
-def _minibatches(keys: Array, played: Played, parts: int) -> Played:
-    """Cut a roll-out into parts, leaves [parts, B, ...], each with as many steps of every environment, drawn anew."""
+def _minibatches(orders: Array, played: Played, parts: int) -> Played:
+    """Cut a roll-out into parts, leaves [parts, B, ...], each with as many steps of every environment.
 
-    def cut(key: Array, played: Played) -> Played:
-        order = jax.random.permutation(key, played.target.shape[0])
+    Args:
+      orders: of the steps of each environment, int [N, T].
+    """
+    if parts == 1:  # the mean over all does not depend on the order
+        return jax.tree.map(lambda leaf: leaf.reshape(1, -1, *leaf.shape[2:]), played)
+
+    def cut(order: Array, played: Played) -> Played:
         return jax.tree.map(lambda leaf: leaf[order].reshape(parts, -1, *leaf.shape[1:]), played)
 
-    each = jax.vmap(cut, out_axes=1)(keys, played)  # [parts, N, T / parts, ...]
+    each = jax.vmap(cut, out_axes=1)(orders, played)  # [parts, N, T / parts, ...]
     return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[3:]), each)
 
 

@@ -20,7 +20,8 @@ class Policy(NamedTuple):
 
     Attributes:
       size: number of outputs.
-      sample: `sample(keys [B], outputs) -> actions [B, ...]`.
+      draw: `draw(key) -> noise [n]`, the chance in one action.
+      sample: `sample(noise [B, n], outputs) -> actions [B, ...]`.
       best: `best(outputs) -> actions [B, ...]`, the most probable ones.
       log_probability: `log_probability(outputs, actions) -> [B]`.
       entropy: `entropy(outputs) -> [B]`.
@@ -28,6 +29,7 @@ class Policy(NamedTuple):
     """
 
     size: int
+    draw: Callable[[Array], Array]
     sample: Callable[[Array, Array], Array]
     best: Callable[[Array], Array]
     log_probability: Callable[[Array, Array], Array]
@@ -44,13 +46,22 @@ def categorical(size: int) -> Policy:
     """One of several choices, from logits [B, size]."""
 
     def log_probability(logits: Array, actions: Array) -> Array:
-        return jnp.take_along_axis(jax.nn.log_softmax(logits), actions[:, None], axis=-1)[:, 0]
+        chosen = jax.nn.one_hot(actions, size, dtype=jnp.bool_)  # its gradient is no scatter, which is slow on a CPU
+        return jnp.where(chosen, jax.nn.log_softmax(logits), 0).sum(-1)
 
     def entropy(logits: Array) -> Array:
         return -(jax.nn.softmax(logits) * jax.nn.log_softmax(logits)).sum(-1)
 
-    sample = jax.vmap(lambda key, logits: jax.random.categorical(key, logits).astype(jnp.int32))
-    return Policy(size, sample, lambda logits: logits.argmax(-1).astype(jnp.int32), log_probability, entropy)
+    def draw(key: Array) -> Array:
+        return jax.random.gumbel(key, (size,))
+
+    def sample(noise: Array, logits: Array) -> Array:
+        return best(logits + noise)
+
+    def best(logits: Array) -> Array:
+        return logits.argmax(-1).astype(jnp.int32)
+
+    return Policy(size, draw, sample, best, log_probability, entropy)
 
 
 def gaussian(box: Box) -> Policy:
@@ -64,9 +75,12 @@ def gaussian(box: Box) -> Policy:
     def parts(outputs: Array) -> tuple[Array, Array]:
         return outputs[:, :size], jnp.clip(outputs[:, size:], LEAST, MOST)
 
-    def sample(keys: Array, outputs: Array) -> Array:
+    def draw(key: Array) -> Array:
+        return jax.random.normal(key, (size,))
+
+    def sample(noise: Array, outputs: Array) -> Array:
         mean, scale = parts(outputs)
-        return mean + jnp.exp(scale) * jax.vmap(lambda key: jax.random.normal(key, (size,)))(keys)
+        return mean + jnp.exp(scale) * noise
 
     def log_probability(outputs: Array, actions: Array) -> Array:
         mean, scale = parts(outputs)
@@ -80,4 +94,4 @@ def gaussian(box: Box) -> Policy:
         share = (jnp.clip(action, -1, 1).reshape(low.shape) + 1) / 2
         return low + share * (high - low)
 
-    return Policy(2 * size, sample, lambda outputs: parts(outputs)[0], log_probability, entropy, action)
+    return Policy(2 * size, draw, sample, lambda outputs: parts(outputs)[0], log_probability, entropy, action)

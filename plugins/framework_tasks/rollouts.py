@@ -11,8 +11,18 @@ import jax.numpy as jnp
 
 from framework.api import Array, Environment, PyTree
 
-Act = Callable[[Array, PyTree], tuple[Array, Array]]
-"""`act(keys, observations) -> (actions, log_probabilities)`, of several environments: a leading axis [N] each."""
+
+class Player(NamedTuple):
+    """What plays environments.
+
+    Attributes:
+      draw: `draw(key) -> noise`, the chance in one action. All of a roll-out are drawn at once, which is much quicker
+        than a few numbers at each step.
+      act: `act(noise, observations) -> (actions, log_probabilities)`, of several environments: a leading axis [N] each.
+    """
+
+    draw: Callable[[Array], PyTree]
+    act: Callable[[PyTree, PyTree], tuple[Array, Array]]
 
 
 class Playing(NamedTuple):
@@ -45,15 +55,14 @@ def begin(environment: Environment, key: Array) -> Playing:
 
 
 def step(
-    environment: Environment, key: Array, playing: Playing, action: Array, log_probability: Array
+    environment: Environment, key: Array, playing: Playing, action: Array, log_probability: Array, anew: Playing
 ) -> tuple[Playing, Transition]:
-    """Make one step of one environment, and begin the next episode if this one is over."""
-    move, anew = jax.random.split(key)
-    gone, reward, terminated = _move(environment, move, playing, action)
+    """Make one step of one environment, and go on with the episode `anew` if this one is over."""
+    gone, reward, terminated = _move(environment, key, playing, action)
     truncated = (gone.length >= environment.limit) & ~terminated
     before, after = playing.observation, gone.observation
     made = Transition(before, action, log_probability, reward, terminated, truncated, after, gone.length, gone.score)
-    return _select(terminated | truncated, begin(environment, anew), gone), made
+    return _select(terminated | truncated, anew, gone), made
 
 
 def _move(environment: Environment, key: Array, playing: Playing, action: Array) -> tuple[Playing, Array, Array]:
@@ -67,7 +76,7 @@ def _select(condition: Array, yes: Playing, no: Playing) -> Playing:
 
 
 def roll_out(
-    environment: Environment, act: Act, playing: Playing, keys: Array, steps: int
+    environment: Environment, player: Player, playing: Playing, keys: Array, steps: int
 ) -> tuple[Playing, Transition]:
     """Play N environments for a number of steps T.
 
@@ -77,20 +86,25 @@ def roll_out(
 
     Returns: the environments after the last step, and transitions [N, T, ...].
     """
-    each = jax.vmap(lambda key: jax.random.split(key, (steps, 2)))(keys)  # [N, T, 2]
-    # JAX's check of key reuse takes keys whose axes are swapped for used ones, as `scan` under `vmap` swaps them too.
-    numbers = jax.random.key_data(each).swapaxes(0, 1)
 
-    def advance(playing: Playing, numbers: Array) -> tuple[Playing, Transition]:
-        keys = jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(each))  # [N, 2]
-        actions, log_probabilities = act(keys[:, 0], playing.observation)
-        return jax.vmap(partial(step, environment))(keys[:, 1], playing, actions, log_probabilities)
+    def chance(key: Array) -> tuple[PyTree, Array, Playing]:
+        draw, go = jax.random.split(key)
+        move, anew = jax.random.split(go)
+        # JAX's check of key reuse takes keys whose axes are swapped for used ones, as `scan` under `vmap` swaps them.
+        return player.draw(draw), jax.random.key_data(move), begin(environment, anew)
 
-    playing, made = jax.lax.scan(advance, playing, numbers)
+    def advance(playing: Playing, chances: tuple[PyTree, Array, Playing]) -> tuple[Playing, Transition]:
+        noise, moves, anew = chances
+        actions, log_probabilities = player.act(noise, playing.observation)
+        moves = jax.random.wrap_key_data(moves, impl=jax.random.key_impl(keys))
+        return jax.vmap(partial(step, environment))(moves, playing, actions, log_probabilities, anew)
+
+    each = jax.vmap(lambda key: jax.vmap(chance)(jax.random.split(key, steps)), out_axes=1)(keys)  # [T, N, ...]
+    playing, made = jax.lax.scan(advance, playing, each)
     return playing, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), made)
 
 
-def play(environment: Environment, act: Act, keys: Array) -> tuple[Array, Array]:
+def play(environment: Environment, player: Player, keys: Array) -> tuple[Array, Array]:
     """Play one episode to its end for each key.
 
     Args:
@@ -105,7 +119,7 @@ def play(environment: Environment, act: Act, keys: Array) -> tuple[Array, Array]
         playing, over = carry
         time = playing.length.max()
         each = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, time)))(moves)  # [N, 2]
-        actions, _ = act(each[:, 0], playing.observation)
+        actions, _ = player.act(jax.vmap(player.draw)(each[:, 0]), playing.observation)
         gone, _, terminated = jax.vmap(partial(_move, environment))(each[:, 1], playing, actions)
         return jax.vmap(_select)(over, playing, gone), over | terminated | (gone.length >= environment.limit)
 

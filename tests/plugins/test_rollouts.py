@@ -14,15 +14,23 @@ from framework import testing
 from framework.api import Box, Discrete
 from framework_environments.grid_world import grid_world
 from framework_tasks.policies import policy_over
-from framework_tasks.rollouts import advantages, begin, play, roll_out
+from framework_tasks.rollouts import Player, advantages, begin, play, roll_out
 
 COUNT, STEPS, DISCOUNT, DECAY = 6, 120, 0.9, 0.8
 WORLD = grid_world(slip=0.3, limit=14)
 
 
-def act(keys, observations):
-    """Go in a random direction, and never up."""
-    return jax.vmap(lambda key: jax.random.randint(key, (), 1, 4))(keys), jnp.full(len(keys), -np.log(3), jnp.float32)
+def draw(key):
+    """Draw a direction, which is never up."""
+    return jax.random.randint(key, (), 1, 4)
+
+
+def act(directions, observations):
+    """Go there."""
+    return directions, jnp.full(len(directions), -np.log(3), jnp.float32)
+
+
+PLAYER = Player(draw, act)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,7 @@ def rolled():
     goals = starts.state.agent.at[:, 1].add(1)
     seen = starts.observation._replace(goal=2 * goals.astype(jnp.float32) / 12 - 1)
     starts = starts._replace(state=starts.state._replace(goal=goals), observation=seen)
-    return starts, *jax.jit(partial(roll_out, WORLD, act, steps=STEPS))(
+    return starts, *jax.jit(partial(roll_out, WORLD, PLAYER, steps=STEPS))(
         starts, jax.random.split(jax.random.key(2), COUNT)
     )
 
@@ -72,7 +80,7 @@ def test_an_environment_plays_alike_whatever_stands_beside_it(rolled):
     starts, _, made = rolled
     keys = jax.random.split(jax.random.key(2), COUNT)
     part = jax.tree.map(lambda leaf: leaf[2:4], starts)
-    _, again = roll_out(WORLD, act, part, keys[2:4], STEPS)
+    _, again = jax.jit(partial(roll_out, WORLD, PLAYER, steps=STEPS))(part, keys[2:4])
     testing.assert_same_bits(again, jax.tree.map(lambda leaf: leaf[2:4], made))
 
 
@@ -149,10 +157,10 @@ def test_a_wrong_bootstrap_is_noticed(rolled, wrong):
 
 def test_an_episode_is_played_to_its_end():
     keys = jax.random.split(jax.random.key(3), 20)
-    scores, lengths = jax.jit(partial(play, WORLD, act))(keys)
+    scores, lengths = jax.jit(partial(play, WORLD, PLAYER))(keys)
     assert set(np.asarray(scores)) <= {0.0, 1.0} and lengths.min() < WORLD.limit == lengths.max()
     np.testing.assert_array_equal(lengths[scores == 0], WORLD.limit)
-    some, others = play(WORLD, act, keys[5:7])
+    some, others = play(WORLD, PLAYER, keys[5:7])
     np.testing.assert_array_equal((some, others), (scores[5:7], lengths[5:7]))
 
 
@@ -162,7 +170,7 @@ def test_probabilities_are_those_of_the_distributions():
     logits = np.tile(np.float32([0.5, -1.0, 2.0]), (4000, 1))
     shares = np.exp(logits[0]) / np.exp(logits[0]).sum()
     choice = policy_over(Discrete(3))
-    actions = np.asarray(choice.sample(keys, logits))
+    actions = np.asarray(choice.sample(jax.vmap(choice.draw)(keys), logits))
     np.testing.assert_allclose(np.bincount(actions) / 4000, shares, atol=0.03)
     np.testing.assert_allclose(choice.log_probability(logits, actions), np.log(shares)[actions], rtol=1e-5)
     np.testing.assert_allclose(choice.entropy(logits), -(shares * np.log(shares)).sum(), rtol=1e-5)
@@ -171,7 +179,7 @@ def test_probabilities_are_those_of_the_distributions():
     box = Box(np.float32([-2, 0]), np.float32([2, 10]))
     normal = policy_over(box)
     outputs = np.tile(np.float32([0.3, -0.2, -1.0, 0.1]), (4000, 1))
-    actions = np.asarray(normal.sample(keys, outputs), np.float64)
+    actions = np.asarray(normal.sample(jax.vmap(normal.draw)(keys), outputs), np.float64)
     np.testing.assert_allclose(actions.mean(axis=0), [0.3, -0.2], atol=0.06)
     np.testing.assert_allclose(actions.std(axis=0), np.exp([-1.0, 0.1]), rtol=0.05)
     density = np.exp(-0.5 * ((actions - [0.3, -0.2]) / np.exp([-1.0, 0.1])) ** 2) / np.exp([-1.0, 0.1])
