@@ -156,31 +156,13 @@ def actor_critic(
             actions = over.sample(noise, outputs)
             return actions, over.log_probability(outputs, actions)
 
-        def shuffled(index: Array) -> Array:
-            own = example_keys(jax.random.fold_in(stream(key, "shuffle"), index), count, axis)
-            return jax.vmap(lambda key: jax.random.permutation(key, updates.steps))(own)
-
-        def epoch(carry: tuple[Networks, PyTree], drawn: tuple[Array, Array]) -> tuple[tuple[Networks, PyTree], Any]:
-            index, orders = drawn
-            parts = _minibatches(orders, played, updates.minibatches)
-            return jax.lax.scan(update, carry, (index * updates.minibatches + jnp.arange(updates.minibatches), parts))
-
-        def update(carry: tuple[Networks, PyTree], drawn: tuple[Array, Played]) -> tuple[tuple[Networks, PyTree], Any]:
-            number, part = drawn
-            own = jax.random.fold_in(stream(key, "update"), number)
-            keys = Keys(stream(own, "device"), example_keys(own, part.target.shape[0], axis))
-            nets, opt_state, means = learner.updated(objective, *carry, {"inputs": part}, keys)
-            return (nets, opt_state), means
-
         key, count = step_key(state.key, state.step), len(batch["inputs"])
         nets = replace(learner.view(state), axis=axis)
         playing = jax.tree.map(lambda leaf: leaf[batch["inputs"]], state.task_state)
         own = example_keys(stream(key, "play"), count, axis)
         playing, made = roll_out(world, Player(over.draw, act), playing, own, updates.steps)
-        played = _played(nets, made, updates)
-        epochs = jnp.arange(updates.epochs)
-        (nets, opt_state), means = jax.lax.scan(epoch, (nets, state.opt_state), (epochs, jax.vmap(shuffled)(epochs)))
-        means = jax.tree.map(lambda leaf: leaf.sum(axis=(0, 1)), means)
+        improve = partial(learner.updated, objective)
+        nets, opt_state, means = _improved(improve, nets, state.opt_state, _played(nets, made, updates), key, updates)
         after = state._replace(
             step=state.step + 1, params=dict(nets.params), opt_state=opt_state, task_state=gathered(playing, axis)
         )
@@ -229,6 +211,43 @@ def _played(nets: Networks, made: Transition, updates: Updates) -> Played:
 def _mean(mean: WeightedMean, axis: str | None) -> Array:
     total, count = over_devices(mean, axis)
     return total / count
+
+
+def _improved(
+    improve: Callable[..., tuple[Networks, PyTree, Mapping[str, WeightedMean]]],
+    nets: Networks,
+    opt_state: PyTree,
+    played: Played,
+    key: Array,
+    updates: Updates,
+) -> tuple[Networks, PyTree, Mapping[str, WeightedMean]]:
+    """Make the updates that a roll-out leads to, with `improve(nets, opt_state, batch, keys)`; values are summed."""
+
+    def epoch(carry: tuple[Networks, PyTree], drawn: tuple[Array, Array]) -> tuple[tuple[Networks, PyTree], Any]:
+        index, orders = drawn
+        parts = _minibatches(orders, played, updates.minibatches)
+        return jax.lax.scan(update, carry, (index * updates.minibatches + jnp.arange(updates.minibatches), parts))
+
+    def update(carry: tuple[Networks, PyTree], drawn: tuple[Array, Played]) -> tuple[tuple[Networks, PyTree], Any]:
+        number, part = drawn
+        own = jax.random.fold_in(stream(key, "update"), number)
+        keys = Keys(stream(own, "device"), example_keys(own, part.target.shape[0], nets.axis))
+        after, opt_state, means = improve(*carry, {"inputs": part}, keys)
+        return (after, opt_state), means
+
+    orders = _orders(stream(key, "shuffle"), played.target.shape[0], nets.axis, updates)
+    (nets, opt_state), means = jax.lax.scan(epoch, (nets, opt_state), (jnp.arange(updates.epochs), orders))
+    return nets, opt_state, jax.tree.map(lambda leaf: leaf.sum(axis=(0, 1)), means)
+
+
+def _orders(key: Array, count: int, axis: str | None, updates: Updates) -> Array:
+    """Draw the order of the steps of each environment in each pass, int [epochs, N, T]."""
+
+    def drawn(index: Array) -> Array:
+        own = example_keys(jax.random.fold_in(key, index), count, axis)
+        return jax.vmap(lambda key: jax.random.permutation(key, updates.steps))(own)
+
+    return jax.vmap(drawn)(jnp.arange(updates.epochs))
 
 
 def _minibatches(orders: Array, played: Played, parts: int) -> Played:
