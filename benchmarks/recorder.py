@@ -11,10 +11,10 @@ import jax
 from benchmarks.framework_run import overrides_of
 from benchmarks.workloads import WORKLOADS, Plan
 from framework.config.compose import compose
-from framework.contracts import updates
+from framework.console.tables import text_table
+from framework.contracts.components import updates
 from framework.experiment import build
 from framework.registry.entry_points import discover
-from framework.tables import text_table
 from framework.tasks.nonfinite import finite_leaves
 from framework.training.chunks import steps_per_call
 from framework.training.recorder import PERIOD, Recorder

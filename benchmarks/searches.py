@@ -17,9 +17,9 @@ from typing import NamedTuple
 import framework
 from benchmarks.trial import ROOT
 from framework.api import Interval
+from framework.console.tables import text_table
 from framework.sweeps.folder import ledger_of
 from framework.sweeps.ledger import Ledger
-from framework.tables import text_table
 from framework_searches.listed import draws
 
 DIGITS = ["data=digits", "data.size=8", "model=mlp"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framework.output import open_closed
+from framework.console.output import open_closed
 from framework.runs.signals import leave_when_asked
 from framework.startup import leave_soon, seldom_collected
 

@@ -10,9 +10,10 @@ import jax
 import optax
 
 from framework.arrays import with_sharding
-from framework.contracts import Array, Batch, Loss, Metric, Model, PyTree, Shape, TargetedLoss, TrainState
-from framework.data import DataPipeline, InMemory, PipelineWrapper, Share, Where, numbered
-from framework.strategy import Members, Strategy, StrategyWrapper
+from framework.contracts.components import Array, Batch, Loss, Metric, Model, Shape, TargetedLoss, TrainState
+from framework.contracts.strategy import Members, Share, Strategy, StrategyWrapper
+from framework.data.pipeline import DataPipeline, InMemory, PipelineWrapper, Where, numbered
+from framework.trees import PyTree
 
 
 def as_model(built: object, name: str | None = None) -> Model:

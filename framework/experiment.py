@@ -29,17 +29,17 @@ from framework.api import (
     step_key,
     stream,
 )
-from framework.batches import CheckedBatches, check_examples, check_pipeline
 from framework.config.compose import Config
 from framework.config.presets import check_profile, eval_period, total_steps
 from framework.config.resolve import Settings, as_written, changed, resolved, tagged
+from framework.data.batches import CheckedBatches, check_examples, check_pipeline
+from framework.data.excerpts import FewBatches, FirstBatch
+from framework.data.exclusion import excluding
 from framework.distributed import coordination, processes
 from framework.ensembles.evolution import COPIES, Compared, compared
 from framework.ensembles.members import check_traceable, members_of, recordable, template, values_of, with_values
 from framework.ensembles.task import Make, OwnOrders, population
 from framework.errors import ConfigError, FrameworkError
-from framework.excerpts import FewBatches, FirstBatch
-from framework.exclusion import excluding
 from framework.keys import flat
 from framework.numerics import numeric_settings
 from framework.registry.blame import NamedStrategy

@@ -13,7 +13,8 @@ import jax.core
 import jax.extend.core
 import jax.numpy as jnp
 
-from framework.contracts import Array, PyTree
+from framework.contracts.components import Array
+from framework.trees import PyTree
 
 Part = Literal["params", "inputs", "outputs"]
 Direction = Literal["forward", "backward"]

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.contracts import PyTree
+from framework.trees import PyTree
 
 _declared: ContextVar[list[tuple[Any, int]] | None] = ContextVar("declared", default=None)
 

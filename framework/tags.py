@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from framework.contracts import Run
+from framework.contracts.components import Run
 from framework.errors import ConfigError, nearest
 
 Mode = Literal["auto", "min", "max"]

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.contracts import PyTree
 from framework.errors import StorageError
+
+PyTree = Any
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from framework.commands import verbs
 from framework.commands.help import start, versions
 from framework.config.overrides import is_word
+from framework.console.output import surviving
+from framework.console.terminal import painted
 from framework.errors import exit_code_of, line_of
-from framework.output import surviving
-from framework.terminal import painted
 
 SIGPIPE = 141
 """Exit code of a program whose reader went away, as shells give it: 128 + 13."""

@@ -12,12 +12,12 @@ from framework.command import Command
 from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments
 from framework.commands.docstrings import Docstring, parsed, plain
+from framework.console.tables import text_table
+from framework.console.terminal import page_width
 from framework.errors import ConfigError, PluginError, nearest, printable
 from framework.registry.entry_points import OURS, Plugin, discover
 from framework.registry.kinds import GROUPS, KINDS
 from framework.registry.signatures import REQUIRED, Option, Schema, schema_of
-from framework.tables import text_table
-from framework.terminal import page_width
 
 WIDEST = 100
 """Characters of a line of prose, which nobody likes to read in longer ones."""

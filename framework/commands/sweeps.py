@@ -14,9 +14,9 @@ from framework.command import Command
 from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments
 from framework.config.overrides import is_run_folder
+from framework.console.output import shell_word
+from framework.console.terminal import page_width
 from framework.errors import ConfigError, InterruptError, nearest
-from framework.output import shell_word
-from framework.terminal import page_width
 
 UNFINISHED = 75
 """Exit code of `wait` where points are open and nobody works on them: EX_TEMPFAIL."""

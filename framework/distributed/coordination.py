@@ -15,9 +15,10 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
-from framework.contracts import Callback, PyTree, Run, StopTraining, Summary, TrainState
+from framework.contracts.components import Callback, Run, StopTraining, Summary, TrainState
 from framework.distributed.processes import awaited, count, index, store
 from framework.errors import ConfigError, FrameworkError, InterruptError, MismatchError, PeerError
+from framework.trees import PyTree
 
 KEPT_ANSWERS = 1000
 """Answers that stay in the key-value store. The steps keep processes together, so that none is so far behind."""

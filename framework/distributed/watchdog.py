@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from signal import Signals
 from typing import Any
 
-from framework.contracts import TrainState
+from framework.contracts.components import TrainState
+from framework.contracts.strategy import StrategyWrapper
 from framework.distributed import processes
 from framework.errors import FrameworkError, PeerError, exit_code_of
-from framework.strategy import StrategyWrapper
 
 TICK = 1.0
 """Seconds between two messages to the others, and the precision of everything here."""

@@ -12,12 +12,12 @@ import numpy as np
 
 from framework.api import Batch, Members, PyTree, Strategy, Task, TrainState, quick_jit
 from framework.config.resolve import changed, resolved
-from framework.contracts import updates
+from framework.console.tables import text_table
+from framework.contracts.components import updates
 from framework.ensembles.evolution import evolved_values
 from framework.errors import ConfigError, FrameworkError
 from framework.registry.sections import Sections, names_of
 from framework.steps.rng import root_key
-from framework.tables import text_table
 
 Row = Mapping[str, Any]
 

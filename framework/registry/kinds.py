@@ -65,7 +65,7 @@ def _as_optimizer(built: Any, _: str) -> Any:
 
 
 def _as_environment(built: Any, _: str) -> Any:
-    return resolve_name("framework.environment:as_environment")(built)
+    return resolve_name("framework.contracts.environment:as_environment")(built)
 
 
 _MODEL = ("init(key, shape) -> (out_shape, params, state)",)
@@ -83,7 +83,7 @@ _WORLD = "framework.api:Environment"
 _BASE = "framework.api:Callback"
 _CALLBACK = ("on_built(directions)", "on_start(run)", "on_log(step, scalars)", "on_state(step, state)")
 _CALLBACK += ("on_media(step, tag, medium)", "settle(wait)", "on_end(summary)")
-_LAUNCHER = "framework.launcher:Launcher"
+_LAUNCHER = "framework.contracts.launcher:Launcher"
 _SEARCH = ("begin(space, goals, seed)", "tell(trial, report)", "decide(trial, report)")
 _STORE = ("write(path, arrays) -> file", "read(path, shapes)")
 
@@ -105,7 +105,7 @@ _ROWS = (
     Kind("probes", "probe", "probes", True, calls=("(problem, state, batch, key) -> arrays",)),
     Kind("stores", "store", annotation="framework.api:Store", attributes=("name", "place"), calls=_STORE),
     Kind("launchers", "launcher", "launcher", base=_LAUNCHER, attributes=("slots",), calls=("launch(jobs, here)",)),
-    Kind("searches", "search", "search", base="framework.search:Search", calls=_SEARCH),
+    Kind("searches", "search", "search", base="framework.contracts.search:Search", calls=_SEARCH),
     Kind("commands", "command", base="framework.command:Command", attributes=("name",), calls=("run(words)",)),
 )
 

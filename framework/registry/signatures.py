@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
+from framework.contracts.options import Above, Within
 from framework.errors import ConfigError, PluginError, nearest
-from framework.options import Above, Within
 
 REQUIRED = inspect.Parameter.empty
 

@@ -6,8 +6,8 @@ import fcntl
 from contextlib import suppress
 from pathlib import Path
 
+from framework.console.output import shell_word
 from framework.errors import ConfigError, StorageError, nearest, writing
-from framework.output import shell_word
 
 WORDS = {
     "checkpoint": "save the state at the end of the window of steps",

@@ -21,10 +21,10 @@ from framework.checkpoints.checkpoint import commit, restore
 from framework.checkpoints.folder import put_in_place
 from framework.checkpoints.snapshot import snapshot
 from framework.config.safe_load import load_json
+from framework.console.output import shell_word
 from framework.distributed import coordination, processes
 from framework.errors import FrameworkError, StorageError, writing
 from framework.experiment import Experiment
-from framework.output import shell_word
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord, write_config
 from framework.training.recorder import Fault

@@ -10,16 +10,16 @@ import numpy as np
 
 from framework.checkpoints import folder
 from framework.config.sizes import in_words
+from framework.console.output import shell_word
+from framework.console.terminal import broken, columns_of, command_lines, is_terminal
 from framework.ensembles import members
 from framework.ensembles.endings import is_of_member
 from framework.experiment import Experiment
-from framework.output import shell_word
 from framework.runs.folder import way_on
 from framework.runs.history import MetricsFile
 from framework.runs.logs import LOGGER
 from framework.runs.record import RunRecord
 from framework.tags import NO_METRICS, SPEED
-from framework.terminal import broken, columns_of, command_lines, is_terminal
 from framework.training import compiles
 from framework.training.stepper import is_to_go_on
 from framework.training.times import duration, largest_parts

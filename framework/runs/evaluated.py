@@ -16,7 +16,7 @@ import numpy as np
 
 from framework.api import Batch, TrainState, View
 from framework.config.compose import Config, recorded
-from framework.data import numbered
+from framework.data.pipeline import numbered
 from framework.ensembles import members
 from framework.errors import ConfigError, nearest
 from framework.experiment import Experiment, build

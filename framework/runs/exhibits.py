@@ -8,7 +8,7 @@ import jax
 
 from framework.api import Array, Batch, Callback, PyTree, Run, TrainState, View, step_key, stream
 from framework.experiment import Experiment, NamedCallback
-from framework.media import MEDIA
+from framework.media.values import MEDIA
 from framework.tasks.ema import trained_params
 from framework.training.inspection import one_replica
 

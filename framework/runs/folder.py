@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from framework.config.settings import RunSettings
+from framework.console.output import shell_word
 from framework.errors import ConfigError, StorageError, writing
-from framework.output import shell_word
 
 T = TypeVar("T")
 

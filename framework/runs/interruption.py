@@ -8,12 +8,12 @@ from dataclasses import replace
 from signal import SIGINT, Signals
 
 from framework.checkpoints import folder
+from framework.console.terminal import ERASE, is_notebook
 from framework.distributed import processes
 from framework.errors import StorageError
 from framework.runs import logs, signals
 from framework.runs.folder import way_on
 from framework.runs.record import RunRecord
-from framework.terminal import ERASE, is_notebook
 
 STDERR = 2
 """File descriptor of the standard error."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from framework.api import Run, Summary, TrainState
 from framework.checkpoints.callback import Checkpoint
-from framework.contracts import updates
+from framework.contracts.components import updates
 from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
 from framework.experiment import Experiment, NamedCallback

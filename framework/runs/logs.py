@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from framework import terminal
 from framework.config.secrets import masked
+from framework.console import terminal
+from framework.console.output import FOR_THE_FILE, failures, surviving
+from framework.console.output import note as note
 from framework.distributed import processes
 from framework.errors import FrameworkError, InterruptError, line_of, printable, writing
-from framework.output import FOR_THE_FILE, failures, surviving
-from framework.output import note as note
 
 LOGGER = logging.getLogger("framework")
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from framework.api import Array, Model, PyTree, Task, View, stream
-from framework.charts import curves_svg, table_html
 from framework.errors import ConfigError, blaming
+from framework.media.charts import curves_svg, table_html
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.runs import exported

@@ -21,7 +21,7 @@ from framework.api import Run, TrainState, Undefined
 from framework.checkpoints import snapshot
 from framework.config.safe_load import load_json
 from framework.config.secrets import masked
-from framework.contracts import updates
+from framework.contracts.components import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
 from framework.errors import PluginError, StorageError, blaming, writing

@@ -13,17 +13,17 @@ from typing import Any
 import jax
 
 from framework.api import TrainState
-from framework.charts import curves_svg, table_html
 from framework.checkpoints.folder import steps
 from framework.config import secrets
 from framework.config.compose import Config
 from framework.config.overrides import chosen
 from framework.config.resolve import Settings
-from framework.contracts import updates
+from framework.contracts.components import updates
 from framework.distributed import coordination, processes
 from framework.ensembles import members
 from framework.errors import FrameworkError, InterruptError, PluginError, StorageError, exit_code_of, is_users, told
 from framework.experiment import Experiment, build
+from framework.media.charts import curves_svg, table_html
 from framework.registry.entry_points import discover
 from framework.runs import folder, logs, process, signals, starts
 from framework.runs import resume as resuming

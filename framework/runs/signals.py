@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from framework.console.terminal import is_notebook
 from framework.errors import InterruptError
-from framework.terminal import is_notebook
 
 CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 NAMES = {number.name: number for number in CAUGHT}

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from framework.contracts import Array, Batch, Loss, Metric, PyTree, TargetedLoss, Transform, WeightedLoss
+from framework.contracts.components import Array, Batch, Loss, Metric, TargetedLoss, Transform, WeightedLoss
 from framework.steps.metrics import WeightedMean
 from framework.steps.precision import Scaled
 from framework.steps.rng import example_keys
+from framework.trees import PyTree
 
 
 def augmented(transforms: Sequence[Transform], key: Array, batch: Batch, axis: str | None) -> Batch:

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.contracts import Counted, PyTree
+from framework.contracts.components import Counted
 from framework.errors import ConfigError
-from framework.trees import is_key
+from framework.trees import PyTree, is_key
 
 
 class WeightedMean(NamedTuple):

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import jax
 
-from framework.contracts import Array, Model, PyTree, Shape
+from framework.contracts.components import Array, Model, Shape
+from framework.trees import PyTree
 
 
 class Keys(NamedTuple):

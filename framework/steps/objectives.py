@@ -16,23 +16,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from framework.contracts import (
-    Array,
-    Batch,
-    Exhibit,
-    Metric,
-    PyTree,
-    Task,
-    TrainState,
-    Transform,
-    View,
-)
+from framework.contracts.components import Array, Batch, Exhibit, Metric, Task, TrainState, Transform, View
 from framework.errors import ConfigError, FrameworkError
 from framework.steps.losses import augmented, hyperparameters
 from framework.steps.metrics import Collected, WeightedMean, collected, over_devices, weighted
 from framework.steps.networks import Keys, Network, Networks
 from framework.steps.precision import scale_loss, unless_skipped
 from framework.steps.rng import example_keys, step_key, stream
+from framework.trees import PyTree
 
 Means = dict[str, Any]
 """`WeightedMean` or `Collected` by name."""

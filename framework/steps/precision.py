@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from framework.contracts import Array, Model, PyTree
+from framework.contracts.components import Array, Model
+from framework.trees import PyTree
 
 FIRST_SCALE = 2.0**8
 """Losses are summed over a batch, not averaged: with 128 examples this is the usual 2 ** 15 for a mean."""

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from framework.contracts.launcher import Here, Job, Launcher, Outcome
+from framework.contracts.search import Goal, Report, Search, Trial
 from framework.errors import FrameworkError
-from framework.launcher import Here, Job, Launcher, Outcome
-from framework.search import Goal, Report, Search, Trial
 from framework.sweeps import folder as folders
 from framework.sweeps.labels import label
 from framework.sweeps.ledger import LEASE, OPEN, Event, Ledger, Point

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from framework.console.output import shell_word
 from framework.errors import ConfigError, StorageError, writing
-from framework.output import shell_word
 from framework.runs.folder import make_folder
 from framework.sweeps.disks import is_shared
 

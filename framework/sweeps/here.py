@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framework.contracts.launcher import Job, Outcome
 from framework.errors import line_of
-from framework.launcher import Job, Outcome
 from framework.sweeps.folder import ledger_of
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.lines import JobLines
@@ -17,7 +17,7 @@ from framework.sweeps.together import Built, grouped, work_together
 from framework.sweeps.worker import work
 
 if TYPE_CHECKING:
-    from framework.contracts import Parameter
+    from framework.contracts.components import Parameter
     from framework.experiment import Experiment
 
 

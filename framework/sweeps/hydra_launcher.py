@@ -24,8 +24,8 @@ from omegaconf import DictConfig
 from framework.config import search_path
 from framework.config import words as typed
 from framework.config.overrides import quoted
+from framework.contracts.launcher import Here, Job, Launcher, Outcome, last_words, outcome_of, start_command
 from framework.errors import ConfigError
-from framework.launcher import Here, Job, Launcher, Outcome, last_words, outcome_of, start_command
 
 LARGEST = 100_000
 """Points of a batch, if the command line sets no limit."""

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from framework.config.compose import Config
+from framework.contracts.launcher import Job
 from framework.errors import FrameworkError
-from framework.launcher import Job
 from framework.startup import import_jax
 from framework.sweeps.points import config_of
 from framework.sweeps.together import Built, UnfitError, as_members
 
 if TYPE_CHECKING:
-    from framework.contracts import Task, TrainState
-    from framework.data import DataPipeline
+    from framework.contracts.components import Task, TrainState
+    from framework.data.pipeline import DataPipeline
     from framework.experiment import Experiment, Look
 
 SMALL = 2

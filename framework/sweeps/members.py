@@ -21,10 +21,10 @@ from framework.config import secrets
 from framework.config.compose import Config
 from framework.config.overrides import chosen
 from framework.config.resolve import as_written, tagged
+from framework.contracts.launcher import Job, Outcome
 from framework.ensembles.endings import is_of_member
 from framework.errors import FrameworkError, InterruptError
 from framework.experiment import Experiment, NamedCallback
-from framework.launcher import Job, Outcome
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.runs import folder as run_folders

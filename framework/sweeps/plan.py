@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from framework.config import words as typed
 from framework.config.compose import of_sweep
+from framework.contracts.launcher import Launcher
+from framework.contracts.search import Choice, Goal, Interval, Search, Space
 from framework.errors import ConfigError
-from framework.launcher import Launcher
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.registry.sections import taken_by
-from framework.search import Choice, Goal, Interval, Search, Space
 from framework.startup import import_jax
 from framework.sweeps import space as spaces
 from framework.sweeps.folder import identity_of

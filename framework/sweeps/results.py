@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from framework.console.tables import text_table
+from framework.contracts.search import Goal
 from framework.errors import ConfigError
-from framework.search import Goal
 from framework.sweeps.labels import label, short
 from framework.sweeps.ledger import Ledger, Point
-from framework.tables import text_table
 
 QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 """Of Student's t at 97.5 %, for 1 to 15 degrees of freedom; beyond, 1.96 + 2.4 / degrees is right to 0.3 %."""

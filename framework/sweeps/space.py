@@ -18,9 +18,9 @@ from framework.config import search_path
 from framework.config import words as typed
 from framework.config.origins import Origins
 from framework.config.overrides import quoted, rewrite
+from framework.contracts.search import Choice, Interval, Space
 from framework.errors import ConfigError, nearest
 from framework.registry.kinds import OF_SWEEPS
-from framework.search import Choice, Interval, Space
 from framework.sweeps.settings import SETTINGS
 
 ZIP = "zip"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework.config.compose import Config
+from framework.contracts.search import Choice, Goal, Interval
 from framework.errors import ConfigError, FrameworkError, StorageError
 from framework.runs import signals
-from framework.search import Choice, Goal, Interval
 from framework.startup import import_jax
 from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans

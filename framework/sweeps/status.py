@@ -9,12 +9,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framework.output import shell_word
+from framework.console.output import shell_word
+from framework.console.tables import narrowed, text_table
+from framework.console.terminal import clipped
 from framework.sweeps import folder as folders
 from framework.sweeps.labels import label
 from framework.sweeps.ledger import LEASE, OPEN, Ledger, Point, State
-from framework.tables import narrowed, text_table
-from framework.terminal import clipped
 
 ORDER: tuple[State, ...] = ("done", "running", "waiting", "paused", "preempted", "lost", "failed", "pruned")
 

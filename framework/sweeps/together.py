@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from framework.config.compose import Config
+from framework.contracts.launcher import Job, Outcome
 from framework.errors import ConfigError, FrameworkError, InterruptError
 from framework.keys import flat
-from framework.launcher import Job, Outcome
 from framework.startup import import_jax
 from framework.sweeps import folder as folders
 from framework.sweeps.ledger import Ledger

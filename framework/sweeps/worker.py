@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framework.contracts.launcher import Job, Outcome
 from framework.errors import FrameworkError, InterruptError, PeerError, StorageError, exit_code_of, line_of
-from framework.launcher import Job, Outcome
 from framework.startup import import_jax
 from framework.sweeps import folder as folders
 from framework.sweeps.ledger import LEASE, Ledger, Point, State
@@ -240,7 +240,7 @@ def _train(config: Config, reporting: Reporting | None, budget: int | None, watc
 def _ended(
     ledger: Ledger, sweep: Path, job: Job, owner: str, reporting: Reporting, result: Result, goals: tuple[str, ...]
 ) -> Outcome:
-    import framework.contracts as contracts
+    import framework.contracts.components as contracts
 
     step = contracts.updates(result.state)
     wrong = judged(result.metrics, goals)

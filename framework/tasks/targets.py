@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from framework.contracts import Batch, TargetedLoss
+from framework.contracts.components import Batch, TargetedLoss
 
 TOLERANCE = 1e-3
 """Largest distance of a distribution's sum from 1: float16 probabilities of a thousand classes are within it."""

@@ -10,9 +10,9 @@ import jax
 import jax.extend.core
 import jax.numpy as jnp
 
-from framework.contracts import Array, Batch, TrainState
+from framework.console.output import FOR_THE_FILE
+from framework.contracts.components import Array, Batch, TrainState
 from framework.experiment import Experiment
-from framework.output import FOR_THE_FILE
 
 LOGGER = logging.getLogger("framework")
 

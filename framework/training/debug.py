@@ -12,8 +12,8 @@ import numpy as np
 from framework.api import PyTree, TrainState
 from framework.arrays import placed
 from framework.config.settings import Debug
+from framework.contracts.strategy import StrategyWrapper
 from framework.errors import NumericalError
-from framework.strategy import StrategyWrapper
 
 
 class Explicit(StrategyWrapper):

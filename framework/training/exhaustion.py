@@ -12,10 +12,10 @@ import jax.extend.core
 import numpy as np
 
 from framework.config.sizes import in_words
+from framework.console.tables import text_table
 from framework.distributed import processes
 from framework.errors import ConfigError
 from framework.experiment import Experiment
-from framework.tables import text_table
 from framework.training import memory
 from framework.trees import named_leaves, shape_text
 

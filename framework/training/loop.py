@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from framework.api import Batch, StopTraining, TrainState
-from framework.contracts import updates
+from framework.contracts.components import updates
 from framework.ensembles.endings import caught_up, counted_on, with_last_values
 from framework.errors import NumericalError
 from framework.experiment import Experiment

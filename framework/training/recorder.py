@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, PyTree, TrainState
-from framework.contracts import updates
+from framework.contracts.components import updates
 from framework.experiment import Experiment
 from framework.steps.metrics import unwrap_keys, wrap_keys
 from framework.tasks.nonfinite import lost, spoilt_leaf, surely_finite

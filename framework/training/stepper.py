@@ -12,7 +12,7 @@ import numpy as np
 
 from framework.api import Batch, InMemory, PyTree, TrainState
 from framework.arrays import aligned, placed
-from framework.batches import check_range
+from framework.data.batches import check_range
 from framework.experiment import Experiment
 from framework.steps.metrics import Packed, pack_outputs, unwrap_keys, wrap_keys
 from framework.training.callbacks import raise_pending

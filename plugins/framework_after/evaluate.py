@@ -146,7 +146,7 @@ def _number(value: Any) -> Any:
 
 
 def _text(report: dict[str, Any], subject: Subject, given: Namespace) -> str:
-    from framework.tables import text_table
+    from framework.console.tables import text_table
 
     member = f", member {report['member']} of {len(subject.record.members or ())}" if "member" in report else ""
     lines = [f"{report['run']}@{report['step']}{member}, split '{report['split']}'"]

@@ -12,10 +12,10 @@ import numpy as np
 from framework.api import Batch
 from framework.config.compose import Config
 from framework.config.sizes import in_words
+from framework.console.tables import narrowed, text_table
+from framework.console.terminal import Say, fitted, silent
 from framework.errors import ConfigError
 from framework.experiment import Experiment
-from framework.tables import narrowed, text_table
-from framework.terminal import Say, fitted, silent
 from framework.training import memory
 from framework.training.chunks import is_resident
 from framework_bench import timing

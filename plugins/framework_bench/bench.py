@@ -15,9 +15,9 @@ import jax
 from framework.api import Batch
 from framework.config.compose import Config
 from framework.config.sizes import in_words
+from framework.console.tables import narrowed, text_table
+from framework.console.terminal import Say, fitted, silent
 from framework.experiment import Experiment, clocked
-from framework.tables import narrowed, text_table
-from framework.terminal import Say, fitted, silent
 from framework.training import memory
 from framework.training.chunks import AUTO_CHUNK
 from framework_bench import timing

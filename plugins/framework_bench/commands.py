@@ -14,8 +14,8 @@ from framework.command import Command
 from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments, config_of
 from framework.config.sizes import bytes_of
+from framework.console.terminal import page_width, telling
 from framework.errors import printable
-from framework.terminal import page_width, telling
 
 LONGEST = 3600.0
 """Seconds that one measurement may take."""

@@ -10,8 +10,8 @@ from framework.command import Command
 from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments, config_of
 from framework.config.sizes import bytes_of
+from framework.console.terminal import telling
 from framework.errors import writing
-from framework.terminal import telling
 
 
 def inspect() -> Command:

@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple
 
 from framework.config.settings import RunSettings
 from framework.config.sizes import bytes_of, in_words
+from framework.console.tables import text_table
 from framework.errors import FrameworkError, told
 from framework.numerics import SWITCHES
 from framework.registry.entry_points import OURS, discover
 from framework.registry.kinds import KINDS
-from framework.tables import text_table
 
 State = Literal["ok", "note", "bad"]
 """Sound; worth knowing; something will not work."""

@@ -11,8 +11,8 @@ import jax
 import jax.extend.core
 
 from framework.config.compose import Config
+from framework.console.tables import text_table
 from framework.experiment import Experiment
-from framework.tables import text_table
 from framework.tasks.tracing import SEED
 from framework.trees import is_key, named_leaves
 from framework_bench.timing import opened

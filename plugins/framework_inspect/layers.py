@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from framework.contracts import Parameter, View
+from framework.contracts.components import Parameter, View
 from framework.experiment import Experiment
 from framework.trees import shapes_text
 from framework_inspect.operations import Operation, Trace, flops_by_path, outputs_by_path, traced

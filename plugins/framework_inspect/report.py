@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from framework.config.compose import Config
 from framework.config.sizes import in_words
+from framework.console.tables import text_table
 from framework.experiment import Experiment
-from framework.tables import text_table
 from framework.trees import shapes_text
 from framework_bench.bench import device_in_words
 from framework_bench.timing import opened

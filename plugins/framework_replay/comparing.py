@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from framework.console.tables import text_table
 from framework.errors import ConfigError
 from framework.observing import Seen, observing
-from framework.tables import text_table
 from framework_replay.case import Case, opened
 
 CLOSE = 1e-3

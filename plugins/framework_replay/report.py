@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from framework.output import shell_word
-from framework.tables import text_table
+from framework.console.output import shell_word
+from framework.console.tables import text_table
 from framework_replay.case import NO_FAULT, Case
 from framework_replay.diagnosis import Diagnosis, layers
 from framework_replay.watching import Figures

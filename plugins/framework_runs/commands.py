@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from framework.command import Command
 from framework.commands.answers import print_json
 from framework.commands.arguments import Arguments
+from framework.console.terminal import page_width
 from framework.errors import ConfigError, StorageError, printable, writing
-from framework.terminal import page_width
 
 if TYPE_CHECKING:
     from framework_runs.reading import Run

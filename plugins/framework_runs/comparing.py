@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from framework.terminal import fitted
+from framework.console.terminal import fitted
 from framework_runs import layout
 from framework_runs.evidence import LEVEL, Difference, difference, sentence
 from framework_runs.listing import usual

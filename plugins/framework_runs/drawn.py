@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from framework.contracts.search import Goal, Interval
 from framework.errors import StorageError
-from framework.search import Goal, Interval
 from framework.sweeps import folder as folders
 from framework.sweeps.labels import label, short
 from framework.sweeps.ledger import Ledger, Point

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from framework.output import shell_word
+from framework.console.output import shell_word
+from framework.console.terminal import command_lines, fitted
 from framework.registry.entry_points import discover
 from framework.tags import NO_METRICS
-from framework.terminal import command_lines, fitted
 from framework_runs import layout
 from framework_runs.listing import as_json
 from framework_runs.naming import label

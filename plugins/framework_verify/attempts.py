@@ -10,9 +10,9 @@ from pathlib import Path
 from signal import SIGKILL, Signals
 from typing import Any, NamedTuple
 
+from framework.console.terminal import Say, silent
 from framework.errors import FrameworkError, InterruptError
 from framework.runs import signals
-from framework.terminal import Say, silent
 from framework_verify import trail
 from framework_verify.trail import Attempt
 from framework_verify.witness import Orders

@@ -8,8 +8,8 @@ import sys
 from framework.command import Command
 from framework.commands.answers import json_of
 from framework.commands.arguments import Arguments
+from framework.console.terminal import page_width
 from framework.errors import printable
-from framework.terminal import page_width
 
 
 def verify_resume() -> Command:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framework.config.sizes import in_words
+from framework.console.tables import text_table
+from framework.console.terminal import fitted
 from framework.errors import DifferenceError
-from framework.tables import text_table
-from framework.terminal import fitted
 from framework_verify import comparing, verdict
 from framework_verify.comparing import Row
 from framework_verify.trail import Attempt, Parting

@@ -77,7 +77,7 @@ def _share(word: str) -> float:
 
 def text(found: Reproduction) -> str:
     """Write a verdict: a line where the runs are the same, else a table of the differences."""
-    from framework.tables import text_table
+    from framework.console.tables import text_table
 
     lines = [f"{HEADS[found.verdict]}: {found.figures}"]
     if found.rows:

@@ -12,9 +12,9 @@ from typing import Any
 
 from framework.commands.arguments import config_of
 from framework.config.resolve import tagged
+from framework.console.terminal import telling
 from framework.errors import ConfigError
 from framework.runs import signals
-from framework.terminal import telling
 from framework_verify import comparing, trail, verdict
 from framework_verify.attempts import Failure, Runs, run
 from framework_verify.comparing import Row

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framework.strategy import Strategy, StrategyWrapper
+from framework.contracts.strategy import Strategy, StrategyWrapper
 from framework_strategies.jit import jit
 
 

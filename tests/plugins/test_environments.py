@@ -9,7 +9,7 @@ import pytest
 
 from framework import testing
 from framework.api import Environment
-from framework.environment import as_environment
+from framework.contracts.environment import as_environment
 from framework.errors import ConfigError, DataError
 from framework_environments.cartpole import CartPole, cartpole
 from framework_environments.episodes import episodes

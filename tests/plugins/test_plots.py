@@ -12,7 +12,7 @@ from scipy import stats
 
 import framework
 from framework import testing
-from framework.search import Goal
+from framework.contracts.search import Goal
 from framework.sweeps.results import Row, front_of, spread_of
 from framework_runs.drawn import axis, sweep_of
 from framework_runs.importances import importances

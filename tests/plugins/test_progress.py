@@ -16,8 +16,8 @@ import pyte
 import pytest
 
 from framework.api import Parameter, Run, Summary, broken, clipped
+from framework.console.terminal import command_lines
 from framework.errors import ConfigError
-from framework.terminal import command_lines
 from framework.testing import TINY
 from framework_callbacks.live import three_digits
 from framework_callbacks.pace import clock, metric_prefix

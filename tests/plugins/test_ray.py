@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from framework.contracts.launcher import Job
 from framework.errors import ConfigError
-from framework.launcher import Job
 from framework_ray.launcher import ray
 
 pytestmark = [

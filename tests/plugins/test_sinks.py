@@ -13,7 +13,7 @@ import pytest
 
 import framework
 from framework import testing
-from framework.contracts import History, Run, Summary
+from framework.contracts.components import History, Run, Summary
 from framework.errors import ConfigError
 from framework_sinks.mlflow_store import mlflow
 from framework_sinks.sink import Sink, flat, title

@@ -16,8 +16,8 @@ import pytest
 
 import framework
 from framework import testing
+from framework.contracts.launcher import Job
 from framework.errors import ConfigError, PeerError
-from framework.launcher import Job
 from framework.sweeps.here import Hereabouts
 from framework.sweeps.lines import JobLines
 from framework_slurm import queue
@@ -152,7 +152,7 @@ def test_a_sweep_that_is_closed_lets_its_points_save(cluster, sweep, tmp_path):
 
 KILLED = """
 import sys
-from framework.launcher import Job
+from framework.contracts.launcher import Job
 from framework.sweeps.here import Hereabouts
 from framework_slurm.launcher import slurm
 list(slurm().launch(iter([Job(0, 1, (), sys.argv[1], (sys.executable, "-c", "pass"))]), None))

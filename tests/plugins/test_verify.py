@@ -12,7 +12,7 @@ from framework.api import Callback, StopTraining
 from framework.commands.cli import main
 from framework.errors import DifferenceError
 from framework.experiment import NamedCallback
-from framework.media import Text
+from framework.media.values import Text
 from framework_verify import trail, verdict, verify, witness
 
 TINY = [*testing.TINY, "model.dropout=0.25", "callbacks=[checkpoint]", "optimizer.learning_rate=0.01"]

@@ -18,7 +18,7 @@ import framework_losses.losses as losses
 import framework_losses.metrics as metrics
 import framework_losses.regression as regression
 from framework.api import InMemory, as_metric
-from framework.batches import check_examples
+from framework.data.batches import check_examples
 from framework.errors import FrameworkError
 from framework.steps.metrics import Sums, collected, weighted
 from framework.tasks.targets import outside

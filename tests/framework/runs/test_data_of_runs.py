@@ -7,8 +7,8 @@ import pytest
 
 import framework
 from framework.api import fingerprint_of
+from framework.data.fingerprints import BLOCK
 from framework.errors import DataError, PluginError
-from framework.fingerprints import BLOCK
 from framework.testing import message, run_record
 
 STREAM = """

@@ -14,8 +14,8 @@ from framework.api import DataPipeline
 from framework.config.compose import compose
 from framework.config.presets import total_steps
 from framework.config.settings import Debug, Train
+from framework.data.excerpts import FewBatches, FirstBatch
 from framework.errors import ConfigError
-from framework.excerpts import FewBatches, FirstBatch
 from framework.runs.overfit import Course, suspicions, twins
 
 

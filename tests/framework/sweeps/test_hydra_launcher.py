@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from framework.contracts.launcher import Job
 from framework.errors import ConfigError
-from framework.launcher import Job
 from framework.sweeps.hydra_launcher import HydraLauncher
 from framework.testing import message
 

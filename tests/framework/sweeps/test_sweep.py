@@ -21,8 +21,8 @@ import pytest
 import framework
 from framework import testing
 from framework.commands.answers import json_of
+from framework.contracts.search import Choice, Interval
 from framework.errors import ConfigError
-from framework.search import Choice, Interval
 from framework.sweeps import folder as folders
 from framework.sweeps import plan as plans
 from framework.sweeps import points as contents

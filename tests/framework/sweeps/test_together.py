@@ -13,7 +13,7 @@ import pytest
 
 import framework
 from framework import testing
-from framework.launcher import Job
+from framework.contracts.launcher import Job
 from framework.sweeps.folder import ledger_of
 from framework.sweeps.ledger import Ledger
 from framework.sweeps.together import grouped

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from framework.contracts import Batch
-from framework.data import DataPipeline, InMemory, PipelineWrapper
+from framework.contracts.components import Batch
+from framework.data.pipeline import DataPipeline, InMemory, PipelineWrapper
 
 
 class FirstBatch(PipelineWrapper):

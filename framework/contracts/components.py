@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from framework.media import Audio, Embedding, Figure, Histogram, Image, Medium, PRCurve, Table, Text
+from framework.media.values import Audio, Embedding, Figure, Histogram, Image, Medium, PRCurve, Table, Text
+from framework.trees import PyTree
 
 Array = jax.Array
-PyTree = Any
 Shape = Any
 """A shape whose leading -1 stands for the batch, such as (-1, 28, 28, 1), or a pytree of shapes."""
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.contracts import Array, PyTree
+from framework.contracts.components import Array
 from framework.errors import PLUGIN_FAULTS, is_users, told
-from framework.trees import shapes_text
+from framework.trees import PyTree, shapes_text
 
 
 class Discrete(NamedTuple):

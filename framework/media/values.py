@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from framework.encodings import PNG_COLOURS, delimited, png, wav
+from framework.media.encodings import PNG_COLOURS, delimited, png, wav
 
 GRID_LINE = 128
 """Grey of the lines between the images of a grid."""

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import numpy as np
 
-from framework.contracts import Batch, PyTree
-from framework.data import DataPipeline, InMemory, PipelineWrapper, numbered
+from framework.contracts.components import Batch
+from framework.data.pipeline import DataPipeline, InMemory, PipelineWrapper, numbered
 from framework.errors import PLUGIN_FAULTS, DataError, FrameworkError, PluginError, is_users, told
-from framework.trees import named_leaves, shapes_text
+from framework.trees import PyTree, named_leaves, shapes_text
 
 Check = Callable[[Batch, Batch], tuple[int, str] | None]
 """`Task.check`."""

@@ -8,7 +8,7 @@ import pytest
 
 import framework
 from framework.api import InMemory
-from framework.batches import check_examples
+from framework.data.batches import check_examples
 from framework.errors import DataError, FrameworkError, PluginError
 from framework.testing import message, records
 

@@ -1,14 +1,56 @@
-"""Strategies: the contract of what compiles a task and places its data, and a wrapper of one."""
+"""Strategies: the contract of what compiles a task and places its data, a wrapper of one, and a process's share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from framework.contracts import Array, Batch, PyTree, TrainState
-from framework.data import Share
+import numpy as np
+
+from framework.contracts.components import Array, Batch, TrainState
+from framework.errors import ConfigError
+from framework.trees import PyTree
+
+
+class Share(NamedTuple):
+    """The part of every batch that one process makes: the examples that its own devices take.
+
+    A batch of B examples is cut into `of` equal parts, in order. Processes may have parts in common, where several
+    devices take the same examples.
+
+    Attributes:
+      parts: numbers of this process's parts, ascending, from 0.
+      of: number of parts of a batch.
+    """
+
+    parts: Sequence[int]
+    of: int
+
+    def rows(self, size: int) -> np.ndarray:
+        """Return the positions of the examples in a batch of `size`, int32, ascending.
+
+        Raises: ConfigError if the batch cannot be cut into equal parts.
+        """
+        each = _divided(size, self.of)
+        return np.concatenate([np.arange(part * each, (part + 1) * each, dtype=np.int32) for part in self.parts])
+
+    def each(self, held: int) -> int:
+        """Return the number of examples in one part, if this process has `held` of a batch.
+
+        Raises: ConfigError if its parts are not equal.
+        """
+        return _divided(held, len(self.parts))
+
+
+def _divided(size: int, count: int) -> int:
+    if size % count:
+        raise ConfigError(
+            f"data: a batch of {size} examples does not divide over {count} devices; take a multiple of that, such as "
+            f"data.batch_size={-(-size // count) * count}, or eval_batch_size where it is one of an evaluation."
+        )
+    return size // count
 
 
 class Evolution(NamedTuple):

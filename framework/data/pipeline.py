@@ -1,20 +1,21 @@
-"""Data: the contract of a pipeline, a wrapper of one, and the part of a batch that one process makes."""
+"""Pipelines: the contract of what makes batches, and wrappers, such as one that makes a process's share of each."""
 
 from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from framework.contracts import Batch
-from framework.errors import PLUGIN_FAULTS, ConfigError
-from framework.fingerprints import fingerprint_of, of_batches, of_stream
+from framework.contracts.components import Batch
+from framework.contracts.strategy import Share
+from framework.data.fingerprints import fingerprint_of, of_batches, of_stream
+from framework.errors import PLUGIN_FAULTS
 
 Where = Callable[[int], str]
 """`where(row)`: the file and place of an example, in words; rows count from 0."""
@@ -212,36 +213,6 @@ class PipelineWrapper(InMemory):
         return self.memory
 
 
-class Share(NamedTuple):
-    """The part of every batch that one process makes: the examples that its own devices take.
-
-    A batch of B examples is cut into `of` equal parts, in order. Processes may have parts in common, where several
-    devices take the same examples.
-
-    Attributes:
-      parts: numbers of this process's parts, ascending, from 0.
-      of: number of parts of a batch.
-    """
-
-    parts: Sequence[int]
-    of: int
-
-    def rows(self, size: int) -> np.ndarray:
-        """Return the positions of the examples in a batch of `size`, int32, ascending.
-
-        Raises: ConfigError if the batch cannot be cut into equal parts.
-        """
-        each = _divided(size, self.of)
-        return np.concatenate([np.arange(part * each, (part + 1) * each, dtype=np.int32) for part in self.parts])
-
-    def each(self, held: int) -> int:
-        """Return the number of examples in one part, if this process has `held` of a batch.
-
-        Raises: ConfigError if its parts are not equal.
-        """
-        return _divided(held, len(self.parts))
-
-
 class LocalBatches(PipelineWrapper):
     """The examples of every batch that one process makes. Those in memory are gathered alone; else a batch is cut."""
 
@@ -267,12 +238,3 @@ class LocalBatches(PipelineWrapper):
     def _cut(self, batch: Batch) -> Batch:
         rows = self.share.rows(len(jax.tree.leaves(batch)[0]))
         return jax.tree.map(lambda leaf: leaf[rows], batch)
-
-
-def _divided(size: int, count: int) -> int:
-    if size % count:
-        raise ConfigError(
-            f"data: a batch of {size} examples does not divide over {count} devices; take a multiple of that, such as "
-            f"data.batch_size={-(-size // count) * count}, or eval_batch_size where it is one of an evaluation."
-        )
-    return size // count

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from framework.data import DataPipeline, InMemory, PipelineWrapper
+from framework.data.pipeline import DataPipeline, InMemory, PipelineWrapper
 from framework.errors import ConfigError
 
 

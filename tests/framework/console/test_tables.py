@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framework.tables import text_table
+from framework.console.tables import text_table
 
 ROWS = [("", "ms", "note"), ("[one]", "1.25", "tuple[int, ...]"), ("two :smile:", "12", "")]
 
