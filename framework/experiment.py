@@ -123,6 +123,12 @@ class Experiment(NamedTuple):
         """The shapes with the strategy's shardings: a saved state is read into them."""
         return self.strategy.placement(self.shapes)
 
+    @property
+    def devices(self) -> int:
+        """Number of devices that work: on parts of a batch, of the parameters, or of the members."""
+        shardings = [leaf.sharding for leaf in jax.tree.leaves(self.places) if leaf.sharding is not None]
+        return max(self.strategy.devices, *(len(sharding.device_set) for sharding in shardings), 1)
+
 
 def build(config: Config, registry: Registry, start: Start | None = None, look: Look | None = None) -> Experiment:
     """Build an experiment.

@@ -137,7 +137,7 @@ def _costs(record: RunRecord, experiment: Experiment, speed: float | None) -> di
     memory = [f"{in_words(start['peak_memory_mib'] << 20)} at most"] if start.get("peak_memory_mib") else []
     if on_device := start.get("peak_device_memory_mib"):
         memory.append(f"{in_words(max(on_device) << 20)} on a device")
-    devices = f"{experiment.strategy.devices} of {len(start['devices'])} × {start['device_kind']}"
+    devices = f"{experiment.devices} of {len(start['devices'])} × {start['device_kind']}"
     spent, compiled = largest_parts(record.times or {}), compiles.in_words(record.compiles or {})
     found = {"took": took, "of that": spent, "compiled": compiled, "memory": memory, "devices": [devices]}
     return {label: pieces for label, pieces in found.items() if pieces}

@@ -213,7 +213,7 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
     devices = jax.devices()
     facts = {
         "data": experiment.data.source,
-        "devices": f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}",
+        "devices": f"{experiment.devices} of {len(devices)} × {devices[0].device_kind}",
         "processes": str(processes.count()),
         "strategy": str(experiment.config["strategy"]["name"]),
         "directory": str(record.directory),

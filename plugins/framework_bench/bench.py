@@ -157,7 +157,7 @@ def _listed(rows: Sequence[Sequence[str]], width: int | None) -> str:
 def device_in_words(experiment: Experiment) -> str:
     """Describe where it runs, as "jit on 1 of 2 × cpu, batches of 128"."""
     devices = jax.local_devices()
-    used = f"{experiment.strategy.devices} of {len(devices)} × {devices[0].device_kind}"
+    used = f"{experiment.devices} of {len(devices)} × {devices[0].device_kind}"
     return f"{experiment.config['strategy']['name']} on {used}, batches of {experiment.batch_size}"
 
 

@@ -135,7 +135,7 @@ def inspect(
         if compiling is not None:
             program = compiling.result()
             report = report._replace(
-                xla_flops=None if program.flops is None else program.flops * experiment.strategy.devices,
+                xla_flops=None if program.flops is None else program.flops * experiment.devices,
                 memory=_memory(program),
                 hlo=program.program.as_text() if wanted.hlo else None,
             )

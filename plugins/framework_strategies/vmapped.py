@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from framework.api import Members, PyTree, Strategy, TrainState, flat, quick_jit
+from framework.api import Members, PyTree, Strategy, TrainState, flat, quick_jit, with_sharding
 from framework.errors import ConfigError
 
 AXIS = "members"
@@ -42,6 +42,10 @@ class Vmapped(Strategy):
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
         """Copy to every device."""
         return jax.device_put(feed, self._whole())
+
+    def placement(self, shapes: TrainState) -> TrainState:
+        """Return the shapes with the members' sharding."""
+        return jax.tree.map(lambda leaf: with_sharding(leaf, self._by_member()), shapes)
 
     def _by_member(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(AXIS))

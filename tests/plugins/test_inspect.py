@@ -147,12 +147,20 @@ def test_layers_of_a_shared_program_and_of_names_of_their_own():
 
 
 @pytest.mark.parametrize(
-    ("strategy", "is_known"),
-    [("jit", True), ("pmap", True), ("sharded", True), ("vmapped", True), ("eager", False)],
+    ("words", "devices", "is_known"),
+    [
+        (["strategy=jit"], 1, True),
+        (["strategy=pmap"], 2, True),
+        (["strategy=sharded"], 2, True),
+        (["strategy=vmapped"], 1, True),
+        (["strategy=vmapped", "strategy.devices=2"], 2, True),
+        (["strategy=eager"], 1, False),
+    ],
 )
-def test_memory_is_known_under_every_strategy_that_compiles(strategy, is_known):
+def test_memory_is_known_under_every_strategy_that_compiles(words, devices, is_known):
     traced: list[report.Report] = []
-    found = report.inspect(compose([*TINY, f"strategy={strategy}"]), traced=traced.append)
+    found = report.inspect(compose([*TINY, *words]), traced=traced.append)
+    assert f" on {devices} of 2 × cpu" in found.device
     assert traced == [found._replace(memory=None, xla_flops=None)]
     assert (found.memory is not None) == is_known
     assert ("unknown, since nothing is compiled" in report.text(found)) == (not is_known)

@@ -106,6 +106,7 @@ def test_members_on_two_devices_lie_apart_and_compute_the_same(train):
     two = train("strategy=vmapped", "strategy.members=4", "strategy.devices=2", *NOISY)
     for leaf in jax.tree.leaves(two.state):
         assert [shard.data.shape[0] for shard in leaf.addressable_shards] == [2, 2]
+    assert "devices:    2 of 2 × cpu" in (two.directory / "run.log").read_text()
     for member in range(4):
         tag = f"train/loss/{member}"
         np.testing.assert_allclose(series(two, tag), series(one, tag), rtol=1e-5)
