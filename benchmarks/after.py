@@ -17,7 +17,7 @@ from benchmarks.framework_run import overrides_of
 from benchmarks.images import find_mnist
 from benchmarks.workloads import WORKLOADS, Plan
 from framework.console.tables import text_table
-from framework.runs.evaluated import evaluated, metrics_of, opened
+from framework.trained.evaluated import evaluated, metrics_of, opened
 from framework.training.evaluation import measure, results
 
 SECONDS, LOADS = 10.0, 5

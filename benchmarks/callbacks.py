@@ -16,7 +16,7 @@ from framework import experiment
 from framework.api import Callback
 from framework.config.compose import compose
 from framework.console.tables import text_table
-from framework.runs.history import HistoryWriter
+from framework.records.history import HistoryWriter
 from framework.runs.probes import Probing
 from framework.runs.run import run
 from framework.training.loop import Loop

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framework.errors import FrameworkError as FrameworkError
-    from framework.runs.model_function import Trained as Trained
     from framework.runs.python_api import resume as resume
     from framework.runs.python_api import run as run
     from framework.runs.run import Result as Result
     from framework.sweeps.best import evaluate as evaluate
     from framework.sweeps.best import load as load
     from framework.sweeps.python_api import sweep as sweep
+    from framework.trained.model_function import Trained as Trained
 
     __version__: str
 
@@ -22,7 +22,7 @@ _HOMES = {
     "load": "framework.sweeps.best",
     "evaluate": "framework.sweeps.best",
     "Result": "framework.runs.run",
-    "Trained": "framework.runs.model_function",
+    "Trained": "framework.trained.model_function",
     "sweep": "framework.sweeps.python_api",
     "FrameworkError": "framework.errors",
 }

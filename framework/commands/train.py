@@ -50,7 +50,7 @@ def train_one(words: list[str], config_dir: str | None = None) -> Result:
     """
     config = config_of(words, config_dir)
     if config.settings.distributed.coordinator is None:  # of several processes, the first checks for all
-        from framework.runs.folder import check_place
+        from framework.records.folder import check_place
 
         with config.locating():
             check_place(config.settings.run)

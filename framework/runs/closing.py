@@ -15,10 +15,10 @@ from framework.console.terminal import broken, columns_of, command_lines, is_ter
 from framework.ensembles import members
 from framework.ensembles.endings import is_of_member
 from framework.experiment import Experiment
-from framework.runs.folder import way_on
-from framework.runs.history import MetricsFile
-from framework.runs.logs import LOGGER
-from framework.runs.record import RunRecord
+from framework.records.folder import way_on
+from framework.records.history import MetricsFile
+from framework.records.logs import LOGGER
+from framework.records.record import RunRecord
 from framework.tags import NO_METRICS, SPEED
 from framework.training import compiles
 from framework.training.stepper import is_to_go_on

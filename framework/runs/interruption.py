@@ -11,9 +11,10 @@ from framework.checkpoints import folder
 from framework.console.terminal import ERASE, is_notebook
 from framework.distributed import processes
 from framework.errors import StorageError
-from framework.runs import logs, signals
-from framework.runs.folder import way_on
-from framework.runs.record import RunRecord
+from framework.records import logs
+from framework.records.folder import way_on
+from framework.records.record import RunRecord
+from framework.runs import signals
 
 STDERR = 2
 """File descriptor of the standard error."""

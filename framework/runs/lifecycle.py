@@ -20,17 +20,18 @@ from framework.contracts.components import updates
 from framework.distributed import coordination
 from framework.distributed.watchdog import Watchdog, Watched, watching
 from framework.experiment import Experiment, NamedCallback
-from framework.runs import logs, resume, signals
+from framework.records import logs
+from framework.records.capsule import keep
+from framework.records.exhausted import keep_exhausted
+from framework.records.history import HistoryWriter, MetricsFile
+from framework.records.media import MediaFolder, ShownBy
+from framework.records.record import RunRecord, run_facts
+from framework.runs import resume, signals
 from framework.runs.asked import taken
-from framework.runs.capsule import keep
-from framework.runs.exhausted import keep_exhausted
 from framework.runs.exhibits import exhibits_of
-from framework.runs.history import HistoryWriter, MetricsFile
 from framework.runs.interruption import tell_of_signal
-from framework.runs.media import MediaFolder, ShownBy
 from framework.runs.overfit import overfit_of
 from framework.runs.probes import probes_of
-from framework.runs.record import RunRecord, run_facts
 from framework.tasks import nonfinite
 from framework.tasks.rates import check_rates
 from framework.training.callbacks import notify

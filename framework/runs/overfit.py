@@ -11,8 +11,8 @@ import numpy as np
 
 from framework.api import Batch, Callback, PyTree, Run, StopTraining, Summary, TrainState
 from framework.experiment import Experiment, NamedCallback
+from framework.records.logs import LOGGER
 from framework.registry.sections import rates_of
-from framework.runs.logs import LOGGER
 from framework.training.inspection import one_replica
 from framework.trees import leaves_by_path
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from framework.api import Callback, Run, TrainState
 from framework.experiment import Experiment, NamedCallback, NamedProbe
-from framework.runs.logs import LOGGER
+from framework.records.logs import LOGGER
 from framework.training.inspection import one_replica
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framework.config import compose as configs
-from framework.runs.evaluated import evaluate
-from framework.runs.folder import check_whole
-from framework.runs.record import read_record
+from framework.records.folder import check_whole
+from framework.records.record import read_record
 from framework.runs.run import Result
 from framework.runs.run import resume as resume_config
 from framework.runs.run import run as run_config
-from framework.runs.trained_model import load
 from framework.startup import seldom_collected
+from framework.trained.evaluated import evaluate
+from framework.trained.trained_model import load
 
 __all__ = ["evaluate", "load", "resume", "run"]
 

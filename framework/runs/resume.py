@@ -22,10 +22,10 @@ from framework.errors import ConfigError, DataError, MismatchError, StorageError
 from framework.experiment import Experiment
 from framework.keys import flat
 from framework.numerics import SWITCHES, differing, numeric_settings
+from framework.records.logs import LOGGER
+from framework.records.record import RunRecord
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
-from framework.runs.logs import LOGGER
-from framework.runs.record import RunRecord
 from framework.tasks import nonfinite
 from framework.training.stepper import is_to_go_on
 

@@ -24,21 +24,22 @@ from framework.ensembles import members
 from framework.errors import FrameworkError, InterruptError, PluginError, StorageError, exit_code_of, is_users, told
 from framework.experiment import Experiment, build
 from framework.media.charts import curves_svg, table_html
+from framework.records import folder, logs, starts
+from framework.records.history import MetricsFile
+from framework.records.provenance import Asked
+from framework.records.record import RunRecord, data_facts, loss_warnings, new_record, read_record, write_config
 from framework.registry.entry_points import discover
-from framework.runs import folder, logs, process, signals, starts
+from framework.runs import process, signals
 from framework.runs import resume as resuming
 from framework.runs.closing import ROWS, rows_of, summarise, survey
 from framework.runs.compilation_cache import persistent_cache
-from framework.runs.history import MetricsFile
-from framework.runs.init_from import start_of
-from framework.runs.inputs import Expected
 from framework.runs.lifecycle import Fitted, train
-from framework.runs.model_function import Trained
-from framework.runs.prepared import as_trained, warn_of_others
-from framework.runs.provenance import Asked
-from framework.runs.record import RunRecord, data_facts, loss_warnings, new_record, read_record, write_config
 from framework.tasks.ema import view_of
 from framework.tasks.starting import Start
+from framework.trained.init_from import start_of
+from framework.trained.inputs import Expected
+from framework.trained.model_function import Trained
+from framework.trained.prepared import as_trained, warn_of_others
 from framework.training.callbacks import ended_members, notify
 from framework.training.stepper import is_to_go_on
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framework.errors import StorageError
-from framework.runs import evaluated, trained_model
-from framework.runs.model_function import Trained
-from framework.runs.places import Member
 from framework.sweeps import folder as folders
 from framework.sweeps.python_api import results
+from framework.trained import evaluated, trained_model
+from framework.trained.model_function import Trained
+from framework.trained.places import Member
 
 
 def best_run(path: str) -> str:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from framework.console.output import shell_word
 from framework.errors import ConfigError, StorageError, writing
-from framework.runs.folder import make_folder
+from framework.records.folder import make_folder
 from framework.sweeps.disks import is_shared
 
 LEDGER = "ledger.sqlite"

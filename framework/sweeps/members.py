@@ -25,14 +25,14 @@ from framework.contracts.launcher import Job, Outcome
 from framework.ensembles.endings import is_of_member
 from framework.errors import FrameworkError, InterruptError
 from framework.experiment import Experiment, NamedCallback
+from framework.records import folder as run_folders
+from framework.records import logs
+from framework.records.history import HistoryWriter, MetricsFile
+from framework.records.media import MediaFolder, ShownBy
+from framework.records.record import RunRecord, new_record, run_facts, write_config
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
-from framework.runs import folder as run_folders
-from framework.runs import logs
-from framework.runs.history import HistoryWriter, MetricsFile
-from framework.runs.media import MediaFolder, ShownBy
 from framework.runs.probes import probes_of
-from framework.runs.record import RunRecord, new_record, run_facts, write_config
 from framework.sweeps import folder as folders
 from framework.sweeps.ledger import Ledger, State
 from framework.sweeps.points import data_digests

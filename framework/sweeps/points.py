@@ -206,7 +206,7 @@ def _digest_of_source(path: Path) -> str:
         return f"{record['id']} at step {record['step']}"
     if not path.exists():
         return ""
-    from framework.runs.init_from import FILES  # imports JAX
+    from framework.trained.init_from import FILES
 
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.suffix in FILES else []
     facts = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
@@ -215,7 +215,7 @@ def _digest_of_source(path: Path) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _digest_of_file(path: Path, changed: int, size: int) -> str:
-    from framework.runs.exported import digest  # imports JAX
+    from framework.trained.exported import digest
 
     return digest(path)
 

@@ -223,7 +223,7 @@ def _made_of(folder: Path, point: Point) -> Content | None:
     content = read_content(point.content)
     if content is None or content.data or not is_begun(folder, point):
         return content
-    from framework.runs.record import read_record
+    from framework.records.record import read_record
 
     with suppress(FrameworkError):
         return content._replace(data=data_digests(read_record(folder / point.directory).splits))

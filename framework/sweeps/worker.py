@@ -23,7 +23,7 @@ from framework.sweeps.settings import metrics_of, read_settings
 if TYPE_CHECKING:
     from framework.config.compose import Config
     from framework.experiment import Experiment
-    from framework.runs.record import RunRecord
+    from framework.records.record import RunRecord
     from framework.runs.run import Result, Watch
 
 TAKEN = 75
@@ -222,7 +222,7 @@ def _note_content(ledger: Ledger, sweep: Path, point: Point, config: Config) -> 
 
 
 def _train(config: Config, reporting: Reporting | None, budget: int | None, watch: Watch) -> Result:
-    from framework.runs.folder import check_place
+    from framework.records.folder import check_place
 
     if config.settings.distributed.coordinator is None:  # of several processes, the first checks for all
         with config.locating():
@@ -253,7 +253,7 @@ def _ended(
 
 def note_data(ledger: Ledger, sweep: Path, job: Job) -> None:
     """Note the digests of the data that a run has read."""
-    from framework.runs.record import read_record
+    from framework.records.record import read_record
 
     record: RunRecord = read_record(Path(job.directory))
     ledger.note_data(job.number, data_digests(record.splits))

@@ -14,7 +14,7 @@ from framework.errors import ConfigError, InterruptError
 from framework.startup import import_jax
 
 if TYPE_CHECKING:
-    from framework.runs.evaluated import Evaluation, Subject
+    from framework.trained.evaluated import Evaluation, Subject
 
 
 def evaluate() -> Command:
@@ -49,8 +49,8 @@ def run(words: list[str]) -> None:
     if given.values is not None:
         tables.check(Path(given.values))
     import_jax()
-    from framework.runs import evaluated as evaluations
     from framework.sweeps.best import best_run
+    from framework.trained import evaluated as evaluations
 
     subject = evaluations.opened(best_run(given.run), given.words, given.member, given.config_dir)
     split = evaluations.split_of(subject.experiment, given.split)
@@ -74,9 +74,9 @@ def _evaluated(subject: Subject, split: str, given: Namespace) -> Evaluation:
 
     Raises: InterruptError.
     """
+    from framework.records.logs import LOGGER, console
     from framework.runs import signals
-    from framework.runs.evaluated import evaluated
-    from framework.runs.logs import LOGGER, console
+    from framework.trained.evaluated import evaluated
     from framework_after import unfinished
 
     with_values = _number_of_worst(given) > 0 or given.values is not None
@@ -101,7 +101,7 @@ def _placed(subject: Subject, split: str, columns: dict[str, Any]) -> dict[str, 
     """Add where each example comes from, in words, where that is known."""
     import numpy as np
 
-    from framework.runs.evaluated import places_of
+    from framework.trained.evaluated import places_of
 
     where = places_of(subject.experiment, split)
     return columns if where is None else {**columns, "place": np.array([where(int(row)) for row in columns["id"]])}
@@ -126,7 +126,7 @@ def _worst(subject: Subject, split: str, columns: dict[str, Any], number: int) -
 
 
 def _report(subject: Subject, split: str, found: Evaluation, worst: list[dict[str, Any]]) -> dict[str, Any]:
-    from framework.runs.evaluated import metrics_of
+    from framework.trained.evaluated import metrics_of
 
     return {
         "run": str(subject.place.directory),
@@ -169,7 +169,7 @@ def _text(report: dict[str, Any], subject: Subject, given: Namespace) -> str:
 
 def _logged(report: dict[str, Any], subject: Subject) -> dict[str, float]:
     """Return what the run logged of this step and split, by metric; of a member, its own values."""
-    from framework.runs.history import MetricsFile
+    from framework.records.history import MetricsFile
 
     splits = subject.experiment.data.splits
     if report["split"] not in splits:  # a run logs means over its updates of the training data, not a measure of them

@@ -15,7 +15,7 @@ from framework.startup import import_jax
 
 if TYPE_CHECKING:
     from framework.api import PyTree
-    from framework.runs.model_function import Trained
+    from framework.trained.model_function import Trained
 
 
 def predict() -> Command:
@@ -50,9 +50,9 @@ def run(words: list[str]) -> None:
     source, target = Path(given.input), Path(given.output)
     tables.check(target, (".csv", ".npy", ".npz"))
     import_jax()
-    from framework.runs.logs import console
-    from framework.runs.trained_model import load
+    from framework.records.logs import console
     from framework.sweeps.best import best_run
+    from framework.trained.trained_model import load
 
     with console():
         model = load(best_run(given.run), member=given.member)
@@ -69,7 +69,7 @@ def predicted(model: Trained, source: Path, target: Path, is_prepared: bool = Fa
 
     Raises: FrameworkError.
     """
-    from framework.runs.logs import LOGGER
+    from framework.records.logs import LOGGER
     from framework.training.prefetch import ahead
     from framework_after import readers, writers
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from framework.errors import writing
-from framework.runs.evaluated import Evaluation, Subject
-from framework.runs.record import fingerprint
+from framework.records.record import fingerprint
 from framework.steps.metrics import Collected, Sums, WeightedMean
+from framework.trained.evaluated import Evaluation, Subject
 
 FOLDER = "evaluations"
 

@@ -17,9 +17,9 @@ from framework.config.compose import Config
 from framework.console.terminal import Say, silent
 from framework.errors import ConfigError
 from framework.experiment import Experiment, build, clocked
+from framework.records.logs import console
 from framework.registry.entry_points import discover
 from framework.runs.compilation_cache import persistent_cache
-from framework.runs.logs import console
 from framework.steps.metrics import pack_outputs, unwrap_keys, wrap_keys
 from framework.training import chunks
 from framework.training.debug import Explicit, switches

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 
-from framework.runs.exported import ARRAYS, RECIPE, digest
-from framework.runs.inputs import described
-from framework.runs.model_function import Trained
-from framework.runs.record import RunRecord
+from framework.records.record import RunRecord
+from framework.trained.exported import ARRAYS, RECIPE, digest
+from framework.trained.inputs import described
+from framework.trained.model_function import Trained
 
 
 def card(

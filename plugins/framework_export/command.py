@@ -14,7 +14,7 @@ from framework.errors import ConfigError, StorageError, blaming, writing
 from framework.startup import import_jax
 
 if TYPE_CHECKING:
-    from framework.runs.model_function import Trained
+    from framework.trained.model_function import Trained
 
 PAIRS = 8
 """Recorded examples."""
@@ -49,9 +49,9 @@ def run(words: list[str]) -> None:
     folder, formats = Path(given.to), _formats(given.format or ["program"], given.words)
     _check_free(folder)
     import_jax()
-    from framework.runs.logs import console
-    from framework.runs.trained_model import load
+    from framework.records.logs import console
     from framework.sweeps.best import best_run
+    from framework.trained.trained_model import load
 
     with console():
         model = load(best_run(given.run), member=given.member)
@@ -106,8 +106,8 @@ def exported(model: Trained, folder: Path, formats: Mapping[str, Mapping[str, An
 
     from framework.registry.builder import Builder
     from framework.registry.entry_points import discover
-    from framework.runs.exported import write
-    from framework.runs.places import member_of
+    from framework.trained.exported import write
+    from framework.trained.places import member_of
     from framework_export.card import card
 
     builder = Builder(discover())
@@ -169,7 +169,7 @@ def _metrics(model: Trained, record: Any, member: int) -> dict[str, float]:
     Args:
       member: whose values are taken, in the place of means over all, of a run that trained several.
     """
-    from framework.runs.history import MetricsFile
+    from framework.records.history import MetricsFile
 
     for found in MetricsFile(model.directory, record.id).records(model.step):
         if found["step"] == model.step:

@@ -142,7 +142,7 @@ def _data() -> Iterator[Finding]:
 
 
 def _disk() -> Iterator[Finding]:
-    from framework.runs import folder
+    from framework.records import folder
 
     settings = RunSettings()
     try:

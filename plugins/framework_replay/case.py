@@ -16,9 +16,9 @@ from framework.config.compose import recorded
 from framework.ensembles.members import rows as member_rows
 from framework.errors import ConfigError
 from framework.experiment import Experiment, build
+from framework.records import capsule
+from framework.records.record import read_record
 from framework.registry.entry_points import discover
-from framework.runs import capsule
-from framework.runs.record import read_record
 from framework.training.recorder import batch_of
 
 AXIS = "batch"

@@ -21,15 +21,15 @@ from starlette.responses import Response  # pyright: ignore[reportMissingImports
 from starlette.routing import Route  # pyright: ignore[reportMissingImports]
 
 from framework.errors import line_of
-from framework.runs.inputs import described
-from framework.runs.logs import LOGGER
+from framework.records.logs import LOGGER
+from framework.trained.inputs import described
 from framework_after.predict import classes_of, names_of
 from framework_serve.batches import Batches
 from framework_serve.bodies import IMAGES, JSON, NPY, RequestError, inputs_of
 
 if TYPE_CHECKING:
     from framework.api import PyTree
-    from framework.runs.model_function import Trained
+    from framework.trained.model_function import Trained
 
 
 class Limits(NamedTuple):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from framework.api import PyTree
-from framework.runs.blocks import count
+from framework.trained.blocks import count
 from framework_serve.bodies import RequestError
 
 

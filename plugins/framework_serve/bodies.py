@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.errors import ConfigError, FrameworkError, plain, told
-from framework.runs.blocks import count
-from framework.runs.inputs import Expected
+from framework.trained.blocks import count
+from framework.trained.inputs import Expected
 
 if TYPE_CHECKING:
     from framework.api import PyTree
-    from framework.runs.model_function import Trained
+    from framework.trained.model_function import Trained
 
 JSON, NPY = "application/json", "application/x-npy"
 IMAGES = {"image/png": "PNG", "image/jpeg": "JPEG"}

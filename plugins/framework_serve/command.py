@@ -18,7 +18,7 @@ from framework.errors import ConfigError
 from framework.startup import import_jax
 
 if TYPE_CHECKING:
-    from framework.runs.model_function import Trained
+    from framework.trained.model_function import Trained
     from framework_serve.app import Limits
 
 CONNECTIONS = 1024
@@ -60,9 +60,9 @@ def run(words: list[str]) -> None:
     if missing := [name for name in ("starlette", "uvicorn", "PIL") if find_spec(name) is None]:
         raise ConfigError(f"serve needs {missing[0]}, which is not installed; pip install framework[serve].")
     import_jax()
-    from framework.runs.logs import console
-    from framework.runs.trained_model import load
+    from framework.records.logs import console
     from framework.sweeps.best import best_run
+    from framework.trained.trained_model import load
     from framework_serve.app import Limits
 
     limits = Limits(given.sizes, given.wait / 1000, given.body * 2**20, float(given.seconds), given.waiting)
@@ -77,7 +77,7 @@ def served(model: Trained, limits: Limits, opened: socket.socket, host: str) -> 
     import numpy as np
     import uvicorn  # pyright: ignore[reportMissingImports]
 
-    from framework.runs.logs import LOGGER
+    from framework.records.logs import LOGGER
     from framework_serve.app import application
     from framework_serve.batches import Batches
 

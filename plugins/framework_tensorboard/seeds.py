@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from framework.config.safe_load import load_json
-from framework.runs.history import MetricsFile
+from framework.records.history import MetricsFile
 from framework_tensorboard.callback import Curves, by_member
 from framework_tensorboard.constant import Varying
 from framework_tensorboard.events import layout

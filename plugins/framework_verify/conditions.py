@@ -21,9 +21,9 @@ from framework.errors import ConfigError, DataError, PluginError, StorageError
 from framework.experiment import Experiment
 from framework.keys import flat
 from framework.numerics import differing, numeric_settings
-from framework.runs import provenance
-from framework.runs.history import MetricsFile
-from framework.runs.record import RunRecord, fingerprint, read_record
+from framework.records import provenance
+from framework.records.history import MetricsFile
+from framework.records.record import RunRecord, fingerprint, read_record
 from framework.runs.resume import is_finished
 
 MACHINE = {"python": False, "platform": False, "cores": False, "cpu": True}

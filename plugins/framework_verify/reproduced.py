@@ -14,9 +14,9 @@ from framework.checkpoints.manifest import read_manifest
 from framework.config.compose import recorded
 from framework.errors import DifferenceError
 from framework.experiment import Experiment
-from framework.runs.folder import check_place
-from framework.runs.logs import LOGGER, console
-from framework.runs.record import RunRecord, read_record
+from framework.records.folder import check_place
+from framework.records.logs import LOGGER, console
+from framework.records.record import RunRecord, read_record
 from framework.runs.run import run
 from framework.trees import data_by_path
 from framework_verify import comparing, conditions, verdict

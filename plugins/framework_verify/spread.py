@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from framework.errors import FrameworkError
 from framework.keys import flat
-from framework.runs.record import RunRecord, read_record
+from framework.records.record import RunRecord, read_record
 
 FEWEST = 3
 """Seeds from which a range says more than a tolerance."""

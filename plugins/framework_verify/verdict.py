@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from framework.records.record import PROVENANCE
 from framework.registry.entry_points import Plugin
-from framework.runs.record import PROVENANCE
 from framework_verify.trail import Parting
 
 Plugins = Mapping[str, Plugin]

@@ -25,8 +25,8 @@ import numpy as np
 from framework.checkpoints import checkpoint, manifest
 from framework.config.compose import recorded
 from framework.errors import FrameworkError
-from framework.runs.record import read_record as read
-from framework.runs.trained_model import load
+from framework.records.record import read_record as read
+from framework.trained.trained_model import load
 from framework.trees import data_by_path
 from framework_data.idx import IdxFile, read_idx
 from framework_data.tables import read_split

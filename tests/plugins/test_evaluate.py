@@ -13,7 +13,7 @@ import pytest
 import framework
 from framework import testing
 from framework.errors import ConfigError, StorageError
-from framework.runs.evaluated import columns_of, evaluated, metrics_of, opened
+from framework.trained.evaluated import columns_of, evaluated, metrics_of, opened
 from framework_after import unfinished
 
 WORDS = ["train.steps=6", "train.checkpoint_every=3", "train.eval_every=3", "data.examples=200", "ema=0.5"]

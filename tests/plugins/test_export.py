@@ -17,7 +17,7 @@ import framework
 from framework import testing
 from framework.api import View
 from framework.errors import StorageError
-from framework.runs.exported import digest
+from framework.trained.exported import digest
 from framework_export.onnx import FILE, NEEDED
 
 pytest.importorskip("flatbuffers")

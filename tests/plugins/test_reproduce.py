@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from framework import testing
-from framework.runs.record import read_record
+from framework.records.record import read_record
 from framework_verify import conditions
 
 WORDS = ["data=arrays", "data.batch_size=16", "data.eval_batch_size=16", "model=mlp", "model.hidden=[8]"]

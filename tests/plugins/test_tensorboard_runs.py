@@ -18,7 +18,7 @@ from tensorboard.util import tensor_util
 import framework
 from framework import testing
 from framework.api import Run
-from framework.runs.history import MetricsFile
+from framework.records.history import MetricsFile
 from framework_tensorboard.board import Names
 from framework_tensorboard.constant import Varying
 from framework_tensorboard.names import names_of, point_of

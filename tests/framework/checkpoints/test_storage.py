@@ -18,7 +18,7 @@ from framework.checkpoints.folder import check_space, steps
 from framework.checkpoints.snapshot import size
 from framework.config.settings import RunSettings
 from framework.errors import StorageError
-from framework.runs.folder import check_place
+from framework.records.folder import check_place
 from framework.testing import run_record
 
 TINY = [*testing.TINY, "train.steps=20", "train.eval_every=0", "run.compilation_cache=false"]

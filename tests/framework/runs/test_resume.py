@@ -20,7 +20,7 @@ import framework
 from framework import testing
 from framework.config.settings import RunSettings
 from framework.errors import ConfigError, StorageError
-from framework.runs.folder import make_directory
+from framework.records.folder import make_directory
 from framework.testing import assert_same_bits, records, run_record
 
 WORDS = ["model.dropout=0.25", "train.log_every=2", "train.eval_every=6", "callbacks.checkpoint.keep=0"]

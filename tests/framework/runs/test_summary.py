@@ -8,8 +8,8 @@ import pytest
 
 import framework
 from framework import testing
+from framework.records.record import RunRecord, loss_warnings
 from framework.runs.closing import rows_of, survey, table
-from framework.runs.record import RunRecord, loss_warnings
 
 LINEAR = ["model=serial", "~model.hidden", "+model.layers=[{Dense: 10}]", "loss=squared_error", "data.task=regression"]
 DIVERGING = [*LINEAR, "optimizer=sgd", "optimizer.learning_rate=100", "train.steps=3"]

@@ -14,8 +14,8 @@ import jax
 
 from framework.distributed import processes
 from framework.errors import writing
-from framework.runs import provenance
-from framework.runs.history import last_written
+from framework.records import provenance
+from framework.records.history import last_written
 
 
 def begun(code: provenance.Code | None, directory: Path, step: int, packages: Mapping[str, str]) -> dict[str, Any]:

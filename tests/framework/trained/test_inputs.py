@@ -14,7 +14,7 @@ import pytest
 import framework
 from framework import testing
 from framework.errors import ConfigError, PluginError
-from framework.runs.inputs import Expected, checked_inputs, expected_inputs
+from framework.trained.inputs import Expected, checked_inputs, expected_inputs
 from framework_data.columns import columns
 from framework_data.digits import digits, spread_rows
 from framework_data.files import arrays

@@ -7,10 +7,10 @@ from typing import Any
 
 from framework.config.compose import Config
 from framework.experiment import Experiment
+from framework.records.logs import LOGGER
+from framework.records.record import data_facts
 from framework.registry.entry_points import discover
 from framework.registry.signatures import schema_of
-from framework.runs.logs import LOGGER
-from framework.runs.record import data_facts
 
 
 def as_trained(config: Config, facts: Mapping[str, Any]) -> Config:

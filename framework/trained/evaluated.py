@@ -20,13 +20,13 @@ from framework.data.pipeline import numbered
 from framework.ensembles import members
 from framework.errors import ConfigError, nearest
 from framework.experiment import Experiment, build
+from framework.records.record import RunRecord, read_record
 from framework.registry.entry_points import discover
-from framework.runs.places import Member, Place, member_of, place_of
-from framework.runs.prepared import as_trained, warn_of_others
-from framework.runs.record import RunRecord, read_record
-from framework.runs.saved import part_for_model, read_part, saved_steps
 from framework.steps.metrics import Collected, Sums
 from framework.tasks.ema import from_checkpoint
+from framework.trained.places import Member, Place, member_of, place_of
+from framework.trained.prepared import as_trained, warn_of_others
+from framework.trained.saved import part_for_model, read_part, saved_steps
 from framework.training.evaluation import results
 from framework.training.prefetch import ahead
 from framework.training.stepper import IN_FLIGHT

@@ -8,8 +8,8 @@ from typing import Any
 from framework.distributed import processes
 from framework.errors import FrameworkError
 from framework.experiment import Experiment
-from framework.runs.logs import LOGGER
-from framework.runs.record import RunRecord, replace_file
+from framework.records.logs import LOGGER
+from framework.records.record import RunRecord, replace_file
 from framework.training.exhaustion import examined, told
 
 FILE = "memory.json"

@@ -10,7 +10,7 @@ import pytest
 
 import framework
 from framework.errors import ConfigError, NumericalError, StorageError
-from framework.runs import capsule
+from framework.records import capsule
 from framework.testing import assert_same_bits, message, records, train
 
 PLUGINS = """

@@ -12,8 +12,8 @@ import pytest
 import framework
 from framework import testing
 from framework.errors import ConfigError, InterruptError
-from framework.runs import provenance, starts
-from framework.runs.logs import console, run_log
+from framework.records import provenance, starts
+from framework.records.logs import console, run_log
 
 SECRET = "hush-hush-hush"
 BEFORE = "rate = 1\nname = 'old'\n"

@@ -11,9 +11,9 @@ import numpy as np
 from framework.checkpoints import safetensors
 from framework.config.settings import InitFrom
 from framework.errors import ConfigError, StorageError, told
-from framework.runs.exported import digest
-from framework.runs.trained_model import load
 from framework.tasks.starting import STATE, Start
+from framework.trained.exported import digest
+from framework.trained.trained_model import load
 from framework.trees import data_by_path
 
 FILES = (".safetensors", ".npz")

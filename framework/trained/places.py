@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 from framework.checkpoints.folder import steps
 from framework.config.settings import Train
 from framework.errors import ConfigError, StorageError
+from framework.records.history import MetricsFile
+from framework.records.record import RunRecord, read_record
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
-from framework.runs.history import MetricsFile
-from framework.runs.record import RunRecord, read_record
 from framework.tasks.assembly import task_of
 
 LOSS = "eval/loss"

@@ -25,8 +25,8 @@ from framework.console.output import shell_word
 from framework.distributed import coordination, processes
 from framework.errors import FrameworkError, StorageError, writing
 from framework.experiment import Experiment
-from framework.runs.logs import LOGGER
-from framework.runs.record import RunRecord, write_config
+from framework.records.logs import LOGGER
+from framework.records.record import RunRecord, write_config
 from framework.training.recorder import Fault
 from framework.trees import leaves_by_path
 

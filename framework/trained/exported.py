@@ -15,11 +15,11 @@ from framework.checkpoints import safetensors
 from framework.checkpoints.snapshot import as_asked, as_stored
 from framework.config.safe_load import load_json
 from framework.errors import MismatchError, StorageError, writing
-from framework.runs.record import RunRecord
+from framework.records.record import RunRecord
 from framework.trees import data_by_path, leaves_by_path
 
 if TYPE_CHECKING:
-    from framework.runs.model_function import Trained
+    from framework.trained.model_function import Trained
 
 RECIPE, ARRAYS = "recipe.json", "model.safetensors"
 

@@ -13,17 +13,17 @@ from framework.api import Array, Batch, Model, PyTree, Shape, Task, TrainState, 
 from framework.config import policy
 from framework.ensembles import members
 from framework.errors import ConfigError, StorageError, nearest
+from framework.records.record import RunRecord, read_record
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
-from framework.runs import exported
-from framework.runs.inputs import expected_inputs
-from framework.runs.model_function import Trained
-from framework.runs.places import Member, Place, member_of, place_of
-from framework.runs.record import RunRecord, read_record
-from framework.runs.saved import part_for_model, read_part, saved_steps
 from framework.steps.rng import root_key
 from framework.tasks.assembly import models_of, trained_task_of
 from framework.tasks.ema import from_checkpoint
+from framework.trained import exported
+from framework.trained.inputs import expected_inputs
+from framework.trained.model_function import Trained
+from framework.trained.places import Member, Place, member_of, place_of
+from framework.trained.saved import part_for_model, read_part, saved_steps
 
 
 def load(path: str | Path, step: int | None = None, member: Member = 0, averaged: bool = True) -> Trained:

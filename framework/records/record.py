@@ -27,9 +27,9 @@ from framework.ensembles import members
 from framework.errors import PluginError, StorageError, blaming, writing
 from framework.experiment import Experiment
 from framework.numerics import numeric_settings
+from framework.records.history import MetricsFile
+from framework.records.provenance import packages, source_digest
 from framework.registry.sections import DEFAULT, rates_of
-from framework.runs.history import MetricsFile
-from framework.runs.provenance import packages, source_digest
 from framework.training.graph import graph
 from framework.training.inspection import features, first_examples, prediction
 

@@ -10,7 +10,7 @@ import pytest
 
 import framework
 from framework.errors import StorageError
-from framework.runs.history import MetricsFile, last_written
+from framework.records.history import MetricsFile, last_written
 
 
 def start(directory, start_step=0):

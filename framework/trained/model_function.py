@@ -15,15 +15,15 @@ import numpy as np
 from framework.api import Array, Model, PyTree, Task, View, stream
 from framework.errors import ConfigError, blaming
 from framework.media.charts import curves_svg, table_html
+from framework.records.history import MetricsFile
+from framework.records.record import RunRecord, read_record
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
-from framework.runs import exported
-from framework.runs.blocks import computed, in_blocks
-from framework.runs.history import MetricsFile
-from framework.runs.inputs import checked_inputs, described
-from framework.runs.record import RunRecord, read_record
 from framework.steps.rng import root_key
 from framework.tasks.assembly import models_of
+from framework.trained import exported
+from framework.trained.blocks import computed, in_blocks
+from framework.trained.inputs import checked_inputs, described
 
 BLOCK = 256
 """Examples in a block of predictions, of data whose evaluations have batches of no size of their own."""

@@ -138,7 +138,7 @@ def test_the_parameter_table_says_how_each_begins(source, tmp_path):
     from framework.config.compose import compose
     from framework.experiment import build
     from framework.registry.entry_points import discover
-    from framework.runs.init_from import start_of
+    from framework.trained.init_from import start_of
 
     words = [
         *testing.TINY,

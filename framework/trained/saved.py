@@ -11,8 +11,8 @@ from framework.api import TrainState
 from framework.checkpoints.checkpoint import read_newest, restore_state
 from framework.checkpoints.folder import steps
 from framework.errors import StorageError
-from framework.runs.logs import LOGGER
-from framework.runs.record import RunRecord
+from framework.records.logs import LOGGER
+from framework.records.record import RunRecord
 from framework.tasks.ema import in_checkpoint
 
 
