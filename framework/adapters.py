@@ -13,6 +13,7 @@ from framework.arrays import with_sharding
 from framework.contracts.components import Array, Batch, Loss, Metric, Model, Shape, TargetedLoss, TrainState
 from framework.contracts.strategy import Members, Share, Strategy, StrategyWrapper
 from framework.data.pipeline import DataPipeline, InMemory, PipelineWrapper, Where, numbered
+from framework.layers import opened
 from framework.trees import PyTree
 
 
@@ -21,7 +22,7 @@ def as_model(built: object, name: str | None = None) -> Model:
 
     Args:
       built: a `Model`, or `(init_fun(key, shape) -> (shape, params), apply_fun(params, inputs, **kwargs))`. Of `rng`
-        and `train`, the pair is handed those that its signature takes.
+        and `train`, the pair is handed those that its signature takes. Layers of a stock stack get names and scopes.
       name: what `layer_name` tells of a lifted pair; by default the name of the function that made it.
 
     Raises: TypeError if it is neither.
@@ -30,7 +31,8 @@ def as_model(built: object, name: str | None = None) -> Model:
         return built
     if not (isinstance(built, tuple) and len(built) == 2 and all(callable(part) for part in built)):
         raise TypeError(f"expected a Model or a stax pair (init_fun, apply_fun), found {type(built).__name__}")
-    init_fun, apply_fun = built
+    made_by = getattr(built[0], "__qualname__", type(built[0]).__name__)
+    init_fun, apply_fun = opened(built)
     accepted = inspect.signature(apply_fun).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
 
@@ -45,13 +47,8 @@ def as_model(built: object, name: str | None = None) -> Model:
         passed = {option: value for option, value in options.items() if takes_all or option in accepted}
         return apply_fun(params, inputs, **passed), state
 
-    init.__qualname__ = name or getattr(init_fun, "__qualname__", type(init_fun).__name__)
+    init.__qualname__ = name or made_by
     return Model(init, apply)
-
-
-def layer_name(model: Model) -> str:
-    """Return the factory's name, read from the qualified name of its `init`: "Conv" for `Conv.<locals>.init`."""
-    return getattr(model.init, "__qualname__", type(model.init).__name__).split(".")[0]
 
 
 def as_optimizer(built: object) -> optax.GradientTransformation:

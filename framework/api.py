@@ -7,7 +7,6 @@ from framework.adapters import as_model as as_model
 from framework.adapters import as_optimizer as as_optimizer
 from framework.adapters import as_pipeline as as_pipeline
 from framework.adapters import as_strategy as as_strategy
-from framework.adapters import layer_name as layer_name
 from framework.arrays import aligned as aligned
 from framework.arrays import as_aligned as as_aligned
 from framework.arrays import quick_jit as quick_jit
@@ -85,6 +84,9 @@ from framework.data.pipeline import PipelineWrapper as PipelineWrapper
 from framework.data.pipeline import Where as Where
 from framework.data.pipeline import numbered as numbered
 from framework.keys import flat as flat
+from framework.layers import fitting as fitting
+from framework.layers import layer_name as layer_name
+from framework.layers import name_of as name_of
 from framework.media.charts import curves_svg as curves_svg
 from framework.media.values import Audio as Audio
 from framework.media.values import Embedding as Embedding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -70,10 +70,13 @@ def layers_of(experiment: Experiment) -> Layers:
     outputs = outputs_by_path(trained) | outputs_by_path(applied)
     working = [each for each in trained.operations if each.flops]
     ordered = dict.fromkeys(scope for each in (*applied.operations, *working) for scope in _scopes(each.path))
+    # What is taken out of a loop, as constants are, lacks the scope of its model.
+    strays = [path for path in ordered if any((section, *path) in ordered for section in experiment.task.models)]
+    ordered = {path: None for path in ordered if path not in strays}
     sizes = parameters_by_scope(experiment.parameters, list(ordered))
     rows = []
     for path in [*ordered, *(path for path in sizes if path not in ordered)]:
-        made = outputs.get(path, [])
+        made = _together(outputs.get(path, []))
         rows.append(
             Layer(
                 "/".join(path),
@@ -100,13 +103,23 @@ def parameters_by_scope(parameters: Sequence[Parameter], scopes: Sequence[Path])
     known = set(scopes)
     sizes: dict[Path, int] = {}
     for parameter in parameters:
-        parts = tuple(parameter.path.split("/"))
+        parts = _named(tuple(parameter.path.split("/")), known)
         start = next((i for i, part in enumerate(parts) if part in outermost), None)
         own = parts[:1] if start is None else parts[start:]
         for depth in range(1, len(own) + 1):
             if own[:depth] in known or start is None:
                 sizes[own[:depth]] = sizes.get(own[:depth], 0) + parameter.size
     return sizes
+
+
+def _named(parts: Path, scopes: set[Path]) -> Path:
+    """Put scopes in the place of the numbers that a stock stack keeps its parameters by: ("1_Dense",) for ("1",)."""
+    path: Path = ()
+    for part in parts:
+        is_number = part.isdigit() and (*path, part) not in scopes
+        named = [each[-1] for each in scopes if each[:-1] == path and each[-1].startswith(f"{part}_")]
+        path = (*path, named[0] if is_number and named else part)
+    return path
 
 
 def to_depth(rows: Sequence[Layer], depth: int | None) -> tuple[Layer, ...]:
@@ -116,6 +129,19 @@ def to_depth(rows: Sequence[Layer], depth: int | None) -> tuple[Layer, ...]:
         fitting = [each for each in sorted(set(levels)) if sum(level <= each for level in levels) <= LONGEST]
         depth = max(fitting, default=1)
     return tuple(row for row, level in zip(rows, levels, strict=True) if level <= depth)
+
+
+def _together(made: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """Add up how often outputs of the same dtype and shape are made, in the order in which each is made first.
+
+    Random keys are left out.
+    """
+    times: dict[str, tuple[int, Any]] = {}
+    for count, shape in made:
+        if not jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key):
+            text = shapes_text(shape)
+            times[text] = times.get(text, (0, shape))[0] + count, shape
+    return list(times.values())
 
 
 def _applied(experiment: Experiment) -> Trace:

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Model, PyTree, Shape, is_collected, layer_name
+from framework.api import Array, Model, PyTree, Shape, is_collected, layer_name, name_of
 from framework.errors import ConfigError
-from framework_stax.entry import Entry, name_of
+from framework_stax.entry import Entry
 from framework_stax.tiles import EXAMPLES, by_tiles, is_examplewise, lifted, pays
 
 

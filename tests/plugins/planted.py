@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.example_libraries import stax
 
 from framework.api import PipelineWrapper
 from framework_data.synthetic import synthetic
@@ -97,6 +98,8 @@ def model(kind: str = "plain"):
         return serial(Tokens(), Embedding(5, 8), Dense(10))
     if kind == "constant":
         return serial(Zero(), BatchNorm(epsilon=1e-60), Dense(10))  # 0 in float32
+    if kind == "stock":
+        return stax.serial(stax.Dense(8), Root(), stax.Dense(10))
     middle = [LAYERS[kind]()] if kind in LAYERS else []
     return serial(Dense(8), *middle, Dense(10))
 

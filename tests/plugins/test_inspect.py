@@ -132,18 +132,42 @@ def test_rows_of_stacks_hold_those_of_their_layers():
     ]
     inner = rows["2_parallel/0_Dense"], rows["2_parallel/1_serial"]
     assert rows["2_parallel"].parameters == sum(row.parameters for row in inner)
-    assert rows["2_parallel"].outputs == ", ".join(row.outputs for row in inner) == "float32[16, 64], float32[16, 64]"
+    assert (rows["2_parallel"].outputs, *(row.outputs for row in inner)) == (
+        "2 × float32[16, 64]",
+        *2 * ["float32[16, 64]"],
+    )
     for direction in ("forward", "backward"):
         assert getattr(rows["2_parallel"], direction) >= sum(getattr(row, direction) for row in inner)
 
 
-def test_layers_of_a_shared_program_and_of_names_of_their_own():
-    rows = rows_of([*GPT, "data.batch_size=4"])
-    first, second = rows["2_block_0"], rows["3_block_1"]
-    assert first[1:] == second[1:]
-    assert first.outputs == "float32[4, 32, 128]"
-    assert rows["embedding"].parameters == 128 * 128
-    assert rows["0_positions"].parameters == 32 * 128
+STOCK_STACK = """
+from jax.example_libraries import stax
+
+
+def fanned():
+    branches = stax.parallel(stax.Dense(8), stax.serial(stax.Dense(8), stax.Relu))
+    return stax.serial(stax.Flatten, stax.FanOut(2), branches, stax.FanInSum, stax.Dense(10))
+"""
+
+
+def test_layers_of_a_stock_stack_have_their_parameters(install):
+    install("acme", {"framework.models": {"fanned": "acme_stock:fanned"}}, {"acme_stock.py": STOCK_STACK})
+    rows = rows_of([*TINY, "~model.hidden", "model=fanned", "data.shape=[6]", "data.batch_size=16"])
+    told = {path: (row.outputs, row.parameters) for path, row in rows.items() if row.parameters}
+    assert told == {
+        "2_parallel": ("2 × float32[16, 8]", 112),
+        "2_parallel/0_Dense": ("float32[16, 8]", 56),
+        "2_parallel/1_serial": ("float32[16, 8]", 56),
+        "2_parallel/1_serial/0_Dense": ("float32[16, 8]", 56),
+        "4_Dense": ("float32[16, 10]", 90),
+    }
+    assert rows["2_parallel/1_serial/1_Relu"].forward > 0
+
+
+def test_models_of_a_task_have_their_own_rows_and_those_alone():
+    rows = rows_of(["task=gan", "data=digits", "data.normalize=false", "data.batch_size=16", "train.steps=2"])
+    assert {path.partition("/")[0] for path in rows} == {"generator", "discriminator"}
+    assert "key<" not in "".join(row.outputs for row in rows.values())
 
 
 @pytest.mark.parametrize(

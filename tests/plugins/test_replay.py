@@ -1,4 +1,4 @@
-"""Seventeen planted faults, each named by `framework replay`: part, layer, operation, line, examples and advice."""
+"""Eighteen planted faults, each named by `framework replay`: part, layer, operation, line, examples and advice."""
 
 from __future__ import annotations
 
@@ -65,6 +65,9 @@ FAULTS = {
     "initial scale": Fault(["model.kind=huge"], "loss", "model/1_Huge", "dot_general", "@ params", "initial weights"),
     "gradient alone": Fault(
         ["model.kind=root"], "gradient", "model/1_pair", "mul div", "jnp.sqrt(inputs)", "root has no derivative"
+    ),
+    "a layer of a stock stack": Fault(
+        ["model.kind=stock"], "gradient", "model/1_pair", "mul div", "jnp.sqrt(inputs)", "root has no derivative"
     ),
     "one example of 128": Fault(
         ["model.kind=unit", "data.value=0"], "loss", "model/0_pair", "div", "jnp.linalg.norm", "division by 0", [[17]]
