@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, normal
 
-from framework.api import Array, Model, PyTree, Shape, Size, as_model
+from framework.api import Array, Model, PyTree, Shape, Size, as_model, observed, scope
 from framework.errors import ConfigError
 from framework_stax.layers import Linear, linear
 from framework_stax.smooth import standardize
@@ -69,12 +69,13 @@ def denoiser(width: Size = 512, blocks: int = 3) -> Model:
 
     def apply(params: Denoiser, inputs: PyTree) -> Array:
         examples = inputs["inputs"]
-        values = _affine(params.into, examples.reshape(examples.shape[0], -1))
-        step = jax.nn.silu(_affine(params.step, waves(inputs["step"]).astype(values.dtype)))
-        for block in params.blocks:
-            inner = _affine(block.into, _normal(values)) + _affine(block.step, step)
-            values = values + _affine(block.out, jax.nn.silu(_normal(inner)))
-        return _affine(params.out, jax.nn.silu(_normal(values))).reshape(examples.shape)
+        values = _affine("into", params.into, examples.reshape(examples.shape[0], -1))
+        step = jax.nn.silu(_affine("step", params.step, waves(inputs["step"]).astype(values.dtype)))
+        for i, block in enumerate(params.blocks):
+            with scope("blocks"), scope(str(i)):
+                inner = _affine("into", block.into, _normal(values)) + _affine("step", block.step, step)
+                values = values + _affine("out", block.out, jax.nn.silu(_normal(inner)))
+        return _affine("out", params.out, jax.nn.silu(_normal(values))).reshape(examples.shape)
 
     return as_model((init, apply), "denoiser")
 
@@ -90,5 +91,8 @@ def _normal(values: Array) -> Array:
     return standardize(values, 1e-5)
 
 
-def _affine(params: Linear, inputs: Array) -> Array:
-    return linear(inputs, params.W) + params.b
+def _affine(name: str, params: Linear, inputs: Array) -> Array:
+    """Apply a dense layer in a scope of its own."""
+    with scope(name):
+        params, inputs = observed("params", params), observed("inputs", inputs)
+        return observed("outputs", linear(inputs, params.W) + params.b)

@@ -170,6 +170,24 @@ def test_models_of_a_task_have_their_own_rows_and_those_alone():
     assert "key<" not in "".join(row.outputs for row in rows.values())
 
 
+def test_every_layer_of_the_denoiser_has_a_row():
+    rows = rows_of(["task=diffusion", "data=digits", "data.normalize=false", "model.blocks=2", "train.steps=2"])
+    assert {"into", "step", "blocks/0/into", "blocks/1/out", "out"} <= set(rows)
+    assert sum(row.parameters for path, row in rows.items() if "/" not in path) == sum(
+        row.parameters for path, row in rows.items() if path.count("/") == 2 or path in ("into", "step", "out")
+    )
+    assert all(row.outputs and row.forward > 0 for row in rows.values())
+
+
+def test_layers_of_a_shared_program_and_of_names_of_their_own():
+    rows = rows_of([*GPT, "data.batch_size=4"])
+    first, second = rows["2_block_0"], rows["3_block_1"]
+    assert first[1:] == second[1:]
+    assert first.outputs == "float32[4, 32, 128]"
+    assert rows["embedding"].parameters == 128 * 128
+    assert rows["0_positions"].parameters == 32 * 128
+
+
 @pytest.mark.parametrize(
     ("words", "devices", "is_known"),
     [
