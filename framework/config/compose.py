@@ -19,7 +19,7 @@ from framework.config import words as typed
 from framework.config.origins import COMMAND_LINE, Origins, Read, ReadFile
 from framework.config.overrides import quoted, rewrite
 from framework.config.presets import periods
-from framework.config.resolve import Settings, changed, extended, naming_holders, resolved, settings_of
+from framework.config.resolve import Settings, changed, check_names, extended, naming_holders, resolved, settings_of
 from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError
 from framework.keys import flat
@@ -328,6 +328,7 @@ def _check_rate(config: Config) -> None:
 def _config(source: dict[str, Any], name: str, origins: Origins) -> Config:
     source = {"task": {"name": DEFAULT}, **source}  # older runs recorded none
     with naming_holders(source):
+        check_names(source)  # first, since interpolations of a section that nobody takes may lead nowhere
         preset = periods(source)
         values = resolved(changed(source, preset) if preset else source)
         settings, hidden = settings_of(values), secrets.secrets_of(values)

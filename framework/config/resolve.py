@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -181,20 +181,34 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _check_sections(config: Mapping[str, Any]) -> None:
-    taken = taken_by(config)
-    names = [name for name in names_of(taken) if "." not in name]
+def check_names(config: Mapping[str, Any]) -> None:
+    """Check that each section of a config is the core's own, or one that its task takes.
+
+    Raises: ConfigError naming the first other one.
+    """
+    names = names_of(taken_by(config))
     known = {*CORE, *names, *Settings._fields}
     for section in config:
         if section in known:
             continue
         if is_of_tasks(section):
-            text = (
-                f"task '{config['task']['name']}' takes no section '{section}'; it takes {', '.join(names) or 'none'}"
-            )
-            raise ConfigError(f"{text}. Remove it with ~{section}.", key=section)
+            raise ConfigError(f"{_untaken(config, section, names)}. Remove it with ~{section}.", key=section)
         hint = " An experiment's file begins with '# @package _global_'." if section == "experiment" else ""
         raise ConfigError(f"no such section.{hint or nearest(section, known)}", key=section)
+
+
+def _untaken(config: Mapping[str, Any], section: str, names: Sequence[str]) -> str:
+    listed = ", ".join(names) or "none"
+    return f"task '{config['task']['name']}' takes no section '{section}'; it takes {listed}"
+
+
+def _check_sections(config: Mapping[str, Any]) -> None:
+    check_names(config)
+    taken = taken_by(config)
+    names, transform = names_of(taken), "data.transform"
+    if transform not in names and isinstance(data := config.get("data"), Mapping) and data.get("transform"):
+        raise ConfigError(f"{_untaken(config, transform, names)}. Leave it out: {transform}=[].", key=transform)
+    names = [name for name in names if name != transform]
     for section in (*CORE, *names):
         part = taken.get(section)
         is_optional = section in MAPPINGS or (part is not None and (part.is_tagged or not part.is_required))

@@ -1,4 +1,4 @@
-"""The length of a run, in steps or epochs, and its learning rate, by where they are set."""
+"""The length of a run, its learning rate, and the parts of a task, by where they are set."""
 
 from __future__ import annotations
 
@@ -70,3 +70,33 @@ def test_a_rate_that_something_takes_or_a_word_replaces_is_accepted(tmp_path, wo
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "rated.yaml").write_text(RATED)
     assert compose(["+experiment=rated", *words], tmp_path).values["schedule"]
+
+
+@pytest.mark.parametrize(
+    ("task", "section", "group", "name"),
+    [
+        ("autoencoder", "decoder", "model", "cnn"),
+        ("vae", "encoder", "model", "cnn"),
+        ("gan", "generator", "model", "mlp"),
+        ("gan", "discriminator_optimizer", "optimizer", "sgd"),
+        ("contrastive", "projector", "model", "mlp"),
+    ],
+)
+def test_another_part_of_a_task_takes_nothing_over_from_the_first(task, section, group, name):
+    found = compose([f"task={task}", f"{group}@{section}={name}"]).values
+    assert found[section] == compose([f"{group}={name}"]).values[group]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["task=vae", "loss=huber"], "loss: task 'vae' takes no section 'loss'; it takes encoder, decoder, "),
+        # A schedule of the rate of an optimizer that the task does not take leads nowhere.
+        (["task=gan", "schedule=cosine"], "schedule: task 'gan' takes no section 'schedule'; it takes generator, "),
+        (["task=ppo", "data.transform=[random_flip]"], "data.transform: task 'ppo' takes no section 'data.transform'"),
+    ],
+)
+def test_a_section_that_the_task_does_not_take_is_refused(words, text):
+    with pytest.raises(ConfigError) as raised:
+        compose(words)
+    assert message(raised).startswith(text)
