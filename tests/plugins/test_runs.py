@@ -86,7 +86,7 @@ def test_every_run_is_found_once_and_what_cannot_be_read_is_told(tmp_path):
     assert [testing.message(type("Caught", (), {"value": error})) for error in broken]
     done = testing.command("runs", str(tmp_path))
     assert done.code == 0 and len(done.out.splitlines()) == 4 and "broken is not a run folder" in done.err
-    with pytest.raises(StorageError, match="nowhere is no folder"):
+    with pytest.raises(StorageError, match="nowhere is not a folder of runs"):
         find([tmp_path / "nowhere"])
 
 
