@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.metadata
 import json
 import math
 import os
@@ -308,6 +309,37 @@ def test_code_that_differs_is_told(tmp_path):
     assert re.search(r"git.commit +a{12} +b{12}\n", out) and re.search(r"jax +0.10.2 +0.12.0\n", out)
     write(tmp_path / "c"), write(tmp_path / "d")
     assert "config and code are equal" in testing.command("compare", str(tmp_path / "c"), str(tmp_path / "d")).out
+
+
+def test_an_option_that_is_not_recorded_has_the_default_of_its_plugin(tmp_path):
+    """An optimizer's and a callback's; not that of a plugin of another version."""
+    version = importlib.metadata.version("framework")
+    own = {"distribution": "framework", "version": version}
+    plugins = {
+        "optimizer": {"kind": "optimizers", "name": "sgd", **own},
+        "callbacks.checkpoint": {"kind": "callbacks", "name": "checkpoint", **own},
+        "schedule": {"kind": "schedules", "name": "cosine", **own, "version": "0.0.0"},
+    }
+    short = {"optimizer": {"name": "sgd"}, "callbacks": {"checkpoint": {"every": 0}}, "schedule": {"name": "cosine"}}
+    long = {
+        "optimizer": {"name": "sgd", "momentum": None, "nesterov": True},
+        "callbacks": {"checkpoint": {"every": 0, "keep": 2}, "progress": {"seconds": 5.0}},
+        "schedule": {"name": "cosine", "final": 0.5},
+    }
+    write(tmp_path / "a", config=short, plugins=plugins), write(tmp_path / "b", config=long, plugins=plugins)
+    found = compare(find([tmp_path])[0])
+    assert found.config == {
+        "callbacks": ["checkpoint", "checkpoint progress"],
+        "callbacks.checkpoint.keep": ["3", "2"],
+        "optimizer.nesterov": ["False", "True"],
+        "schedule.final": ["–", "0.5"],
+    }
+
+
+def test_packages_that_are_equal_are_hidden(tmp_path):
+    packages = {f"package-{k}": "1.0" for k in range(50)}
+    write(tmp_path / "a", packages=packages), write(tmp_path / "b", packages={**packages, "package-7": "2.0"})
+    assert compare(find([tmp_path])[0]).code == {"package-7": ["1.0", "2.0"]}
 
 
 RUN_KEYS = {
