@@ -191,6 +191,24 @@ def test_a_run_that_debug_cut_short_is_a_point_of_its_own(tmp_path):
     ]
 
 
+def test_a_run_that_debug_cut_short_is_marked_and_never_the_best(tmp_path):
+    config = {"optimizer": {"name": "adam"}}
+    for name, accuracy, debug in (
+        ("a", 0.8, {"nans": True, "limit": None}),
+        ("b", 0.9, {}),
+        ("c", 1.0, {"overfit": 9}),
+    ):
+        write(tmp_path / name, (0.5, accuracy), config={**config, "debug": debug})
+    lines = testing.command("runs", str(tmp_path), "--sort", "eval/accuracy").out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["b", "done"], ["a", "done"], ["c", "done"]]
+    assert ["(overfit)" in line for line in lines[1:]] == [False, False, True]
+    assert "done (overfit) in " in testing.command("show", str(tmp_path / "c")).out
+    whole = json.loads(testing.command("runs", str(tmp_path), "--where", "debug=null", "--json").out)["runs"]
+    assert [Path(run["folder"]).name for run in whole] == ["a", "b"]
+    (cut,) = json.loads(testing.command("runs", str(tmp_path), "--where", "debug=overfit", "--json").out)["runs"]
+    assert (cut["debug"], cut["status"]) == ("overfit", "done")
+
+
 def test_points_are_runs_that_differ_in_their_seed(tmp_path):
     write(tmp_path / "a0"), write(tmp_path / "a1", seed=1), write(tmp_path / "b0", rate=0.01)
     assert [(p.label, p.seeds) for p in points(find([tmp_path])[0])] == [
@@ -348,6 +366,7 @@ RUN_KEYS = {
     "label",
     "seed",
     "status",
+    "debug",
     "step",
     "total_steps",
     "started",
