@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -248,7 +249,7 @@ def _next_folder(sweep: Path, point: Point) -> str:
 
 
 def best_of(folder: Path) -> tuple[Path, str]:
-    """Return the run folder of the best point of a sweep, and the name of the experiment.
+    """Return the run folder of the best point of a sweep, and a name for a run of it: "mnist-20261130-120000-1a2b-003".
 
     Raises: StorageError if it is no sweep, or no point of it is done.
     """
@@ -257,7 +258,7 @@ def best_of(folder: Path) -> tuple[Path, str]:
         best = results_of(folder, ledger, goals).best
     if best is None:
         raise StorageError(f"{folder} has no point that is done, and so no best one.")
-    return folder / best.directory, plan.name
+    return folder / best.directory, re.sub(r"[^\w.+@-]", "_", f"{plan.name}-{folder.resolve().name}-{best.number:03}")
 
 
 def show(line: str) -> None:

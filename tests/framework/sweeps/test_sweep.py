@@ -271,9 +271,12 @@ def test_the_best_point_is_trained_longer(swept):
     of_sweep = framework.evaluate(f"{folder}/processes@best")
     assert of_sweep == framework.evaluate(run) and of_sweep["loss"] == pytest.approx(best.scalars["eval/loss"])
     assert framework.load(folder / "processes@best").step == framework.load(run).step == 6
-    done = testing.command("train", f"{folder}/processes", "--best", "train.steps=8", f"run.dir={folder}/longer")
+    done = testing.command("train", f"{folder}/processes", "--best", "train.steps=8", f"run.root={folder}/longer")
     assert done.code == 0, done.err
-    config = json.loads((folder / "longer" / "run.json").read_text())["config"]
+    (file,) = (folder / "longer").glob("*/*/run.json")
+    record = json.loads(file.read_text())
+    assert record["name"] == file.parent.parent.name == f"default-processes-{best.number:03}"
+    config = record["config"]
     assert config["train"]["steps"] == 8
     assert config["optimizer"]["learning_rate"] == best.parameters["optimizer.learning_rate"]
 
