@@ -131,6 +131,8 @@ def test_the_same_command_again_trains_only_what_is_new(swept):
     done = testing.command("-m", *words, "seed=0,1,2")
     assert done.code == 0, done.err
     assert "4 of 6 points are done already" in done.err
+    assert done.err.count(" done at step 6, ") == 2 and "run folder:" not in done.err, "a line for each point"
+    assert all("run folder: " in (run / "run.log").read_text() for run in (folder / "turn" / "runs").iterdir())
     after = {run: (run / "run.json").stat().st_mtime_ns for run in (folder / "turn" / "runs").iterdir()}
     assert {run: after[run] for run in before} == before
     assert sorted(run.name[:3] for run in after) == ["001", "002", "003", "004", "005", "006"]
