@@ -29,8 +29,8 @@ from framework.sweeps.points import (
     content_of,
     data_digests,
     differences,
-    folder_name,
     hash_of,
+    next_folder,
     read_content,
 )
 from framework.sweeps.results import results_of
@@ -187,7 +187,7 @@ def _compare(folder: Path, ledger: Ledger, plan: Plan, tell: Tell) -> None:
             continue
         elif begins_anew:
             tell(f"{name} is trained again, since it differs: {differ}")
-            ledger.reopen(point.number, directory=f"{folders.RUNS}/{_next_folder(folder, point)}")
+            ledger.reopen(point.number, directory=next_folder(folder, point.number, point.parameters))
         else:
             tell(f"{name} goes on with what has changed: {differ}")
             ledger.rehash(point.number, hash_of(content), content._asdict())
@@ -239,13 +239,6 @@ def _read_data(config: Config) -> dict[str, str]:
     with suppress(FrameworkError):
         return data_digests({name: dict(each) for name, each in data_of(config).fingerprint().items()})
     return {}
-
-
-def _next_folder(sweep: Path, point: Point) -> str:
-    name, version = folder_name(point.number, point.parameters), 2
-    while (sweep / folders.RUNS / f"{name}~{version}").exists():
-        version += 1
-    return f"{name}~{version}"
 
 
 def best_of(folder: Path) -> tuple[Path, str]:

@@ -224,6 +224,41 @@ def test_a_change_while_a_sweep_runs_is_named_and_is_what_the_ledger_says(instal
     )
 
 
+CUT = """
+import os, signal
+from pathlib import Path
+from framework.api import Callback
+class Cut(Callback):
+    def on_log(self, step, scalars):
+        if not Path(PLACE, "cut").exists():
+            Path(PLACE, "cut").touch()
+            Path(PLACE, "optimizer", "mine.yaml").write_text(MINE)
+            os.kill(os.getpid(), signal.SIGKILL)
+def cut():
+    return Cut()
+"""
+
+
+def test_a_point_that_is_lost_after_its_config_has_changed_is_trained_again(install, tmp_path, monkeypatch):
+    """It could not go on: `resume` refuses to go on with another config."""
+    mine = "name: sgd\nlearning_rate: 0.1\nmomentum: {}\n"
+    conf = tmp_path / "conf"
+    (conf / "optimizer").mkdir(parents=True)
+    (conf / "optimizer" / "mine.yaml").write_text(mine.format(0.5))
+    source = f"PLACE, MINE = {str(conf)!r}, {mine.format(0.25)!r}\n{CUT}"
+    folder = install("acme", {"framework.callbacks": {"cut": "acme_cut:cut"}}, {"acme_cut.py": source})
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    words = [*WORDS, "optimizer=mine", "callbacks=[cut]", "seed=choice(0)", f"sweep.dir={tmp_path}/sweep"]
+    done = testing.command("-m", "--config-dir", str(conf), *words, "launcher=processes", "launcher.workers=1")
+    assert done.code == 0, done.err
+    assert "is lost at step " in done.err
+    assert done.err.count("is trained again, since it differs: optimizer.momentum (0.5 to 0.25)\n") == 1
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        (point,) = ledger.points()
+    assert (point.state, point.attempts, point.directory) == ("done", 2, "runs/001-seed=0~2")
+    assert (point.content or {})["config"]["optimizer.momentum"] == 0.25
+
+
 def test_a_change_of_the_code_is_named_before_any_point_goes_on_with_it(install, tmp_path):
     source = "def halves():\n    return lambda outputs, batch: outputs[..., 0] * 0 + 0.5\n"
     folder = install("acme", {"framework.metrics": {"halves": "acme_metrics:halves"}}, {"acme_metrics.py": source})
