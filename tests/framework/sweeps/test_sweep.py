@@ -401,6 +401,10 @@ def test_a_mean_is_over_no_point_of_former_values_that_differs(tmp_path):
         return done, [row.numbers for row in found.rows], [point.number for point, _ in found.left_out]
 
     assert swept(0.1, "0,1")[1:] == ([(1, 2)], [])
+    (conf / "optimizer" / "mine.yaml").write_text(mine.format(0.2))
+    planned = testing.command("sweep", "plan", "--config-dir", str(conf), *words, "seed=choice(2,3)").out
+    differs = "left out of the table, since it differs: optimizer.momentum (0.1 to 0.2)"
+    assert planned.splitlines()[3:] == [f"  1  seed=0: {differs}", f"  2  seed=1: {differs}"]
     done, rows, left_out = swept(0.2, "2,3")
     assert (rows, left_out) == ([(3, 4)], [1, 2])
     differs = "since it differs: optimizer.momentum (0.1 to 0.2); list its values to train it again\n"
