@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework.config.compose import Config, Kept, compose
+from framework.config.origins import ReadFile
 from framework.config.safe_load import load_json
 from framework.keys import flat
 from framework.registry.entry_points import OURS, Plugin, discover
@@ -67,17 +68,21 @@ class Files:
     """Files of configs, as they were when a sweep first read them."""
 
     def __init__(self) -> None:
-        self._known: dict[str, bytes] = {}
+        self._known: dict[str, tuple[ReadFile, bytes]] = {}
 
     def changed(self, config: Config) -> list[str]:
-        """Return the files of a config that differ from the last look at them."""
+        """Return the files of a config that differ from the last look at them; those of another time are read."""
         found = []
-        for file, *_ in config.origins.files.values():
-            with file.open("rb") as opened:
+        for each in config.origins.files.values():
+            name = str(each.file)
+            known = self._known.get(name)
+            if known is not None and known[0].stamp == each.stamp:
+                continue
+            with each.file.open("rb") as opened:
                 digest = hashlib.blake2b(opened.read()).digest()
-            if self._known.setdefault(str(file), digest) != digest:
-                self._known[str(file)] = digest
-                found.append(str(file))
+            if known is not None and known[1] != digest:
+                found.append(name)
+            self._known[name] = each, digest
         return found
 
 
