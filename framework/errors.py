@@ -73,6 +73,10 @@ class MismatchError(StorageError):
     """A sound checkpoint of another tree than the one asked for."""
 
 
+class AccessError(StorageError):
+    """A checkpoint that cannot be read for a reason outside of it, such as a permission; it may be sound."""
+
+
 class NumericalError(FrameworkError):
     """A value that is not finite where one is needed."""
 

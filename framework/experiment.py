@@ -102,6 +102,7 @@ class Experiment(NamedTuple):
     schedules: tuple[tuple[Schedule, str], ...]  # of the learning rate, of all members, each with its title
     start: Mapping[str, Any] | None = None  # facts of what the models begin with, and how many arrays are which
     is_known: bool = False  # a run of the same sweep and process had such a model
+    is_reported: bool = False  # its sweep says in one line how it ended, so that the console needs no summary
 
     def config_for(self, steps: int) -> dict[str, Any]:
         """Return the resolved config of a run of so many steps that is alike otherwise."""

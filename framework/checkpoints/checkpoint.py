@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,23 @@ from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import as_asked, as_stored, is_shared, on_devices
 from framework.distributed.coordination import Barrier
 from framework.distributed.processes import index
-from framework.errors import FrameworkError, MismatchError, StorageError, told
+from framework.errors import AccessError, FrameworkError, MismatchError, StorageError, told
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.trees import leaves_by_path
 
 T = TypeVar("T")
+
+FAULTS = (MemoryError, TypeError, AttributeError, NameError, ImportError, AssertionError, jax.errors.JaxRuntimeError)
+"""Errors of code, of the host's memory and of devices. Wrong bytes on a disk raise others."""
+
+ELSEWHERE = frozenset(
+    (
+        *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN, errno.EBUSY),
+        *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN, errno.ENETDOWN),
+    )
+)
+"""Reasons of an OSError that lie outside of the file: a permission, a limit of the process, a disk that is away."""
 
 
 def commit(
@@ -151,7 +163,8 @@ def restore(path: Path, like: PyTree, whole: bool = False, run: str = "") -> PyT
       run: refuse a checkpoint that carries the id of another run; "" takes any.
 
     Raises: MismatchError naming the leaves that are missing, or have another shape or dtype; StorageError, with the
-      file and the reason, if the files are damaged; ConfigError or PluginError if the store is not installed.
+      file and the reason, if the files are damaged; AccessError if what is wrong lies outside of them; ConfigError or
+      PluginError if the store is not installed. Errors of code and of memory (`FAULTS`) pass as they are.
     """
     leaves = leaves_by_path(like)
     wanted = {name: as_stored(leaf) for name, leaf in leaves.items()}
@@ -193,12 +206,12 @@ def read_newest(
       read: reads one, such as `restore_state`.
       reject: called with each damaged one, before an older one is tried.
 
-    Raises: MismatchError if a sound one is of another model or optimizer.
+    Raises: MismatchError if a sound one is of another model or optimizer; AccessError if one cannot be read for now.
     """
     for step in reversed(steps):
         try:
             return read(step)
-        except MismatchError:
+        except (MismatchError, AccessError):
             raise
         except StorageError as error:
             reject(step, error)
@@ -219,13 +232,21 @@ def _written(folder: Path, step: int) -> Iterator[Path]:
 
 @contextmanager
 def _reading(path: Path, file: str) -> Iterator[None]:
-    """Name the file that cannot be read; damaged archives raise errors of zipfile, struct and zlib too."""
+    """Name the file that cannot be read, and tell damage from faults that are none of the file's.
+
+    Damaged archives raise errors of zipfile, struct and zlib too.
+
+    Raises: StorageError for damage; AccessError for reasons `ELSEWHERE`; errors of `FAULTS` as they are.
+    """
     try:
         yield
-    except FrameworkError:
+    except (FrameworkError, *FAULTS):
         raise
     except Exception as error:
-        raise StorageError(f"checkpoint {path} cannot be read: {file}: {told(error)}") from error
+        text = f"checkpoint {path} cannot be read: {file}: {told(error)}"
+        if isinstance(error, OSError) and error.errno in ELSEWHERE:
+            raise AccessError(f"{text}; it may be sound, and stays as it is.") from error
+        raise StorageError(text) from error
 
 
 def _store_of(name: str, path: Path) -> Store:

@@ -44,6 +44,8 @@ def read_manifest(folder: Path, process: int = 0) -> dict[str, Any]:
     Raises: ValueError if it is damaged, and whatever JSON raises.
     """
     found = load_json(folder / file_of(MANIFEST, process))
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds {found!r:.40}, expected a mapping")
     about = {name: value for name, value in found.items() if name not in ("store", "leaves", "sha256")}
     if sealed(found["leaves"], found["store"], about) != found or not isinstance(found["store"], str):
         raise ValueError("its sha256 does not match")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from framework.config.overrides import is_run_folder
@@ -118,10 +119,13 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 def config_of(words: list[str], config_dir: str | None = None) -> Config:
     """Compose the config that overrides choose, or read that of a run folder, if a folder is the first word.
 
-    Raises: ConfigError.
+    Raises: ConfigError; StorageError if the first word is taken for a run folder, and is none.
     """
     from framework.config.compose import compose, recorded  # Hydra, for which help does not wait
+    from framework.records.neighbours import refusal
 
     if words and is_run_folder(words[0]):
+        if not any((Path(words[0]) / name).exists() for name in ("config.yaml", "run.json")):
+            raise refusal(Path(words[0]))
         return recorded(words[0], words[1:], config_dir)
     return compose(words, config_dir)

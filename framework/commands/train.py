@@ -92,7 +92,7 @@ def _read(words: list[str]) -> Namespace:
 
 
 def _of_best(words: list[str]) -> list[str]:
-    """Put the run folder of the best point in the place of a sweep's folder, and keep the experiment's name.
+    """Put the run folder of the best point in the place of a sweep's folder, and name the run after both.
 
     Raises: StorageError if it is no sweep, or no point of it is done.
     """

@@ -272,7 +272,8 @@ class Store(NamedTuple):
     """`write(path, {name: array})`, in a thread; any dtypes but keys. All is flushed when it returns; else OSError."""
     read: Callable[[Path, Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, Any]]
     """`read(path, {name: shape}) -> {name: array}`, perhaps of a part; a sharding that a shape has is to be taken where
-    it can be. Where a file is damaged it may raise anything, and need not notice."""
+    it can be. Where a file is damaged it raises any error but those of mistakes (TypeError, AttributeError, NameError,
+    ImportError, AssertionError) and of memory, and need not notice: of these, no checkpoint counts as damaged."""
     everywhere: bool = True  # whether each of several processes can write with it; else the first writes all
 
 

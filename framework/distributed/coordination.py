@@ -17,14 +17,15 @@ import numpy as np
 
 from framework.contracts.components import Callback, Run, StopTraining, Summary, TrainState
 from framework.distributed.processes import awaited, count, index, store
-from framework.errors import ConfigError, FrameworkError, InterruptError, MismatchError, PeerError
+from framework.errors import AccessError, ConfigError, FrameworkError, InterruptError, MismatchError, PeerError
 from framework.trees import PyTree
 
 KEPT_ANSWERS = 1000
 """Answers that stay in the key-value store. The steps keep processes together, so that none is so far behind."""
 
 TOLD: dict[str, Any] = {
-    kind.__name__: kind for kind in (StopTraining, MismatchError, FrameworkError, *FrameworkError.__subclasses__())
+    kind.__name__: kind
+    for kind in (StopTraining, AccessError, MismatchError, FrameworkError, *FrameworkError.__subclasses__())
 }
 """Exceptions that other processes raise too; they are told by name."""
 

@@ -26,6 +26,7 @@ from framework.distributed import coordination, processes
 from framework.errors import FrameworkError, StorageError, writing
 from framework.experiment import Experiment
 from framework.records.logs import LOGGER
+from framework.records.neighbours import refusal
 from framework.records.record import RunRecord, write_config
 from framework.training.recorder import Fault
 from framework.trees import leaves_by_path
@@ -127,6 +128,8 @@ def find(path: Path) -> Path:
     """
     if (path / "capsule.json").is_file():
         return path
+    if not path.is_dir():
+        raise refusal(path)
     found = {int(name[1]): each for each in (path / FOLDER).glob("step-*") if (name := NAMED.fullmatch(each.name))}
     if not found:
         text = "expected a run that met a number that is not finite, or a folder RUN/nan/step-7"

@@ -28,6 +28,7 @@ from framework.errors import PluginError, StorageError, blaming, writing
 from framework.experiment import Experiment
 from framework.numerics import numeric_settings
 from framework.records.history import MetricsFile
+from framework.records.neighbours import refusal
 from framework.records.provenance import packages, source_digest
 from framework.registry.sections import DEFAULT, rates_of
 from framework.training.graph import graph
@@ -140,6 +141,8 @@ def read_record(directory: Path) -> RunRecord:
         for name, kind in types.items():
             if not _is_a(found[name], kind):
                 raise ValueError(f"its '{name}' is {str(found[name])[:40]!r}")
+    except (FileNotFoundError, NotADirectoryError):
+        raise refusal(directory) from None
     except (OSError, ValueError) as error:
         raise StorageError(f"{directory} is not a run folder: its run.json cannot be read ({error}).") from error
     return RunRecord(directory=directory, **{name: found[name] for name in types})

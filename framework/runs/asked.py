@@ -8,6 +8,7 @@ from pathlib import Path
 
 from framework.console.output import shell_word
 from framework.errors import ConfigError, StorageError, nearest, writing
+from framework.records.neighbours import refusal
 
 WORDS = {
     "checkpoint": "save the state at the end of the window of steps",
@@ -23,10 +24,13 @@ FILE = "asked"
 def ask(directory: Path, word: str) -> None:
     """Ask the process of a run.
 
-    Raises: ConfigError for an unknown word; StorageError if no process runs there, or the folder cannot be written.
+    Raises: ConfigError for an unknown word; StorageError if it is no run folder or cannot be written, or if no process
+      runs there.
     """
     if word not in WORDS:
         raise ConfigError(f"a run cannot be told to '{word}'.{nearest(word, WORDS)}", key="tell")
+    if not (directory / "run.json").exists():
+        raise refusal(directory)
     if not is_running(directory):
         raise StorageError(
             f"{directory}: no process is training there; `framework resume {shell_word(directory)}` starts one."

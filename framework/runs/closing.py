@@ -10,7 +10,7 @@ import numpy as np
 
 from framework.checkpoints import folder
 from framework.config.sizes import in_words
-from framework.console.output import shell_word
+from framework.console.output import FOR_THE_FILE, shell_word
 from framework.console.terminal import broken, columns_of, command_lines, is_terminal
 from framework.ensembles import members
 from framework.ensembles.endings import is_of_member
@@ -35,7 +35,10 @@ LABEL = 12
 
 
 def summarise(record: RunRecord, experiment: Experiment) -> None:
-    """Log how a run ended, its metrics, the table of its members, its costs, and where to go from there."""
+    """Log how a run ended, its metrics, the table of its members, its costs, and where to go from there.
+
+    The console shows nothing of it, but for warnings, where a sweep says in one line how the run ended.
+    """
     width, directory = columns_of(sys.stderr), record.directory
     terminal = width if is_terminal(sys.stderr) else None
     history = MetricsFile(directory, record.id)
@@ -48,7 +51,7 @@ def summarise(record: RunRecord, experiment: Experiment) -> None:
             lines.append(f"{label + ':' if place == 0 else '':<{LABEL}}{line.strip()}")
     lines += _labelled("run folder", str(directory), terminal)
     lines += [line for label, command in _next(record).items() for line in _labelled(label, command, terminal)]
-    LOGGER.info("\n".join(lines))
+    LOGGER.info("\n".join(lines), extra=FOR_THE_FILE if experiment.is_reported else None)
     for warning in record.warnings or []:
         LOGGER.warning(warning)
 

@@ -56,7 +56,8 @@ def newest_state(directory: Path, like: TrainState, run: str = "") -> TrainState
 
     Returns: None if there is none.
 
-    Raises: MismatchError if a sound one is of another model or optimizer.
+    Raises: MismatchError if a sound one is of another model or optimizer; AccessError if one cannot be read for now;
+      errors of code and memory as they are: none of these sets a checkpoint aside.
     """
     folder = directory / "checkpoints"
 

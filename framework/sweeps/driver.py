@@ -30,10 +30,12 @@ from framework.sweeps.points import (
     differences,
     folder_name,
     hash_of,
+    next_folder,
+    present_config,
     read_content,
 )
 from framework.sweeps.space import words_of
-from framework.sweeps.worker import TAKEN, job_of
+from framework.sweeps.worker import TAKEN, is_begun, job_of
 
 PERMANENT = (2, 3, 4, 6, 124)
 """Exit codes of mistakes that a second attempt would make again: config, plugin, data, numbers, and time."""
@@ -165,6 +167,7 @@ class Driver:
 
     def _sound(self, point: Point) -> Point:
         """Hash a point where that was not done, so that a later change of its config is noticed."""
+        point = self._begun_anew(point)
         if not point.hash:
             with contextlib.suppress(FrameworkError):  # the attempt tells it
                 config = config_of(job_of(self.sweep, point).words, self.plan.config_dir)
@@ -175,6 +178,20 @@ class Driver:
                 self.ledger.rehash(point.number, hash_of(content), content._asdict())
                 return point._replace(hash=hash_of(content), content=content._asdict())
         return point
+
+    def _begun_anew(self, point: Point) -> Point:
+        """Give a point that was cut another run folder, where its run could not go on, since its config has changed."""
+        before = read_content(point.content)
+        if before is None or self.trials[point.number].goes_on_from is not None or not is_begun(self.sweep, point):
+            return point
+        with contextlib.suppress(FrameworkError):  # the attempt tells it
+            after = content_of(present_config(point.words, self.plan.config_dir))
+            if names := differences(before, before._replace(config=after.config)):
+                name = f"point {point.number} ({label(point.parameters)})"
+                self.tell(f"{name} is trained again, since it differs: {', '.join(names)}")
+                directory = next_folder(self.sweep, point.number, point.parameters)
+                self.ledger.reopen(point.number, keep_failures=True, directory=directory)
+        return self.ledger.point(point.number)
 
     def _job(self, point: Point) -> Job:
         job = job_of(self.sweep, point)

@@ -17,6 +17,7 @@ from typing import Literal
 from framework.console.output import shell_word
 from framework.errors import ConfigError, StorageError, writing
 from framework.records.folder import make_folder
+from framework.records.neighbours import Kind, refusal
 from framework.sweeps.disks import is_shared
 
 LEDGER = "ledger.sqlite"
@@ -24,6 +25,8 @@ LEDGER = "ledger.sqlite"
 
 JOURNAL = "ledger.journal"
 """Name of a ledger that is a journal, on a disk that several machines share."""
+
+SWEEP = Kind("a sweep", "the folder of one, which `framework -m …` begins", (LEDGER, JOURNAL))
 
 RUNS = "runs"
 GROUPS = "groups"
@@ -94,7 +97,7 @@ def check(folder: Path) -> Path:
     Raises: StorageError if it is none.
     """
     if not is_sweep(folder):
-        raise StorageError(f"{folder} is no sweep: it holds no ledger; `framework -m …` begins one.")
+        raise refusal(folder, SWEEP)
     return folder
 
 

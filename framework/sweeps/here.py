@@ -32,7 +32,11 @@ class Hereabouts:
     def train(self, job: Job) -> Outcome:
         """Train one job; whatever goes wrong is in the outcome. Raises: InterruptError after a signal."""
         self._begin([job])
-        return work(self.sweep, job, is_all=False, watch=self._known)
+
+        def reported(experiment: Experiment) -> Experiment:
+            return self._known(experiment)._replace(is_reported=True)
+
+        return work(self.sweep, job, is_all=False, watch=reported)
 
     def groups(self, jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
         """Put jobs together that one program can train."""

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework.config.compose import Config, Kept, compose
+from framework.config.origins import ReadFile
 from framework.config.safe_load import load_json
 from framework.keys import flat
 from framework.registry.entry_points import OURS, Plugin, discover
 from framework.registry.kinds import GROUPS, KINDS, MAPPINGS
 from framework.registry.sections import taken_by
+from framework.sweeps.folder import RUNS
 from framework.sweeps.labels import label
 
 UNCOUNTED = ("run.", "distributed.", "callbacks.progress.", "callbacks.tensorboard.", "callbacks.views.")
@@ -66,27 +68,33 @@ class Files:
     """Files of configs, as they were when a sweep first read them."""
 
     def __init__(self) -> None:
-        self._known: dict[str, bytes] = {}
+        self._known: dict[str, tuple[ReadFile, bytes]] = {}
 
     def changed(self, config: Config) -> list[str]:
-        """Return the files of a config that differ from the last look at them."""
+        """Return the files of a config that differ from the last look at them; those of another time are read."""
         found = []
-        for file, *_ in config.origins.files.values():
-            with file.open("rb") as opened:
+        for each in config.origins.files.values():
+            name = str(each.file)
+            known = self._known.get(name)
+            if known is not None and known[0].stamp == each.stamp:
+                continue
+            with each.file.open("rb") as opened:
                 digest = hashlib.blake2b(opened.read()).digest()
-            if self._known.setdefault(str(file), digest) != digest:
-                self._known[str(file)] = digest
-                found.append(str(file))
+            if known is not None and known[1] != digest:
+                found.append(name)
+            self._known[name] = each, digest
         return found
+
+
+def present_config(words: tuple[str, ...], config_dir: str | None) -> Config:
+    """Compose the config of a point from the files as they are; of those that have not changed, once for all points."""
+    return compose(words, config_dir, _KEPT)
 
 
 @functools.lru_cache(maxsize=64)
 def config_of(words: tuple[str, ...], config_dir: str | None) -> Config:
-    """Compose the config of a point; the last ones are kept, since a point is looked at before it is trained.
-
-    Files are composed once, for all points that choose the same ones.
-    """
-    return compose(words, config_dir, _KEPT)
+    """Compose the config of a point; the last ones are kept, since a point is looked at before it is trained."""
+    return present_config(words, config_dir)
 
 
 def forget() -> None:
@@ -143,6 +151,14 @@ def folder_name(number: int, parameters: Mapping[str, Any]) -> str:
     """Name a run folder after its point: "003-seed=0,learning_rate=0.001"."""
     text = re.sub(r"[^\w.+=,@-]+", "_", label(parameters).replace(" ", ","))
     return f"{number:03}-{text.replace('=_', '=')}"[:LONGEST].rstrip("_,.-")
+
+
+def next_folder(sweep: Path, number: int, parameters: Mapping[str, Any]) -> str:
+    """Name a further run folder of a point, relative to that of its sweep: "runs/003-seed=0~2"."""
+    name, version = folder_name(number, parameters), 2
+    while (sweep / RUNS / f"{name}~{version}").exists():
+        version += 1
+    return f"{RUNS}/{name}~{version}"
 
 
 def _components(values: Mapping[str, Any]) -> dict[str, str]:

@@ -44,18 +44,21 @@ class Preview(NamedTuple):
       directory: of the sweep that the command goes on with; None for a new one.
       total: number of points; None if that is open.
       points: at most the first 100 where the number is open.
+      left_out: points of former values that the table would leave out, since they differ.
     """
 
     search: str
     directory: Path | None
     total: int | None
     points: tuple[Planned, ...]
+    left_out: tuple[Planned, ...] = ()
 
     def text(self) -> str:
         """Write a line for each point."""
         folder = f"goes on in {self.directory}" if self.directory else "begins a new folder"
-        size = len(str(len(self.points)))
-        lines = [f"  {each.number:>{size}}  {label(each.parameters)}: {each.state}" for each in self.points]
+        listed = (*self.points, *self.left_out)
+        size = max((len(str(each.number)) for each in listed), default=0)
+        lines = [f"  {each.number:>{size}}  {label(each.parameters)}: {each.state}" for each in listed]
         return "\n".join([f"{self.total or 'an open number of'} points by {self.search}, {folder}", *lines])
 
 
@@ -65,13 +68,17 @@ def preview(plan: Plan) -> Preview:
     folder = Path(settings.dir) if settings.dir else folders.find(Path(settings.root), plan.name, plan.identity)
     points: list[Point] = []
     changed: Mapping[int, list[str]] = {}
+    left_out: list[Planned] = []
     if folder is not None and folders.is_sweep(folder) and not settings.new:
         plan = same(folder, plan)
         with Ledger(folders.ledger_of(folder)) as ledger:
             points = seen(folder, ledger).points
-        asked = [point for point in points if covers(plan.space, point.parameters)]
-        found = changes(folder, asked, plan, *OVER, *OPEN, "failed")
+        found = changes(folder, points, plan, *OVER, *OPEN, "failed")
         changed = {each.point.number: each.names for each in found if each.begins_anew}
+        former = [each for each in found if not covers(plan.space, each.point.parameters)]
+        for point, names, *_ in former:
+            text = f"left out of the table, since it differs: {', '.join(names[:LISTED])}"
+            left_out.append(Planned(point.number, point.parameters, text))
     total = search.begin(plan.space, goals, settings.search_seed)
     done = [point for point in points if point.state in ("done", "pruned")]
     planned: list[Planned] = []
@@ -81,7 +88,7 @@ def preview(plan: Plan) -> Preview:
         number = len(planned) + 1 if point is None else point.number
         search.told_number(trial, number)
         planned.append(Planned(number, trial.parameters, _said(plan, trial.parameters, point, changed, done)))
-    return Preview(plan.search["name"], folder if points else None, total, tuple(planned))
+    return Preview(plan.search["name"], folder if points else None, total, tuple(planned), tuple(left_out))
 
 
 def _said(

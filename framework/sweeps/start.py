@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -28,8 +29,8 @@ from framework.sweeps.points import (
     content_of,
     data_digests,
     differences,
-    folder_name,
     hash_of,
+    next_folder,
     read_content,
 )
 from framework.sweeps.results import results_of
@@ -186,7 +187,7 @@ def _compare(folder: Path, ledger: Ledger, plan: Plan, tell: Tell) -> None:
             continue
         elif begins_anew:
             tell(f"{name} is trained again, since it differs: {differ}")
-            ledger.reopen(point.number, directory=f"{folders.RUNS}/{_next_folder(folder, point)}")
+            ledger.reopen(point.number, directory=next_folder(folder, point.number, point.parameters))
         else:
             tell(f"{name} goes on with what has changed: {differ}")
             ledger.rehash(point.number, hash_of(content), content._asdict())
@@ -240,15 +241,8 @@ def _read_data(config: Config) -> dict[str, str]:
     return {}
 
 
-def _next_folder(sweep: Path, point: Point) -> str:
-    name, version = folder_name(point.number, point.parameters), 2
-    while (sweep / folders.RUNS / f"{name}~{version}").exists():
-        version += 1
-    return f"{name}~{version}"
-
-
 def best_of(folder: Path) -> tuple[Path, str]:
-    """Return the run folder of the best point of a sweep, and the name of the experiment.
+    """Return the run folder of the best point of a sweep, and a name for a run of it: "mnist-20261130-120000-1a2b-003".
 
     Raises: StorageError if it is no sweep, or no point of it is done.
     """
@@ -257,7 +251,7 @@ def best_of(folder: Path) -> tuple[Path, str]:
         best = results_of(folder, ledger, goals).best
     if best is None:
         raise StorageError(f"{folder} has no point that is done, and so no best one.")
-    return folder / best.directory, plan.name
+    return folder / best.directory, re.sub(r"[^\w.+@-]", "_", f"{plan.name}-{folder.resolve().name}-{best.number:03}")
 
 
 def show(line: str) -> None:

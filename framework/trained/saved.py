@@ -48,7 +48,7 @@ def saved_steps(directory: Path, step: int | None) -> list[int]:
 def read_part(record: RunRecord, saved: list[int], like: dict[str, Any]) -> dict[str, Any]:
     """Read the newest checkpoint that is not damaged.
 
-    Raises: StorageError if all are.
+    Raises: StorageError if all are; AccessError if one cannot be read for a reason outside of it.
     """
     errors: list[StorageError] = []
 

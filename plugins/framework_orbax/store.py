@@ -57,7 +57,7 @@ def read(path: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Any]
 
     Nothing is cast or padded: dtype and shape are those that were written.
 
-    Raises: ValueError with the message of Orbax or TensorStore for a damaged folder.
+    Raises: ValueError with the message of Orbax or TensorStore for a damaged folder; PermissionError; MemoryError.
     """
     from orbax.checkpoint import RestoreArgs, args
 
@@ -78,6 +78,8 @@ def _restored(path: Path, given: Any) -> tuple[Any, str]:
     try:
         with _checkpointer() as checkpointer:
             return checkpointer.restore(path.absolute(), args=given), ""
+    except (PermissionError, MemoryError):
+        raise
     except Exception as error:
         return {}, f"{type(error).__name__}: {error}"
 

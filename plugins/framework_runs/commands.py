@@ -47,7 +47,7 @@ def run_runs(words: list[str]) -> None:
     arguments = Arguments(
         "runs",
         "List all runs below folders, oldest first, with status, time and last metrics. A key is a metric, a key of "
-        "the config, or one of status, name, label, seed, step, seconds, started and folder.",
+        "the config, or one of status, debug, name, label, seed, step, seconds, started and folder.",
         "runs --where 'eval/accuracy>0.99' --sort eval/loss",
         "[ROOT ...] [options]",
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from framework.console.terminal import fitted
 from framework_runs import layout
+from framework_runs.defaults import UNKNOWN, default_of
 from framework_runs.evidence import LEVEL, Difference, difference, sentence
 from framework_runs.listing import usual
 from framework_runs.naming import NUMBERLESS, Point, points, seed_of
@@ -71,6 +72,10 @@ class Comparison(NamedTuple):
     equal: Mapping[str, int]
 
 
+def _unknown(run: Run, key: str) -> Any:
+    return UNKNOWN
+
+
 def compare(runs: Sequence[Run], tags: Sequence[str] = ()) -> Comparison:
     """Compare runs, grouped to points that differ in more than their seed.
 
@@ -78,14 +83,15 @@ def compare(runs: Sequence[Run], tags: Sequence[str] = ()) -> Comparison:
       tags: metrics to compare; empty takes the usual ones.
     """
     found = points(runs)
-    config = _rows(found, lambda run: {key: value for key, value in run.config.items() if _is_compared(key)})
+    config = _rows(found, _config, default_of)
     # Records of older versions say less, which is no difference of the runs.
     parts = [part for part in CODE if all(run.record.get(part) for run in runs)]
     code = _rows(found, lambda run: _code(run, parts))
     metrics = {tag: [_measured(point, tag) for point in found] for tag in tags or usual(runs)}
     pairs = [(tag, values, right) for tag, values in metrics.items() for right in range(1, len(found))]
     told = [each for tag, values, right in pairs if (each := _told(tag, values, right, found)) is not None]
-    # A plugin that a point lacks is a difference of the config, not of code.
+    # Of a callback that a point lacks, the list of callbacks tells; so does the config of any other plugin.
+    config = {key: row for key, row in config.items() if not key.startswith("callbacks.") or NONE not in row}
     code = {key: row for key, row in code.items() if not key.startswith("plugins.") or NONE not in row}
     differing = [{key: row for key, row in rows.items() if len(set(row)) > 1} for rows in (config, code)]
     equal = {"config": len(config) - len(differing[0]), "code": len(code) - len(differing[1])}
@@ -173,18 +179,28 @@ def letter(index: int) -> str:
     return chr(ord("A") + index % 26) + (str(index // 26 + 1) if index >= 26 else "")
 
 
-def _rows(found: Sequence[Point], values: Any) -> dict[str, list[str]]:
-    """Return one text for each point and key: the values of its runs, or `NONE` where they have none."""
-    own = [[values(run) for run in point.runs] for point in found]
-    keys = sorted({key for each in own for run in each for key in run})
-    return {
-        key: [", ".join(dict.fromkeys(_shown(run[key]) if key in run else NONE for run in each)) for each in own]
-        for key in keys
-    }
+def _rows(
+    found: Sequence[Point], values: Callable[[Run], Mapping[str, Any]], default: Callable[[Run, str], Any] = _unknown
+) -> dict[str, list[str]]:
+    """Return one text for each point and key: the values of its runs, or their defaults, or `NONE` without any."""
+    own = [[(run, values(run)) for run in point.runs] for point in found]
+    keys = sorted({key for each in own for _, has in each for key in has})
+
+    def text(run: Run, has: Mapping[str, Any], key: str) -> str:
+        return _shown(has[key] if key in has else default(run, key))
+
+    return {key: [", ".join(dict.fromkeys(text(*one, key) for one in each)) for each in own] for key in keys}
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else layout.number(value)
+    return NONE if value is UNKNOWN else "null" if value is None else layout.number(value)
+
+
+def _config(run: Run) -> dict[str, Any]:
+    """Return what is compared of a config: all that changes numbers, and the callbacks with their options."""
+    found = {key: value for key, value in run.config.items() if _is_compared(key)}
+    callbacks = run.record["config"].get("callbacks")
+    return found | ({"callbacks": " ".join(sorted(callbacks))} if isinstance(callbacks, dict) else {})
 
 
 def _code(run: Run, parts: Sequence[str]) -> dict[str, Any]:
@@ -271,7 +287,8 @@ def _numbers(found: Difference) -> tuple[str, str]:
 
 
 def _is_compared(key: str) -> bool:
-    return key != "seed" and not any(key == part or key.startswith(f"{part}.") for part in NUMBERLESS)
+    hidden = [part for part in NUMBERLESS if part != "callbacks"]
+    return key != "seed" and not any(key == part or key.startswith(f"{part}.") for part in hidden)
 
 
 def _escaped(cell: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framework_runs import layout
-from framework_runs.naming import common, label, seed_of
+from framework_runs.naming import common, label, seed_of, shortened, status_of
 from framework_runs.query import value_of
 from framework_runs.reading import Run
 
@@ -50,7 +50,7 @@ def table(runs: Sequence[Run], root: Path, keys: Sequence[str], width: int | Non
         for run, place in zip(runs, places, strict=True):
             own = {"step": str(run.step), "time": layout.duration(run.seconds)}
             values = (layout.number(value_of(run, key)) for key in shown)
-            rows.append([place, run.status, *(own[fact] for fact in facts), *values])
+            rows.append([place, status_of(run), *(own[fact] for fact in facts), *values])
         room = LONGEST if width is None else min(LABEL, width - max(map(len, layout.aligned(rows))) - 2)
         if room >= min(NAME, max(map(len, names))):
             cells = ["name", *(layout.cut(name, room) for name in names)]
@@ -91,6 +91,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "label": label(run),
         "seed": seed_of(run),
         "status": run.status,
+        "debug": shortened(run),
         "step": run.step,
         "total_steps": run.total_steps,
         "started": run.started,
@@ -112,7 +113,7 @@ def _painted(line: str, run: Run) -> str:
 
 def _block(run: Run, name: str, place: str, keys: Sequence[str], width: int) -> list[str]:
     """Return a few short lines for a run, where a table is too wide."""
-    facts = [run.status, f"{run.step} steps", layout.duration(run.seconds)]
+    facts = [status_of(run), f"{run.step} steps", layout.duration(run.seconds)]
     values = (f"{key} {layout.number(value)}" for key in keys if (value := value_of(run, key)) is not None)
     told = layout.wrapped([each for each in (*facts, *values) if each], width - 2)
     head = [layout.cut_left(place, width), f"  {layout.cut(name, width - 2)}"]

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 from framework_runs.reading import Run
 
 SWITCHES = ("eager", "nans", "infs", "leaks", "keys", "transfers", "compiles", "checks", "profile")
-"""Switches of `debug` that watch a run. The others, such as `overfit`, cut it short."""
+"""Switches of `debug` that watch a run."""
+
+SHORTENED = ("overfit", "fast", "limit")
+"""Presets of `debug` that cut a run short, or train it on one batch alone: its metrics are no results."""
 
 NUMBERLESS = (
     *("run", "callbacks", "distributed", "data.root", "data.offline"),
@@ -43,6 +46,16 @@ class Point(NamedTuple):
     def seeds(self) -> list[int]:
         """The seed of each run."""
         return [seed_of(run) for run in self.runs]
+
+
+def shortened(run: Run) -> str | None:
+    """Return the preset of `debug` that cut a run short, such as "overfit"; None for a whole run."""
+    return next((name for name in SHORTENED if run.config.get(f"debug.{name}")), None)
+
+
+def status_of(run: Run) -> str:
+    """Write the status of a run for people, with the preset that cut it short: "done (overfit)"."""
+    return run.status + (f" ({preset})" if (preset := shortened(run)) else "")
 
 
 def label(run: Run, without: Sequence[str] = ()) -> str:

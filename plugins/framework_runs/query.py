@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from framework.errors import ConfigError, nearest
-from framework_runs.naming import label, seed_of
+from framework_runs.naming import label, seed_of, shortened
 from framework_runs.reading import Run
 
 FACTS: dict[str, Callable[[Run], Any]] = {
@@ -17,6 +17,7 @@ FACTS: dict[str, Callable[[Run], Any]] = {
     "name": lambda run: str(run.record.get("name") or ""),
     "label": label,
     "seed": seed_of,
+    "debug": shortened,
     "step": lambda run: run.step,
     "seconds": lambda run: run.seconds,
     "started": lambda run: run.started,
@@ -97,7 +98,8 @@ def check_keys(keys: Sequence[str], runs: Sequence[Run]) -> None:
 def ordered(runs: Sequence[Run], key: str, is_reversed: bool) -> list[Run]:
     """Sort runs by a key: a metric that has a direction from its best value on, all else from low to high.
 
-    Runs that have no such value, or one that is not finite, are last in either order.
+    Runs that have no such value, or one that is not finite, are last in either order. Before them come, by a metric,
+    runs that a preset of `debug` cut short: they are never the best.
     """
     values = [(run, value_of(run, key)) for run in runs]
     has = [(run, value) for run, value in values if value is not None and not _is_lost(value)]
@@ -105,6 +107,7 @@ def ordered(runs: Sequence[Run], key: str, is_reversed: bool) -> list[Run]:
     descends = any(key in run.metrics and run.is_high_better(key) for run in runs) != is_reversed
     is_numeric = all(isinstance(value, int | float) for _, value in has)
     has.sort(key=lambda each: each[1] if is_numeric else str(each[1]), reverse=descends)
+    has.sort(key=lambda each: key in each[0].metrics and shortened(each[0]) is not None)
     return [run for run, _ in has] + rest
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from framework.config.safe_load import load_json
 from framework.errors import StorageError
 from framework.keys import flat
+from framework.records.neighbours import RUNS, refusal
 from framework.sweeps.folder import GROUPS, JOURNAL, LEDGER
 
 Series = list[tuple[int, float]]
@@ -169,6 +170,8 @@ def read(folder: Path) -> Run:
             for name in names:
                 if record.get(name) is not None and not isinstance(record[name], kind):
                     raise ValueError(f"its '{name}' is {str(record[name])[:40]!r}")
+    except (FileNotFoundError, NotADirectoryError):
+        raise refusal(folder) from None
     except (OSError, ValueError) as error:
         raise StorageError(f"{folder} is not a run folder: its run.json cannot be read ({error}).") from error
     return Run(folder, record)
@@ -190,7 +193,7 @@ def find(places: Iterable[Path]) -> tuple[list[Run], list[StorageError]]:
     broken: list[StorageError] = []
     for place in places:
         if not place.is_dir():
-            raise StorageError(f"{place} is no folder; expected a run folder, or one that holds runs.")
+            raise refusal(place, RUNS)
         for folder, folders, files in os.walk(place):
             folders.sort()
             if GROUPS in folders and {LEDGER, JOURNAL} & set(files):

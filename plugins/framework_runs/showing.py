@@ -10,7 +10,7 @@ from framework.registry.entry_points import discover
 from framework.tags import NO_METRICS
 from framework_runs import layout
 from framework_runs.listing import as_json
-from framework_runs.naming import label
+from framework_runs.naming import label, status_of
 from framework_runs.reading import Run
 
 CURVE = 24
@@ -76,7 +76,7 @@ def advice(run: Run) -> list[tuple[str, str]]:
 
 def _head(run: Run, width: int | None) -> list[str]:
     name, took = label(run), layout.duration(run.seconds)
-    status = run.status + (f" in {took}" if took else "")
+    status = status_of(run) + (f" in {took}" if took else "")
     facts = [f"step {run.step}" + (f"/{run.total_steps}" if run.total_steps else "")]
     facts += [f"started {layout.moment(run.started)}"] if run.started else []
     facts += [f"on {run.starts[-1]['host']}"] if run.starts and run.starts[-1].get("host") else []

@@ -17,6 +17,7 @@ from typing import Any
 from framework.command import Command
 from framework.commands.arguments import Arguments
 from framework.errors import ConfigError
+from framework.records.neighbours import RUNS, refusal
 
 EVENTS = "*/events.out.tfevents.*"
 """Event files below a run folder."""
@@ -42,7 +43,7 @@ def board() -> Command:
 def run(words: list[str]) -> None:
     """Start TensorBoard, print its address, and show new runs as they come, until a signal ends it.
 
-    Raises: ConfigError if there is no such folder, or the port is taken.
+    Raises: StorageError if there is no such folder; ConfigError if the port is taken.
     """
     arguments = Arguments(
         "board",
@@ -57,7 +58,7 @@ def run(words: list[str]) -> None:
     given = arguments.read(words)
     root = Path(given.runs)
     if not root.is_dir():
-        raise ConfigError(f"board: there is no folder {root}; name that of your runs.")
+        raise refusal(root, RUNS)
     from framework_tensorboard.seeds import Means  # imports JAX
 
     with TemporaryDirectory(prefix="framework-board-") as folder, _until_a_signal():

@@ -145,7 +145,6 @@ def test_reports_are_no_wider_than_the_terminal(width):
         (["find-batch", *TINY, "--memory", "1KiB"], "--memory: not even a batch of 1 fits into 1 KiB (as given);"),
         (["find-batch", *TINY, "strategy=eager"], "strategy: its steps are not compiled,"),
         (["bench", "--seconds", "0"], "bench: --seconds: expected seconds, more than 0 and up to 3600, found '0';"),
-        (["bench", "nowhere"], "nowhere/config.yaml cannot be read"),
     ],
 )
 def test_a_refusal_is_one_line(capsys, words, text):

@@ -72,7 +72,7 @@ def test_what_cannot_be_drawn_is_refused(swept, tmp_path):
     for words, says in (
         ([str(folder), "--kind", "slice"], "no chart is called 'slice'"),
         ([str(folder), "--out", "plots.pdf"], "ends with .png, .svg or .html"),
-        ([str(tmp_path)], "is no sweep"),
+        ([str(tmp_path)], "is not a sweep"),
     ):
         done = testing.command("plot", *words)
         assert done.code and says in done.err and len(done.err.splitlines()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.metadata
 import json
 import math
 import os
@@ -86,7 +87,7 @@ def test_every_run_is_found_once_and_what_cannot_be_read_is_told(tmp_path):
     assert [testing.message(type("Caught", (), {"value": error})) for error in broken]
     done = testing.command("runs", str(tmp_path))
     assert done.code == 0 and len(done.out.splitlines()) == 4 and "broken is not a run folder" in done.err
-    with pytest.raises(StorageError, match="nowhere is no folder"):
+    with pytest.raises(StorageError, match="nowhere is not a folder of runs"):
         find([tmp_path / "nowhere"])
 
 
@@ -188,6 +189,24 @@ def test_a_run_that_debug_cut_short_is_a_point_of_its_own(tmp_path):
         ("digits", [0, 1]),
         ("digits debug=overfit", [2]),
     ]
+
+
+def test_a_run_that_debug_cut_short_is_marked_and_never_the_best(tmp_path):
+    config = {"optimizer": {"name": "adam"}}
+    for name, accuracy, debug in (
+        ("a", 0.8, {"nans": True, "limit": None}),
+        ("b", 0.9, {}),
+        ("c", 1.0, {"overfit": 9}),
+    ):
+        write(tmp_path / name, (0.5, accuracy), config={**config, "debug": debug})
+    lines = testing.command("runs", str(tmp_path), "--sort", "eval/accuracy").out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["b", "done"], ["a", "done"], ["c", "done"]]
+    assert ["(overfit)" in line for line in lines[1:]] == [False, False, True]
+    assert "done (overfit) in " in testing.command("show", str(tmp_path / "c")).out
+    whole = json.loads(testing.command("runs", str(tmp_path), "--where", "debug=null", "--json").out)["runs"]
+    assert [Path(run["folder"]).name for run in whole] == ["a", "b"]
+    (cut,) = json.loads(testing.command("runs", str(tmp_path), "--where", "debug=overfit", "--json").out)["runs"]
+    assert (cut["debug"], cut["status"]) == ("overfit", "done")
 
 
 def test_points_are_runs_that_differ_in_their_seed(tmp_path):
@@ -310,12 +329,44 @@ def test_code_that_differs_is_told(tmp_path):
     assert "config and code are equal" in testing.command("compare", str(tmp_path / "c"), str(tmp_path / "d")).out
 
 
+def test_an_option_that_is_not_recorded_has_the_default_of_its_plugin(tmp_path):
+    """An optimizer's and a callback's; not that of a plugin of another version."""
+    version = importlib.metadata.version("framework")
+    own = {"distribution": "framework", "version": version}
+    plugins = {
+        "optimizer": {"kind": "optimizers", "name": "sgd", **own},
+        "callbacks.checkpoint": {"kind": "callbacks", "name": "checkpoint", **own},
+        "schedule": {"kind": "schedules", "name": "cosine", **own, "version": "0.0.0"},
+    }
+    short = {"optimizer": {"name": "sgd"}, "callbacks": {"checkpoint": {"every": 0}}, "schedule": {"name": "cosine"}}
+    long = {
+        "optimizer": {"name": "sgd", "momentum": None, "nesterov": True},
+        "callbacks": {"checkpoint": {"every": 0, "keep": 2}, "progress": {"seconds": 5.0}},
+        "schedule": {"name": "cosine", "final": 0.5},
+    }
+    write(tmp_path / "a", config=short, plugins=plugins), write(tmp_path / "b", config=long, plugins=plugins)
+    found = compare(find([tmp_path])[0])
+    assert found.config == {
+        "callbacks": ["checkpoint", "checkpoint progress"],
+        "callbacks.checkpoint.keep": ["3", "2"],
+        "optimizer.nesterov": ["False", "True"],
+        "schedule.final": ["–", "0.5"],
+    }
+
+
+def test_packages_that_are_equal_are_hidden(tmp_path):
+    packages = {f"package-{k}": "1.0" for k in range(50)}
+    write(tmp_path / "a", packages=packages), write(tmp_path / "b", packages={**packages, "package-7": "2.0"})
+    assert compare(find([tmp_path])[0]).code == {"package-7": ["1.0", "2.0"]}
+
+
 RUN_KEYS = {
     "folder",
     "name",
     "label",
     "seed",
     "status",
+    "debug",
     "step",
     "total_steps",
     "started",

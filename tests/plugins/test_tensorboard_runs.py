@@ -227,4 +227,4 @@ def test_links_of_the_board_keep_their_names_when_runs_come(tmp_path):
 
 def test_a_board_of_no_folder_is_refused():
     told = testing.command("board", "nowhere")
-    assert told.code == 2 and "there is no folder nowhere; name that of your runs" in told.err
+    assert told.code == 5 and "nowhere is not a folder of runs: there is no such folder" in told.err

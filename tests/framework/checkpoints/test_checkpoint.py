@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -23,7 +24,8 @@ from framework.checkpoints.checkpoint import commit, restore
 from framework.checkpoints.folder import steps
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import LocalShards, as_asked
-from framework.errors import MismatchError, StorageError
+from framework.errors import AccessError, MismatchError, StorageError
+from framework.runs.resume import newest_state
 from framework.testing import assert_same_bits, message
 from framework.trees import data_by_path, leaves_by_path
 
@@ -347,6 +349,47 @@ def test_a_damaged_checkpoint_is_one_line_with_its_path(tmp_path, damage):
     with pytest.raises(StorageError) as raised:
         restore(path, {"a": jnp.ones(2)})
     assert message(raised).startswith(f"checkpoint {path}")
+
+
+FAULTS = [
+    (OSError(errno.EIO, "Input/output error"), None),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory"), None),
+    (zipfile.BadZipFile("bad magic number"), None),
+    (KeyError("params/0/W"), None),
+    (EOFError(), None),
+    (PermissionError(errno.EACCES, "Permission denied"), AccessError),
+    (OSError(errno.EMFILE, "Too many open files"), AccessError),
+    (OSError(errno.ESTALE, "Stale file handle"), AccessError),
+    (MemoryError(), MemoryError),
+    (TypeError("a mistake"), TypeError),
+    (NameError("a mistake"), NameError),
+    (KeyboardInterrupt(), KeyboardInterrupt),
+]
+
+
+@pytest.mark.parametrize(("error", "raised"), FAULTS, ids=lambda each: repr(each)[:40])
+def test_damage_sets_a_checkpoint_aside_and_a_fault_of_another_kind_does_not(tmp_path, monkeypatch, error, raised):
+    state = train_state()
+    (tmp_path / "checkpoints").mkdir()
+    for step in (10, 20):
+        save(tmp_path / "checkpoints", step, state._replace(step=jnp.int32(step)))
+
+    class Failing(zipfile.ZipFile):
+        def __init__(self, path, *rest):
+            if path.parent.name == "20":
+                raise error
+            super().__init__(path, *rest)
+
+    monkeypatch.setattr(zipfile, "ZipFile", Failing)
+    like = jax.eval_shape(lambda: state)
+    if raised is None:
+        found = newest_state(tmp_path, like)
+        assert found is not None and int(found.step) == 10
+        assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["10", "20.damaged"]
+    else:
+        with pytest.raises(raised):
+            newest_state(tmp_path, like)
+        assert steps(tmp_path / "checkpoints") == [10, 20], "it may be sound"
 
 
 @pytest.mark.parametrize(

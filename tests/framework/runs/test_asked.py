@@ -91,7 +91,7 @@ def test_what_cannot_be_asked_is_refused(tmp_path):
     command = f"`framework resume '{run.directory}'` starts one"  # quoted, so that it can be copied
     with pytest.raises(StorageError, match=f"no process is training there; {re.escape(command)}"):
         ask(run.directory, "stop")
-    with pytest.raises(StorageError, match="is no run folder"):
+    with pytest.raises(StorageError, match="nowhere is not a run folder: there is no such folder"):
         ask(tmp_path / "nowhere", "stop")
     shown = testing.command("tell", str(run.directory), "stop")
     assert shown.code == 5

@@ -131,6 +131,8 @@ def test_the_same_command_again_trains_only_what_is_new(swept):
     done = testing.command("-m", *words, "seed=0,1,2")
     assert done.code == 0, done.err
     assert "4 of 6 points are done already" in done.err
+    assert done.err.count(" done at step 6, ") == 2 and "run folder:" not in done.err, "a line for each point"
+    assert all("run folder: " in (run / "run.log").read_text() for run in (folder / "turn" / "runs").iterdir())
     after = {run: (run / "run.json").stat().st_mtime_ns for run in (folder / "turn" / "runs").iterdir()}
     assert {run: after[run] for run in before} == before
     assert sorted(run.name[:3] for run in after) == ["001", "002", "003", "004", "005", "006"]
@@ -222,6 +224,41 @@ def test_a_change_while_a_sweep_runs_is_named_and_is_what_the_ledger_says(instal
     )
 
 
+CUT = """
+import os, signal
+from pathlib import Path
+from framework.api import Callback
+class Cut(Callback):
+    def on_log(self, step, scalars):
+        if not Path(PLACE, "cut").exists():
+            Path(PLACE, "cut").touch()
+            Path(PLACE, "optimizer", "mine.yaml").write_text(MINE)
+            os.kill(os.getpid(), signal.SIGKILL)
+def cut():
+    return Cut()
+"""
+
+
+def test_a_point_that_is_lost_after_its_config_has_changed_is_trained_again(install, tmp_path, monkeypatch):
+    """It could not go on: `resume` refuses to go on with another config."""
+    mine = "name: sgd\nlearning_rate: 0.1\nmomentum: {}\n"
+    conf = tmp_path / "conf"
+    (conf / "optimizer").mkdir(parents=True)
+    (conf / "optimizer" / "mine.yaml").write_text(mine.format(0.5))
+    source = f"PLACE, MINE = {str(conf)!r}, {mine.format(0.25)!r}\n{CUT}"
+    folder = install("acme", {"framework.callbacks": {"cut": "acme_cut:cut"}}, {"acme_cut.py": source})
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    words = [*WORDS, "optimizer=mine", "callbacks=[cut]", "seed=choice(0)", f"sweep.dir={tmp_path}/sweep"]
+    done = testing.command("-m", "--config-dir", str(conf), *words, "launcher=processes", "launcher.workers=1")
+    assert done.code == 0, done.err
+    assert "is lost at step " in done.err
+    assert done.err.count("is trained again, since it differs: optimizer.momentum (0.5 to 0.25)\n") == 1
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        (point,) = ledger.points()
+    assert (point.state, point.attempts, point.directory) == ("done", 2, "runs/001-seed=0~2")
+    assert (point.content or {})["config"]["optimizer.momentum"] == 0.25
+
+
 def test_a_change_of_the_code_is_named_before_any_point_goes_on_with_it(install, tmp_path):
     source = "def halves():\n    return lambda outputs, batch: outputs[..., 0] * 0 + 0.5\n"
     folder = install("acme", {"framework.metrics": {"halves": "acme_metrics:halves"}}, {"acme_metrics.py": source})
@@ -271,9 +308,12 @@ def test_the_best_point_is_trained_longer(swept):
     of_sweep = framework.evaluate(f"{folder}/processes@best")
     assert of_sweep == framework.evaluate(run) and of_sweep["loss"] == pytest.approx(best.scalars["eval/loss"])
     assert framework.load(folder / "processes@best").step == framework.load(run).step == 6
-    done = testing.command("train", f"{folder}/processes", "--best", "train.steps=8", f"run.dir={folder}/longer")
+    done = testing.command("train", f"{folder}/processes", "--best", "train.steps=8", f"run.root={folder}/longer")
     assert done.code == 0, done.err
-    config = json.loads((folder / "longer" / "run.json").read_text())["config"]
+    (file,) = (folder / "longer").glob("*/*/run.json")
+    record = json.loads(file.read_text())
+    assert record["name"] == file.parent.parent.name == f"default-processes-{best.number:03}"
+    config = record["config"]
     assert config["train"]["steps"] == 8
     assert config["optimizer"]["learning_rate"] == best.parameters["optimizer.learning_rate"]
 
@@ -361,6 +401,10 @@ def test_a_mean_is_over_no_point_of_former_values_that_differs(tmp_path):
         return done, [row.numbers for row in found.rows], [point.number for point, _ in found.left_out]
 
     assert swept(0.1, "0,1")[1:] == ([(1, 2)], [])
+    (conf / "optimizer" / "mine.yaml").write_text(mine.format(0.2))
+    planned = testing.command("sweep", "plan", "--config-dir", str(conf), *words, "seed=choice(2,3)").out
+    differs = "left out of the table, since it differs: optimizer.momentum (0.1 to 0.2)"
+    assert planned.splitlines()[3:] == [f"  1  seed=0: {differs}", f"  2  seed=1: {differs}"]
     done, rows, left_out = swept(0.2, "2,3")
     assert (rows, left_out) == ([(3, 4)], [1, 2])
     differs = "since it differs: optimizer.momentum (0.1 to 0.2); list its values to train it again\n"
