@@ -9,6 +9,7 @@ from framework.adapters import as_pipeline as as_pipeline
 from framework.adapters import as_strategy as as_strategy
 from framework.arrays import aligned as aligned
 from framework.arrays import as_aligned as as_aligned
+from framework.arrays import nan_unless as nan_unless
 from framework.arrays import quick_jit as quick_jit
 from framework.arrays import with_sharding as with_sharding
 from framework.command import Command as Command

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 ALIGNMENT = 64
@@ -34,6 +35,15 @@ def placed(tree: Any) -> Any:
     `jax.device_put` alone refuses arrays of which other processes hold a part.
     """
     return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf), tree)
+
+
+def nan_unless(condition: Any, values: Any) -> jax.Array:
+    """Select values [...] where a condition [...] holds, and NaN elsewhere, of their dtype.
+
+    Under JAX's check for NaNs, which would stop at the NaN that is only written down, the check begins after it.
+    """
+    with jax.debug_nans(False):
+        return jnp.where(condition, values, jnp.nan)
 
 
 def as_aligned(array: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from framework.api import Array, Batch, DataPipeline, Members, PipelineWrapper, PyTree, Task, TrainState
+from framework.arrays import nan_unless
 from framework.ensembles.endings import mean
 from framework.ensembles.evolution import COPIES, STATE, Compared, Together, evolving
 from framework.errors import ConfigError
@@ -76,7 +77,7 @@ def _together(make: Make, members: Members) -> Together:
         total, count = means["loss"]
         after, live = _frozen(_live(state) & jnp.isfinite(total), state, after)
         # The loss of a frozen member is NaN, so that a step of frozen members alone is not taken for sound.
-        counted = _counted({**means, "loss": WeightedMean(jnp.where(live, total, jnp.nan), count)}, live)
+        counted = _counted({**means, "loss": WeightedMean(nan_unless(live, total), count)}, live)
         alive = WeightedMean(live.sum().astype(jnp.float32), jnp.ones([], jnp.float32))
         return after, {**counted, "live_members": alive}
 
@@ -120,7 +121,7 @@ def _selected(live: Array, after: PyTree, before: PyTree) -> PyTree:
 
 def _counted(means: Mapping[str, Any], live: Array) -> dict[str, WeightedMean]:
     """Give each member a count of its own: float32 [members], NaN for those that are frozen."""
-    return {name: mean._replace(count=jnp.where(live, mean.count, jnp.nan)) for name, mean in means.items()}
+    return {name: mean._replace(count=nan_unless(live, mean.count)) for name, mean in means.items()}
 
 
 def _for_each(name: str, result: Result) -> Callable[..., dict[str, float]]:

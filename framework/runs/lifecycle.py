@@ -78,8 +78,8 @@ def train(experiment: Experiment, record: RunRecord, state: TrainState | None) -
         )
         if settings.debug.transfers:
             experiment = experiment._replace(strategy=Explicit(experiment.strategy))
-        if (settings.debug.nans or settings.debug.infs) and experiment.strategy.devices > 1 and watchdog is None:
-            experiment = experiment._replace(strategy=OneByOne(experiment.strategy))
+        if (settings.debug.nans or settings.debug.infs) and watchdog is None:
+            experiment = experiment._replace(strategy=OneByOne(experiment.strategy, settings.debug))
         if watchdog is not None:
             experiment, requests = _together(experiment, watchdog), StopRequests(watchdog.stopping)
         if settings.debug.fast and state is None:

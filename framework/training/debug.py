@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from framework.api import PyTree, TrainState
@@ -24,11 +26,18 @@ class Explicit(StrategyWrapper):
         return placed(self.strategy.feed(feed, axes))
 
 
+@dataclass(frozen=True)
 class OneByOne(StrategyWrapper):
-    """A strategy of several devices whose steps are made again on one device, op by op, where they made a NaN.
+    """A strategy whose steps are made again on one device, op by op, where they made a NaN or an infinity.
 
-    JAX's own switch cannot name an operation of a program that runs on several devices.
+    JAX's own switch names no operation of a program that runs on several devices, and stops at numbers that are meant,
+    where a step runs op by op anyway.
+
+    Attributes:
+      debug: which of the two is looked for.
     """
+
+    debug: Debug
 
     def feed(self, feed: PyTree, axes: Any) -> PyTree:
         """Return the arrays as they are; each call takes them to the devices."""
@@ -36,43 +45,43 @@ class OneByOne(StrategyWrapper):
 
     def train(self, step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         """Compile a train step, and look at what it returns."""
-        compiled = self.strategy.train(step, axes)
+        return self._looking(self.strategy.train(step, axes), step, axes)
 
+    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile an eval step, and look at what it returns."""
+        return self._looking(self.strategy.evaluate(step), step, 0)
+
+    def _looking(self, compiled: Callable[..., Any], step: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         def call(state: TrainState, feed: PyTree) -> Any:
-            before, feed = jax.device_get((state, feed))  # the call may overwrite the state
-            with jax.debug_nans(False), jax.debug_infs(False):
-                done = compiled(state, self.strategy.feed(feed, axes))
-                finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(done)))
-            if not finite:
-                with jax.disable_jit():
-                    step(*jax.device_put((before, feed)))
+            # The call may overwrite the state that it is given.
+            done = compiled(jax.tree.map(jnp.copy, state), self.strategy.feed(jax.device_get(feed), axes))
+            if self._is_caught(done):
+                before = jax.device_put(jax.device_get((state, feed)))
+                jax.clear_caches()  # an operation that was called before goes unchecked otherwise
+                with jax.debug_nans(self.debug.nans), jax.debug_infs(self.debug.infs), jax.disable_jit():
+                    step(*before)
             return done
 
         return call
 
-    def evaluate(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile an eval step; a loss that is not finite is found by the loop."""
-        compiled = self.strategy.evaluate(step)
-
-        def call(state: TrainState, batch: PyTree) -> Any:
-            with jax.debug_nans(False), jax.debug_infs(False):
-                return compiled(state, self.strategy.feed(jax.device_get(batch), 0))
-
-        return call
+    def _is_caught(self, done: PyTree) -> bool:
+        leaves = [leaf for leaf in jax.tree.leaves(jax.device_get(done)) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        is_odd = (lambda leaf: ~np.isfinite(leaf)) if self.debug.infs else np.isnan
+        return any(is_odd(leaf).any() for leaf in leaves)
 
 
 @contextmanager
 def switches(debug: Debug) -> Iterator[None]:
     """Turn on the switches of `debug` inside the context.
 
-    `jax_debug_nans` and `jax_debug_infs` run a step that made a NaN again, op by op, to name the operation; JAX keeps
-    donated inputs alive for it.
+    Those for NaNs and infinities are left to `OneByOne`, but for several processes, which no step of one process can
+    be made again for.
 
     Raises: NumericalError for what `debug=nans` and `debug=infs` find.
     """
     contexts = [
-        (debug.nans, lambda: jax.debug_nans(True)),
-        (debug.infs, lambda: jax.debug_infs(True)),
+        (debug.nans and jax.process_count() > 1, lambda: jax.debug_nans(True)),
+        (debug.infs and jax.process_count() > 1, lambda: jax.debug_infs(True)),
         (debug.eager, lambda: jax.disable_jit()),
         (debug.leaks, lambda: jax.checking_leaks()),
         (debug.keys, lambda: jax.debug_key_reuse(True)),

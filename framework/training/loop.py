@@ -175,8 +175,7 @@ class Loop:
             except StopTraining as stop:
                 return state, str(stop)
             except FloatingPointError as error:  # of debug=nans and debug=infs, which run single steps
-                text, reached = (*error.args, self.experiment.total_steps)[:2]
-                raise NumericalError(f"step {reached}: {text}; {self._kept(reached) or self.lower}.") from error
+                raise self._caught(error, step) from error
         return state, ""
 
     def finish(self, state: TrainState, is_over: bool) -> str:
@@ -323,6 +322,12 @@ class Loop:
             fault = self.recorder.find(upto)
             self.advice = None if fault is None else self.keep(fault, self.progress.scalars)
         return self.advice
+
+    def _caught(self, error: FloatingPointError, step: int) -> NumericalError:
+        """Say which step, or which evaluation, made what `debug=nans` or `debug=infs` looks for."""
+        text, *at = error.args
+        where = f"step {at[0]}" if at else f"the evaluation after step {step}"
+        return NumericalError(f"{where}: {text}; {self._kept(*at or [step + 1]) or self.lower}.")
 
     def _evaluate(self, state: TrainState, tag: str, step: int) -> None:
         """Measure one split and log it.

@@ -128,10 +128,16 @@ class Recorder:
         return None
 
     def _frozen_member(self) -> Fault | None:
-        """Find the member that froze first: its state is still that from before the step."""
+        """Find the member that froze first: its state is still that from before the step.
+
+        Returns: None if `debug=nans` has ended the step in which one would have frozen.
+        """
         made = np.array(jax.device_get(self.newest.step))
         made[list(self.ended)] = made.max()
         member = int(np.argmin(made))
+        debug = self.experiment.settings.debug
+        if made[member] == made.max() and (debug.nans or debug.infs):
+            return None
         state = jax.tree.map(lambda leaf: leaf[member], self.newest)
         return self._fault(int(made[member]) + 1, f"member {member} is not finite", state, [], member)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from framework.api import Array, Batch, Counted, TargetedLoss
+from framework.api import Array, Batch, Counted, TargetedLoss, nan_unless
 from framework.errors import ConfigError
 from framework_losses.shapes import aligned, as_float, class_targets, counted_numbers, per_example
 
@@ -123,7 +123,7 @@ def _cross_entropy(log_probabilities: Array, targets: Array) -> Array:
         numbers, classes = targets.astype(jnp.int32), log_probabilities.shape[-1]
         chosen = numbers[..., None] == jnp.arange(classes, dtype=jnp.int32)
         picked = jnp.where(chosen, log_probabilities, 0).sum(axis=-1)
-        return jnp.where((numbers >= 0) & (numbers < classes), -picked, jnp.nan)
+        return nan_unless((numbers >= 0) & (numbers < classes), -picked)
     share = as_float(targets)
     # A class without share does not count, though its log-probability be -inf.
     return -jnp.where(share == 0, 0, share * log_probabilities).sum(axis=-1)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from framework.api import Array, Batch, Counted, Metric, Targets, Undefined
+from framework.api import Array, Batch, Counted, Metric, Targets, Undefined, nan_unless
 from framework.errors import ConfigError
 from framework_losses.losses import softmax_cross_entropy
 from framework_losses.shapes import binary_labels, class_numbers, counted_numbers, per_example, position_weights
@@ -206,7 +206,7 @@ def auc(targets: Targets | None = None, ignore_index: int | None = None) -> Metr
             sound, counted = counted_numbers(labels, 2, ignore_index)
         shares = position_weights(score.shape, batch, counted)
         shares = jnp.ones(score.shape, jnp.float32) if shares is None else shares
-        parts = (score, jnp.where(sound, labels.astype(score.dtype), jnp.nan), shares)
+        parts = (score, nan_unless(sound, labels.astype(score.dtype)), shares)
         return jnp.stack([part.astype(jnp.float32).reshape(len(part), -1) for part in parts], axis=-1)
 
     def result(total: Any, count: Any) -> float:
@@ -265,7 +265,7 @@ def _numbers(outputs: Array, batch: Batch) -> tuple[Array, Array]:
 def _of_positions(values: Array, numbers: Array, classes: int, ignore: int | None, batch: Batch) -> Array | Counted:
     """Average over positions; one whose class number is out of range is NaN."""
     sound, counted = counted_numbers(numbers, classes, ignore)
-    return per_example(jnp.where(sound, values, jnp.nan), batch, counted)
+    return per_example(nan_unless(sound, values), batch, counted)
 
 
 def _recalls(total: Any) -> tuple[float, Mapping[int, float]]:
@@ -284,7 +284,7 @@ def _pairs(ignore_index: int | None) -> Callable[[Array, Batch], Array | Counted
         classes = scores.shape[-1]
         target, predicted = jax.nn.one_hot(numbers, classes), jax.nn.one_hot(scores.argmax(axis=-1), classes)
         sound, counted = counted_numbers(numbers, classes, ignore_index)
-        pairs = jnp.where(sound[..., None, None], target[..., :, None] * predicted[..., None, :], jnp.nan)
+        pairs = nan_unless(sound[..., None, None], target[..., :, None] * predicted[..., None, :])
         return _over_positions(pairs, numbers.shape, batch, counted)
 
     return values

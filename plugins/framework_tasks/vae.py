@@ -23,6 +23,7 @@ from framework.api import (
     Shape,
     Task,
     Transform,
+    nan_unless,
 )
 from framework.errors import ConfigError
 from framework_tasks.arrays import like, noise, pictures, summed
@@ -107,7 +108,7 @@ def divergence(mean: Array, log_variance: Array) -> Array:
 def bernoulli(logits: Array, inputs: Array) -> Array:
     """Return the negative log-likelihood of inputs [B, ...] in [0, 1], summed over an example: [B], in nats."""
     values = jax.nn.softplus(logits) - logits * inputs
-    return summed(jnp.where((inputs >= 0) & (inputs <= 1), values, jnp.nan))
+    return summed(nan_unless((inputs >= 0) & (inputs <= 1), values))
 
 
 def _code(shapes: Mapping[str, Shape]) -> Shape:

@@ -14,7 +14,7 @@ import pytest
 
 import framework
 from framework.errors import NumericalError
-from framework.testing import command
+from framework.testing import command, message
 from framework_replay.examples import groups
 from framework_replay.operation import innermost_own
 from framework_replay.replay import replayed
@@ -159,6 +159,21 @@ def test_the_device_that_fails_is_named(tmp_path, plugins):
     report = replayed(tmp_path / "run")
     check(report, FAULTS["one example of 128"])
     assert report.guilty is not None and report.found.device == report.guilty[0][0] // 32
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words", "told"),
+    [
+        ("pmap", ["model.kind=clipped", "debug=nans"], "invalid value (nan) encountered in reduce_sum"),
+        ("vmapped", ["model.kind=clipped", "debug=nans"], "invalid value (nan) encountered in reduce_sum"),
+        ("jit", ["model.kind=huge", "debug=infs"], "invalid value (inf) encountered in dot_general"),
+    ],
+)
+def test_debug_names_the_operation_also_behind_a_nan_that_is_only_written_down(tmp_path, strategy, words, told):
+    with pytest.raises(NumericalError) as caught:
+        framework.run([*BASE, *words, f"strategy={strategy}", f"run.dir={tmp_path}/run"])
+    assert message(caught).startswith(f"step 1: {told}; ")
+    assert (tmp_path / "run" / "nan").exists() is (strategy != "vmapped")  # the member that would freeze is not known
 
 
 def test_the_verb_prints_the_report(tmp_path):

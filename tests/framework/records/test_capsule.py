@@ -180,7 +180,7 @@ def test_of_members_the_first_that_freezes_is_kept(tmp_path):
     assert_same_bits(capsule.read_state(kept, facts, frozen), frozen)
 
 
-@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+@pytest.mark.parametrize("strategy", ["jit", "pmap", "eager"])
 def test_debug_nans_tells_the_step_and_keeps_it(tmp_path, strategy):
     words = ["data=faulty", "data.bad=[4]", f"strategy={strategy}", "debug=nans", "train.steps_per_call=7"]
     text = failed(tmp_path / "run", *words, "train.steps=9")
