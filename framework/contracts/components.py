@@ -223,6 +223,7 @@ class Task(NamedTuple):
         where there is no such function.
       inputs: `inputs(spec) -> spec` of what `predict` takes, where that is not the batch's inputs.
       exhibits: by name, what to look at.
+      is_scaled: True if losses are differentiated after `scale_loss`, which `precision=float16` needs.
       models: the models by the sections that name them. The core fills it in.
     """
 
@@ -235,6 +236,7 @@ class Task(NamedTuple):
     predict: Callable[..., PyTree] | None = None
     inputs: Callable[[Batch], PyTree] | None = None
     exhibits: Mapping[str, Exhibit] = MappingProxyType({})
+    is_scaled: bool = False
     models: Mapping[str, Model] = MappingProxyType({})
 
 

@@ -104,6 +104,7 @@ class Learner:
             directions={**directions, **dict.fromkeys(losses, False)},
             predict=None if self.predict is None else self._predicted,
             exhibits={name: each._replace(make=partial(self._shown, each)) for name, each in self.exhibits.items()},
+            is_scaled=True,
         )
 
     def init(self, key: Array, spec: Batch) -> TrainState:

@@ -50,7 +50,11 @@ def task_of(builder: Builder, config: Mapping[str, Any], train: Train, start: St
     elif train.accumulate != 1:
         text = f"task '{_name(config)}' does not cut batches into parts, found {train.accumulate}; take 1."
         raise ConfigError(text, key="train.accumulate")
-    return _made(builder, config, sections, built)
+    task = _made(builder, config, sections, built)
+    if config.get("precision") == "float16" and not task.is_scaled:
+        text = f"task '{_name(config)}' does not scale its losses, which float16 needs; take bfloat16."
+        raise ConfigError(text, key="precision")
+    return task
 
 
 def trained_task_of(builder: Builder, config: Mapping[str, Any]) -> Task:

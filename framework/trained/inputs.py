@@ -42,13 +42,14 @@ def checked_inputs(inputs: PyTree, expected: PyTree, hint: str) -> PyTree:
     """Return inputs as the model takes them: floats and integers of another width are cast, if no value is lost.
 
     Args:
-      inputs: arrays [B, ...], or nested lists of numbers in the place of a single array.
+      inputs: arrays [B, ...], or nested lists of numbers in the place of a single array; a named tuple is a plain one.
       expected: a tree of `Expected`.
       hint: tail of an error's line, on how to make such inputs.
 
     Raises: ConfigError with what is expected and what was found.
     """
     inputs = _as_array(inputs) if isinstance(expected, Expected) else jax.tree.map(_as_array, inputs)
+    inputs = _unnamed(inputs)
     if jax.tree.structure(inputs) != jax.tree.structure(expected):
         raise ConfigError(f"expected inputs {described(expected)}, found {described(inputs)}{hint}.")
     pairs = zip(jax.tree.leaves_with_path(inputs), jax.tree.leaves(expected), strict=True)
@@ -63,6 +64,13 @@ def described(tree: PyTree) -> str:
 
     words = jax.tree.map(lambda leaf: str(leaf) if isinstance(leaf, Expected) else _words(leaf.dtype, leaf.shape), tree)
     return str(words).replace("'", "")
+
+
+def _unnamed(tree: PyTree) -> PyTree:
+    """Return a tree whose named tuples are plain ones, as the record of a run has them."""
+    if isinstance(tree, dict):
+        return {key: _unnamed(part) for key, part in tree.items()}
+    return tuple(map(_unnamed, tree)) if isinstance(tree, tuple) else tree
 
 
 def _checked_leaf(path: str, leaf: Any, expected: Expected, hint: str) -> Any:

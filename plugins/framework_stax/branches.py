@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -57,6 +58,22 @@ def Concatenate(axis: int = -1) -> Model:
         params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
     ) -> tuple[Array, PyTree]:
         return jnp.concatenate(jax.tree.leaves(inputs), axis), state
+
+    return Model(init, apply)
+
+
+def Flatten() -> Model:
+    """Inputs [B, ...] as [B, F]; the leaves of nested ones are joined, in the order of their names or positions."""
+
+    def init(key: Array, in_shape: Shape) -> tuple[Shape, PyTree, PyTree]:
+        shapes = jax.tree.leaves(in_shape, is_leaf=_is_shape)
+        return (shapes[0][0], sum(math.prod(shape[1:]) for shape in shapes)), (), ()
+
+    def apply(
+        params: PyTree, state: PyTree, inputs: PyTree, *, key: Array | None = None, train: bool = False
+    ) -> tuple[Array, PyTree]:
+        flat = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(inputs)]
+        return flat[0] if len(flat) == 1 else jnp.concatenate(flat, axis=-1), state
 
     return Model(init, apply)
 

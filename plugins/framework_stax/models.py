@@ -10,13 +10,14 @@ from framework.api import Fraction, Model, Size
 from framework.errors import ConfigError
 from framework_stax import stack
 from framework_stax.activations import activation_layer
+from framework_stax.branches import Flatten
 from framework_stax.layers import Conv, Dense, Dropout, MaxPool
 
 
 def mlp(
     hidden: tuple[Size, ...] = (512,), classes: Size = 10, activation: str = "relu", dropout: Fraction = 0.0
 ) -> Model:
-    """Multilayer perceptron on flattened inputs: [B, ...] to logits [B, classes].
+    """Multilayer perceptron on flattened inputs: [B, ...] to logits [B, classes]. Nested inputs are joined.
 
     Args:
       hidden: width of each hidden layer.
@@ -28,7 +29,7 @@ def mlp(
     """
     # Dropout stays at rate 0, so that parameters have the same paths at every rate.
     blocks = [[Dense(width), activation_layer(activation), Dropout(dropout)] for width in hidden]
-    return stack.serial(stax.Flatten, *(layer for block in blocks for layer in block), Dense(classes))
+    return stack.serial(Flatten(), *(layer for block in blocks for layer in block), Dense(classes))
 
 
 def cnn(

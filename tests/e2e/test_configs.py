@@ -28,8 +28,6 @@ TOGETHER = (("optimizer", "metrics", "callbacks"), ("strategy", "schedule"))
 REGRESSION = ["data=arrays", "data.train={folder}/regression.npz"]
 
 PLAYED = ["data=episodes", "task.steps=8", "policy.hidden=[8]", "value.hidden=[8]"]
-PAIRS = ["model@policy=serial", "model@value=serial", "policy.layers=[FanInConcat, {{Dense: 4}}]"]
-PAIRS += ["value.layers=[FanInConcat, {{Dense: 1}}]"]
 
 NEEDS = {
     # What a config cannot do without, or what makes it fit the digits.
@@ -55,7 +53,7 @@ NEEDS = {
     ],
     **{("task", name): PLAYED for name in ("policy_gradient", "ppo")},
     **{("environment", name): ["task=ppo", *PLAYED] for name in ("cartpole", "pendulum", "gymnax")},
-    ("environment", "grid_world"): ["task=ppo", "data=episodes", "task.steps=8", *PAIRS],
+    ("environment", "grid_world"): ["task=ppo", *PLAYED, "policy.classes=4"],
     ("data", "episodes"): ["task=ppo", *PLAYED],
     **{("model", name): ["model.classes=10"] for name in ("policy_mlp", "value_mlp")},
     ("loss", "weighted"): ["loss.losses={{one: {{name: softmax_cross_entropy}}}}"],

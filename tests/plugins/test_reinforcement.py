@@ -15,6 +15,7 @@ from framework import testing
 from framework.api import Box, Discrete, Environment
 from framework.errors import ConfigError
 from framework_environments.episodes import episodes
+from framework_environments.grid_world import Places
 from framework_stax.models import mlp
 from framework_tasks.policy_gradient import policy_gradient
 from framework_tasks.ppo import ppo
@@ -94,6 +95,15 @@ def test_a_trained_policy_maps_observations_to_its_outputs(run):
     assert trained.value(np.ones((5, 4), np.float32)).shape == (5, 1)
     with pytest.raises(ConfigError, match="expected inputs float32"):
         trained(np.ones((5, 3), np.float32))
+
+
+def test_a_perceptron_takes_nested_observations_and_so_does_its_trained_policy(tmp_path):
+    words = [*PPO, *SMALL, "environment=grid_world", "policy.classes=4", "train.steps=1"]
+    trained = framework.load(train(tmp_path, *words).directory)
+    seen = Places(*np.random.default_rng(0).normal(size=(2, 5, 2)).astype(np.float32))
+    assert trained(seen).shape == (5, 4)
+    np.testing.assert_array_equal(trained(seen), trained(tuple(seen)))
+    assert not np.allclose(trained(seen), trained(seen._replace(goal=-seen.goal)))
 
 
 @pytest.mark.slow

@@ -174,3 +174,22 @@ def test_a_step_that_overflows_changes_neither_parameters_nor_averages(key):
     assert int(after.step) == 1
     assert np.isfinite(means["loss"].total)
     assert float(means["loss_scale"].total) == 2.0**7
+
+
+BY_HAND = """
+import optax
+from framework.api import Loss, Model, Task
+from framework.tasks.supervised import supervised
+
+def by_hand(model: Model, loss: Loss, optimizer: optax.GradientTransformation) -> Task:
+    return supervised(model, loss, optimizer, {})._replace(is_scaled=False)
+"""
+
+
+def test_a_task_that_does_not_scale_its_losses_is_refused_in_float16(install, tmp_path):
+    install("acme", {"framework.tasks": {"by_hand": "acme_by_hand:by_hand"}}, {"acme_by_hand.py": BY_HAND})
+    words = ["task=by_hand", "data=synthetic", "model.hidden=[4]", "train.steps=1", f"run.root={tmp_path}/runs"]
+    with pytest.raises(ConfigError, match=r"task 'by_hand' does not scale its losses.*take bfloat16") as caught:
+        framework.run([*words, "precision=float16"])
+    assert caught.value.key == "precision"
+    assert np.isfinite(framework.run([*words, "precision=bfloat16"]).metrics["train/loss"])
