@@ -22,6 +22,7 @@ from framework.config.compose import Config
 from framework.config.overrides import chosen
 from framework.config.resolve import as_written, tagged
 from framework.contracts.launcher import Job, Outcome
+from framework.contracts.strategy import StrategyWrapper
 from framework.ensembles.endings import is_of_member
 from framework.errors import FrameworkError, InterruptError
 from framework.experiment import Experiment, NamedCallback
@@ -41,6 +42,14 @@ from framework.sweeps.settings import metrics_of, read_settings
 from framework.sweeps.together import UnfitError
 from framework.sweeps.worker import Lease, Reporting, judged
 from framework.training.callbacks import notify
+
+
+class OfOne(StrategyWrapper):
+    """The strategy of the program as one member sees it, whose state is not cut over devices."""
+
+    def placement(self, shapes: TrainState) -> TrainState:
+        """Return the shapes of a state as they are: those of members would have an axis more."""
+        return shapes
 
 
 def with_points(
@@ -187,6 +196,7 @@ class Together(Callback):
             config=values,
             settings=config.settings,
             members=None,
+            strategy=OfOne(joint.strategy),
             shapes=shapes,
             callbacks=callbacks,
             plugins=dict(sorted({**joint.plugins, **builder.used, "strategy": strategy}.items())),
