@@ -222,6 +222,15 @@ def test_probabilities_are_those_of_the_distributions():
     np.testing.assert_allclose(choice.entropy(logits), -(shares * np.log(shares)).sum(), rtol=1e-5)
     assert set(np.asarray(choice.best(logits))) == {2}
 
+    masked = jnp.where(jnp.array([True, False, True]), logits[:9], -jnp.inf)
+    shares = np.exp([0.5, 2.0]) / np.exp([0.5, 2.0]).sum()
+    assert not (choice.sample(jax.vmap(choice.draw)(keys[:9]), masked) == 1).any()
+    np.testing.assert_allclose(choice.entropy(masked), -(shares * np.log(shares)).sum(), rtol=1e-5)
+    slopes = jax.grad(
+        lambda logits: (choice.entropy(logits) + choice.log_probability(logits, jnp.zeros(9, jnp.int32))).sum()
+    )
+    assert np.isfinite(slopes(masked)[:, [0, 2]]).all() and not slopes(masked)[:, 1].any()
+
     box = Box(np.float32([-2, 0]), np.float32([2, 10]))
     normal = policy_over(box)
     outputs = np.tile(np.float32([0.3, -0.2, -1.0, 0.1]), (4000, 1))
