@@ -50,7 +50,8 @@ def categorical(size: int) -> Policy:
         return jnp.where(chosen, jax.nn.log_softmax(logits), 0).sum(-1)
 
     def entropy(logits: Array) -> Array:
-        return -(jax.nn.softmax(logits) * jax.nn.log_softmax(logits)).sum(-1)
+        logs = jax.nn.log_softmax(logits)
+        return -(jnp.exp(logs) * jnp.where(logs > -jnp.inf, logs, 0)).sum(-1)  # a logit of -inf forbids a choice
 
     def draw(key: Array) -> Array:
         return jax.random.gumbel(key, (size,))

@@ -11,6 +11,9 @@ import jax.numpy as jnp
 
 from framework.api import Array, Environment, PyTree
 
+SMALL = 1024
+"""Largest beginning of an episode in bytes, state and observation, of which a roll-out holds one for each step."""
+
 
 class Player(NamedTuple):
     """What plays environments.
@@ -72,7 +75,13 @@ def _move(environment: Environment, key: Array, playing: Playing, action: Array)
 
 
 def _select(condition: Array, yes: Playing, no: Playing) -> Playing:
-    return jax.tree.map(lambda one, other: jnp.where(condition, one, other), yes, no)
+    def chosen(one: Array, other: Array) -> Array:
+        if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):  # JAX's check of key reuse takes these for used ones
+            data = jnp.where(condition, jax.random.key_data(one), jax.random.key_data(other))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(one))
+        return jnp.where(condition, one, other)
+
+    return jax.tree.map(chosen, yes, no)
 
 
 def roll_out(
@@ -87,17 +96,22 @@ def roll_out(
     Returns: the environments after the last step, and transitions [N, T, ...].
     """
 
-    def chance(key: Array) -> tuple[PyTree, Array, Playing]:
+    shapes = jax.tree.leaves(jax.eval_shape(lambda: begin(environment, jax.random.key(0))))
+    ahead = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes) <= SMALL
+
+    # JAX's check of key reuse takes keys whose axes are swapped for used ones, as `scan` under `vmap` swaps them.
+    def chance(key: Array) -> tuple[PyTree, Array, PyTree]:
         draw, go = jax.random.split(key)
         move, anew = jax.random.split(go)
-        # JAX's check of key reuse takes keys whose axes are swapped for used ones, as `scan` under `vmap` swaps them.
-        return player.draw(draw), jax.random.key_data(move), begin(environment, anew)
+        episode = begin(environment, anew) if ahead else jax.random.key_data(anew)
+        return player.draw(draw), jax.random.key_data(move), episode
 
-    def advance(playing: Playing, chances: tuple[PyTree, Array, Playing]) -> tuple[Playing, Transition]:
+    def advance(playing: Playing, chances: tuple[PyTree, Array, PyTree]) -> tuple[Playing, Transition]:
+        wrapped = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(keys))
         noise, moves, anew = chances
         actions, log_probabilities = player.act(noise, playing.observation)
-        moves = jax.random.wrap_key_data(moves, impl=jax.random.key_impl(keys))
-        return jax.vmap(partial(step, environment))(moves, playing, actions, log_probabilities, anew)
+        episodes = anew if ahead else jax.vmap(partial(begin, environment))(wrapped(anew))
+        return jax.vmap(partial(step, environment))(wrapped(moves), playing, actions, log_probabilities, episodes)
 
     each = jax.vmap(lambda key: jax.vmap(chance)(jax.random.split(key, steps)), out_axes=1)(keys)  # [T, N, ...]
     playing, made = jax.lax.scan(advance, playing, each)

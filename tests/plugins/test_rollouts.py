@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from framework import testing
-from framework.api import Box, Discrete
+from framework.api import Box, Discrete, Environment
 from framework_environments.grid_world import grid_world
 from framework_tasks.policies import policy_over
-from framework_tasks.rollouts import Player, advantages, begin, play, roll_out
+from framework_tasks.rollouts import SMALL, Player, advantages, begin, play, roll_out
 
 COUNT, STEPS, DISCOUNT, DECAY = 6, 120, 0.9, 0.8
 WORLD = grid_world(slip=0.3, limit=14)
@@ -82,6 +82,52 @@ def test_an_environment_plays_alike_whatever_stands_beside_it(rolled):
     part = jax.tree.map(lambda leaf: leaf[2:4], starts)
     _, again = jax.jit(partial(roll_out, WORLD, PLAYER, steps=STEPS))(part, keys[2:4])
     testing.assert_same_bits(again, jax.tree.map(lambda leaf: leaf[2:4], made))
+
+
+def walk(size):
+    """Walk by chance over a map of `size` numbers, drawn for each episode; the state holds a key of its own."""
+
+    def reset(key):
+        own, drawn = jax.random.split(key)
+        ground = jax.random.normal(drawn, (size,))
+        return (own, jnp.int32(0), ground), ground[:2]
+
+    def step(key, state, action):
+        own, now = jax.random.split(state[0])
+        place = (state[1] + action + jax.random.randint(now, (), 0, 2)) % size
+        return (own, place, state[2]), state[2][place] * jnp.ones(2), state[2][place], jax.random.bernoulli(key, 0.1)
+
+    return Environment(reset, step, Discrete(4), limit=8)
+
+
+@pytest.mark.parametrize("size", [6, 20_000])
+def test_a_state_may_hold_keys_and_a_large_one_is_held_once(size):
+    world, steps = walk(size), 40
+    starts = jax.vmap(partial(begin, world))(jax.random.split(jax.random.key(1), 2))
+    keys = jax.random.split(jax.random.key(2), 2)
+    with jax.debug_key_reuse(True):
+        compiled = jax.jit(partial(roll_out, world, PLAYER, steps=steps)).lower(starts, keys).compile()
+        ends, made = compiled(starts, keys)
+    if size > SMALL:
+        assert compiled.memory_analysis().temp_size_in_bytes < steps * 2 * size
+    assert made.terminated.any() and made.truncated.any()
+    stepped, reset = jax.jit(world.step), jax.jit(partial(begin, world))
+    for one in range(2):
+        now = jax.tree.map(lambda leaf, one=one: leaf[one], starts)
+        for time, key in enumerate(jax.random.split(keys[one], steps)):
+            drawn, go = jax.random.split(key)
+            move, anew = jax.random.split(go)
+            state, observation, reward, terminated = stepped(move, now.state, draw(drawn))
+            length, score = now.length + 1, now.score + reward
+            np.testing.assert_array_equal(made.observation[one, time], now.observation)
+            np.testing.assert_array_equal(made.after[one, time], observation)
+            np.testing.assert_allclose(made.score[one, time], score, rtol=1e-6)
+            over = terminated or length == world.limit
+            assert (made.terminated | made.truncated)[one, time] == over
+            now = (
+                reset(anew) if over else now._replace(state=state, observation=observation, length=length, score=score)
+            )
+        testing.assert_same_bits(jax.tree.map(lambda leaf, one=one: leaf[one], ends.state), now.state)
 
 
 def value_of(observation):
@@ -175,6 +221,15 @@ def test_probabilities_are_those_of_the_distributions():
     np.testing.assert_allclose(choice.log_probability(logits, actions), np.log(shares)[actions], rtol=1e-5)
     np.testing.assert_allclose(choice.entropy(logits), -(shares * np.log(shares)).sum(), rtol=1e-5)
     assert set(np.asarray(choice.best(logits))) == {2}
+
+    masked = jnp.where(jnp.array([True, False, True]), logits[:9], -jnp.inf)
+    shares = np.exp([0.5, 2.0]) / np.exp([0.5, 2.0]).sum()
+    assert not (choice.sample(jax.vmap(choice.draw)(keys[:9]), masked) == 1).any()
+    np.testing.assert_allclose(choice.entropy(masked), -(shares * np.log(shares)).sum(), rtol=1e-5)
+    slopes = jax.grad(
+        lambda logits: (choice.entropy(logits) + choice.log_probability(logits, jnp.zeros(9, jnp.int32))).sum()
+    )
+    assert np.isfinite(slopes(masked)[:, [0, 2]]).all() and not slopes(masked)[:, 1].any()
 
     box = Box(np.float32([-2, 0]), np.float32([2, 10]))
     normal = policy_over(box)
