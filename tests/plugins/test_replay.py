@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -137,6 +138,15 @@ def test_a_planted_fault_is_named(tmp_path, name):
     check(replayed(failed(tmp_path / "run", *fault.words)), fault)
 
 
+def test_the_growth_of_an_update_that_was_undone_is_told(tmp_path):
+    words = [*BASE, "optimizer.learning_rate=1e30", "nan_policy=skip", "train.steps=2", f"run.dir={tmp_path}/run"]
+    framework.run(words)
+    (told,) = re.findall(
+        r"the updates grew (\S+) times: lower optimizer.learning_rate", text(replayed(tmp_path / "run"))
+    )
+    assert float(told) > 1e20
+
+
 @pytest.mark.slow
 def test_the_member_that_fails_is_named(tmp_path):
     rates = "[0.1,0.1,0.1,0.1,0.1,1e30,0.1,0.1]"
@@ -144,7 +154,9 @@ def test_the_member_that_fails_is_named(tmp_path):
     result = framework.run([*BASE, *words, f"run.dir={tmp_path}/run"])
     assert result.metrics["train/live_members"] == 7
     report = replayed(tmp_path / "run")
-    check(report, Fault([], "loss", "model/1_Dense", "dot_general", "jnp.dot", ""))
+    check(
+        report, Fault([], "loss", "model/1_Dense", "dot_general", "jnp.dot", "at step 2: lower optimizer.learning_rate")
+    )
     assert report.case.facts.member == 5 and report.case.experiment.members is None
 
 
