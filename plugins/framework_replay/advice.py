@@ -110,6 +110,10 @@ def _numpy(case: Case) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in case.batch.items()}
 
 
+def _count(examples: int) -> str:
+    return f"{examples} example{'s' * (examples != 1)}"
+
+
 def _value(found: Diagnosis) -> Figures:
     assert found.value is not None
     return found.value
@@ -119,8 +123,8 @@ RULES = (
     Rule(
         lambda case, found: found.first == "data",
         lambda case, found: (
-            f"the inputs of {len(_value(found).rows)} examples are not finite: repair them, or leave "
-            "them out with data.exclude"
+            f"the inputs of {_count(len(_value(found).rows))} are not finite: repair them, or leave them out with "
+            "data.exclude"
         ),
     ),
     Rule(

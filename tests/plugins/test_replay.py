@@ -251,10 +251,18 @@ def test_the_step_after_a_sound_run_is_told_to_be_sound(sound):
 
 def test_two_runs_part_at_their_parameters(sound):
     done = command("replay", str(sound / "one"), "--against", str(sound / "other"))
+    assert done.out.startswith(f"step 4 of {sound / 'one'} against step 4 of {sound / 'other'}\n")
     assert parted(done.out) == [
         "first with other bits: forward model params",
         "first beyond rounding: forward model params",
     ]
+
+
+def test_layers_that_one_alone_has_are_named(sound, tmp_path):
+    framework.run([*SOUND, "model.hidden=[8,8]", f"run.dir={tmp_path}/run"])
+    done = command("replay", str(sound / "one"), "--against", f"{tmp_path}/run")
+    (line,) = [line for line in done.out.splitlines() if line.startswith("in one of them alone: ")]
+    assert line.endswith("model/5_Relu, model/6_Dropout, model/7_Dense"), line
 
 
 @pytest.mark.parametrize(("other", "is_close"), [("strategy=pmap", True), ("precision=bfloat16", False)])
@@ -278,7 +286,6 @@ def test_a_layer_that_a_step_applies_several_times_is_compared_at_its_first(tmp_
     words = ["task=gan", *SOUND[:4], "train.steps=2", "train.eval_every=0", "task.latent=4"]
     words += ["generator.layers=[{Dense: 6}]", "discriminator.layers=[{Dense: 1}]", "callbacks=[checkpoint]"]
     words += [f"optimizer@{name}_optimizer=sgd" for name in ("generator", "discriminator")]
-    words += [f"~{name}_optimizer.b1" for name in ("generator", "discriminator")]
     framework.run([*words, f"run.dir={tmp_path}/run"])
     done = command("replay", str(tmp_path / "run"), "--against", "strategy=pmap")
     assert "discriminator/0_Dense" in done.out, done.err
