@@ -34,11 +34,15 @@ class Guarded(NamedTuple):
 
 
 class Rollback(Exception):  # noqa: N818 - a request to the run, not an error
-    """The update of `step` is not finite: go back to the last checkpoint, and go on without its batch."""
+    """The update of `step` is not finite: go back to the last checkpoint, and go on without its batch.
+
+    Attributes:
+      advice: how its cause is found, where the run ends with it.
+    """
 
     def __init__(self, step: int) -> None:
         super().__init__(f"the update of step {step} is not finite")
-        self.step = step
+        self.step, self.advice = step, FIND
 
 
 def guarded(task: Task) -> Task:
@@ -149,9 +153,7 @@ def one_more(barred: tuple[int, ...], fault: Rollback) -> tuple[int, ...]:
     """
     if len(barred) >= ROLLBACKS:
         listed = ", ".join(map(str, barred))
-        raise NumericalError(
-            f"{fault}, after going back {ROLLBACKS} times, for steps {listed}; find the cause with `framework replay`."
-        )
+        raise NumericalError(f"{fault}, after going back {ROLLBACKS} times, for steps {listed}; {fault.advice}.")
     return (*barred, fault.step)
 
 

@@ -36,7 +36,7 @@ def naming_components(experiment: Experiment, keep: Callable[[Exception], str]) 
         key = "model" if "model" in plugins else "task"
         count = sum(parameter.size for parameter in experiment.parameters)
         largest = max(experiment.parameters, key=lambda parameter: parameter.size, default=None)
-        part = f", {largest.size} of them in {largest.path}" if largest else ""
+        part = f", {largest.size} of them in {largest.path}" if largest and largest.path else ""
         text = f"{plugins[key].title} has {count} parameters{part}; take a smaller one, or a smaller data.batch_size"
         told = f"{text}{keep(error)}. ({str(error).splitlines()[0]})"
         raise ConfigError(f"memory is exhausted: {told}", key=key) from error

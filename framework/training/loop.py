@@ -257,7 +257,7 @@ class Loop:
             try:
                 undone = check_skips(per_step(window.parts, "skipped"), window.start, limit, self._found)
             except Rollback as fault:
-                self._kept(fault.step)
+                fault.advice = self._kept(fault.step) or FIND
                 raise
             if undone:
                 LOGGER.warning(f"undone, since the update is not finite: {_steps(undone)}")

@@ -65,17 +65,30 @@ def _overflows(case: Case, found: Diagnosis) -> bool:
 
 def growth(case: Case) -> float:
     """Return the norm of the last update that was made, against the median of those before, or the parameters."""
-    sound = [entry for entry in case.facts.trail if np.isfinite(entry["update"])]
-    norms = [entry["update"] for entry in sound]
+    made = _made(case)
+    norms = [entry["update"] for entry in made]
     if len(norms) < 2:
-        return norms[0] / max(sound[0]["params"], 1e-30) if norms else 0.0
+        return norms[0] / max(made[0]["params"], 1e-30) if norms else 0.0
     return norms[-1] / max(float(np.median(norms[:-1])), 1e-30)
 
 
+def _made(case: Case) -> list[dict[str, float]]:
+    """Return the norms of the updates before the step; that of a step which was undone is 0."""
+    before = [entry for entry in case.facts.trail if entry["step"] < case.facts.step]
+    return [entry for entry in before if np.isfinite(entry["update"])]
+
+
 def _is_rate(case: Case, found: Diagnosis) -> bool:
-    sound = [entry for entry in case.facts.trail if np.isfinite(entry["update"])]
-    is_large = any(entry["update"] > GROWTH * max(entry["params"], 1e-30) for entry in sound)
-    return found.first in ("loss", "gradient", "update") and bool(sound) and (is_large or growth(case) > GROWTH)
+    made = _made(case)
+    is_large = any(entry["update"] > GROWTH * max(entry["params"], 1e-30) for entry in made)
+    return found.first in ("loss", "gradient", "update") and bool(made) and (is_large or growth(case) > GROWTH)
+
+
+def _is_grown(case: Case, found: Diagnosis) -> bool:
+    """Tell whether numbers are large after updates whose norms are not known, as those of a member."""
+    return (
+        case.facts.step > 1 and not case.facts.trail and found.first in ("loss", "gradient") and _largest(found) > LARGE
+    )
 
 
 def _is_scale(case: Case, found: Diagnosis) -> bool:
@@ -97,6 +110,10 @@ def _numpy(case: Case) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in case.batch.items()}
 
 
+def _count(examples: int) -> str:
+    return f"{examples} example{'s' * (examples != 1)}"
+
+
 def _value(found: Diagnosis) -> Figures:
     assert found.value is not None
     return found.value
@@ -106,8 +123,8 @@ RULES = (
     Rule(
         lambda case, found: found.first == "data",
         lambda case, found: (
-            f"the inputs of {len(_value(found).rows)} examples are not finite: repair them, or leave "
-            "them out with data.exclude"
+            f"the inputs of {_count(len(_value(found).rows))} are not finite: repair them, or leave them out with "
+            "data.exclude"
         ),
     ),
     Rule(
@@ -125,6 +142,13 @@ RULES = (
     Rule(
         _is_rate,
         lambda case, found: f"the updates grew {growth(case):.3g} times: lower {rates_of(case.experiment.config)}",
+    ),
+    Rule(
+        _is_grown,
+        lambda case, found: (
+            f"weights or activations reach {_largest(found):.2g} at step {case.facts.step}: lower "
+            f"{rates_of(case.experiment.config)}"
+        ),
     ),
     Rule(
         _is_low_precision,

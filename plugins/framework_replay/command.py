@@ -58,10 +58,9 @@ def _compare(path: Path, words: list[str], other: str, file: str | None, is_json
     from framework_replay.case import opened
     from framework_replay.comparing import against, as_json, page, text
 
-    case = opened(path, words)
-    rows = against(case, path, other)
-    sys.stdout.write((json_of(as_json(rows)) if is_json else text(rows)) + "\n")
+    found = against(opened(path, words), path, other)
+    sys.stdout.write((json_of(as_json(found)) if is_json else text(found)) + "\n")
     sys.stdout.flush()
     if file is not None:
         with writing(Path(file)):
-            Path(file).write_text(page(rows, f"step {case.facts.step} of {path} against {other}"))
+            Path(file).write_text(page(found))

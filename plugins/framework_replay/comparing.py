@@ -46,7 +46,21 @@ class Row(NamedTuple):
         return "close" if self.difference <= CLOSE else "differs"
 
 
-def against(case: Case, path: Path, other: str) -> list[Row]:
+class Comparison(NamedTuple):
+    """Two replays side by side.
+
+    Attributes:
+      sides: what is compared, such as "step 4 of runs/a" and "step 4 of runs/a with strategy=pmap".
+      rows: the values that both have, in their order.
+      alone: paths of the layers that only one of them has.
+    """
+
+    sides: tuple[str, str]
+    rows: list[Row]
+    alone: list[str]
+
+
+def against(case: Case, path: Path, other: str) -> Comparison:
     """Compare a case with another one.
 
     Args:
@@ -57,12 +71,20 @@ def against(case: Case, path: Path, other: str) -> list[Row]:
 
     Raises: FrameworkError, as `opened`; ConfigError if the two have no value in common.
     """
-    second = opened(Path(other)) if Path(other).is_dir() else opened(path, other.split())
+    is_folder = Path(other).is_dir()
+    second = opened(Path(other)) if is_folder else opened(path, other.split())
     left, right = values(case), values(second)
     rows = [Row(key, left[key], right[key], _difference(left[key], right[key])) for key in left if key in right]
     if not rows:
         raise ConfigError("--against: the two have no layer in common; take runs of one model.")
-    return rows
+    alone = [layer for _, layer, _ in (*left, *right) if (layer in _layers(left)) is not (layer in _layers(right))]
+    place = other if is_folder else f"{path} with {other}"
+    sides = f"step {case.facts.step} of {path}", f"step {second.facts.step} of {place}"
+    return Comparison(sides, rows, list(dict.fromkeys(alone)))
+
+
+def _layers(found: Mapping[Key, np.ndarray]) -> set[str]:
+    return {layer for _, layer, _ in found}
 
 
 def values(case: Case) -> dict[Key, np.ndarray]:
@@ -124,22 +146,22 @@ def first_of(rows: Sequence[Row]) -> Mapping[str, Row]:
     return found
 
 
-def text(rows: Sequence[Row]) -> str:
-    """Return where the two part, and the table."""
-    told = [f"{what}: {' '.join(row.key)} ({row.difference:.2g})" for what, row in first_of(rows).items()]
-    return "\n".join([*(told or ["all values are the same, bit by bit"]), "", text_table([HEADS, *map(_cells, rows)])])
+def text(found: Comparison) -> str:
+    """Return what is compared, where the two part, and the table."""
+    return "\n".join([*_told(found), "", text_table([HEADS, *map(_cells, found.rows)])])
 
 
-def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+def as_json(found: Comparison) -> dict[str, Any]:
     """Return the same as plain values."""
     names = ("direction", "path", "part")
     values = [
-        {**dict(zip(names, row.key, strict=True)), "difference": row.difference, "verdict": row.verdict} for row in rows
+        {**dict(zip(names, row.key, strict=True)), "difference": row.difference, "verdict": row.verdict}
+        for row in found.rows
     ]
-    return {"same": not first_of(rows), "values": values}
+    return {"sides": found.sides, "same": not first_of(found.rows), "alone": found.alone, "values": values}
 
 
-def page(rows: Sequence[Row], title: str) -> str:
+def page(found: Comparison) -> str:
     """Return the same as one HTML page that needs no other file."""
     colours = {"same": "#dfd", "close": "#ffd", "differs": "#fdd"}
     head = "".join(f"<th>{html.escape(each)}</th>" for each in HEADS)
@@ -147,14 +169,21 @@ def page(rows: Sequence[Row], title: str) -> str:
         f'<tr style="background:{colours[row.verdict]}">'
         + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row))
         + "</tr>"
-        for row in rows
+        for row in found.rows
     )
-    told = html.escape(text(rows).partition("\n\n")[0])
+    title, *told = _told(found)
+    title, lines = html.escape(title), html.escape("\n".join(told))
     style = "body{font-family:sans-serif}td,th{padding:2px 8px;text-align:left;white-space:nowrap}"
     return (
-        f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>\n'
-        f"<h1>{html.escape(title)}</h1><pre>{told}</pre>\n<table><tr>{head}</tr>\n{body}\n</table>\n"
+        f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{style}</style>\n'
+        f"<h1>{title}</h1><pre>{lines}</pre>\n<table><tr>{head}</tr>\n{body}\n</table>\n"
     )
+
+
+def _told(found: Comparison) -> list[str]:
+    parting = [f"{what}: {' '.join(row.key)} ({row.difference:.2g})" for what, row in first_of(found.rows).items()]
+    alone = [f"in one of them alone: {', '.join(found.alone)}"] if found.alone else []
+    return [" against ".join(found.sides), *(parting or ["all values are the same, bit by bit"]), *alone]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -137,6 +138,15 @@ def test_a_planted_fault_is_named(tmp_path, name):
     check(replayed(failed(tmp_path / "run", *fault.words)), fault)
 
 
+def test_the_growth_of_an_update_that_was_undone_is_told(tmp_path):
+    words = [*BASE, "optimizer.learning_rate=1e30", "nan_policy=skip", "train.steps=2", f"run.dir={tmp_path}/run"]
+    framework.run(words)
+    (told,) = re.findall(
+        r"the updates grew (\S+) times: lower optimizer.learning_rate", text(replayed(tmp_path / "run"))
+    )
+    assert float(told) > 1e20
+
+
 @pytest.mark.slow
 def test_the_member_that_fails_is_named(tmp_path):
     rates = "[0.1,0.1,0.1,0.1,0.1,1e30,0.1,0.1]"
@@ -144,7 +154,9 @@ def test_the_member_that_fails_is_named(tmp_path):
     result = framework.run([*BASE, *words, f"run.dir={tmp_path}/run"])
     assert result.metrics["train/live_members"] == 7
     report = replayed(tmp_path / "run")
-    check(report, Fault([], "loss", "model/1_Dense", "dot_general", "jnp.dot", ""))
+    check(
+        report, Fault([], "loss", "model/1_Dense", "dot_general", "jnp.dot", "at step 2: lower optimizer.learning_rate")
+    )
     assert report.case.facts.member == 5 and report.case.experiment.members is None
 
 
@@ -239,10 +251,18 @@ def test_the_step_after_a_sound_run_is_told_to_be_sound(sound):
 
 def test_two_runs_part_at_their_parameters(sound):
     done = command("replay", str(sound / "one"), "--against", str(sound / "other"))
+    assert done.out.startswith(f"step 4 of {sound / 'one'} against step 4 of {sound / 'other'}\n")
     assert parted(done.out) == [
         "first with other bits: forward model params",
         "first beyond rounding: forward model params",
     ]
+
+
+def test_layers_that_one_alone_has_are_named(sound, tmp_path):
+    framework.run([*SOUND, "model.hidden=[8,8]", f"run.dir={tmp_path}/run"])
+    done = command("replay", str(sound / "one"), "--against", f"{tmp_path}/run")
+    (line,) = [line for line in done.out.splitlines() if line.startswith("in one of them alone: ")]
+    assert line.endswith("model/5_Relu, model/6_Dropout, model/7_Dense"), line
 
 
 @pytest.mark.parametrize(("other", "is_close"), [("strategy=pmap", True), ("precision=bfloat16", False)])
@@ -266,7 +286,6 @@ def test_a_layer_that_a_step_applies_several_times_is_compared_at_its_first(tmp_
     words = ["task=gan", *SOUND[:4], "train.steps=2", "train.eval_every=0", "task.latent=4"]
     words += ["generator.layers=[{Dense: 6}]", "discriminator.layers=[{Dense: 1}]", "callbacks=[checkpoint]"]
     words += [f"optimizer@{name}_optimizer=sgd" for name in ("generator", "discriminator")]
-    words += [f"~{name}_optimizer.b1" for name in ("generator", "discriminator")]
     framework.run([*words, f"run.dir={tmp_path}/run"])
     done = command("replay", str(tmp_path / "run"), "--against", "strategy=pmap")
     assert "discriminator/0_Dense" in done.out, done.err
