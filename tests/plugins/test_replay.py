@@ -266,7 +266,6 @@ def test_a_layer_that_a_step_applies_several_times_is_compared_at_its_first(tmp_
     words = ["task=gan", *SOUND[:4], "train.steps=2", "train.eval_every=0", "task.latent=4"]
     words += ["generator.layers=[{Dense: 6}]", "discriminator.layers=[{Dense: 1}]", "callbacks=[checkpoint]"]
     words += [f"optimizer@{name}_optimizer=sgd" for name in ("generator", "discriminator")]
-    words += [f"~{name}_optimizer.b1" for name in ("generator", "discriminator")]
     framework.run([*words, f"run.dir={tmp_path}/run"])
     done = command("replay", str(tmp_path / "run"), "--against", "strategy=pmap")
     assert "discriminator/0_Dense" in done.out, done.err
