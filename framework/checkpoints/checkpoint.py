@@ -19,15 +19,18 @@ from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import as_asked, as_stored, is_shared, on_devices
 from framework.distributed.coordination import Barrier
 from framework.distributed.processes import index
-from framework.errors import AccessError, FrameworkError, MismatchError, StorageError, told
+from framework.errors import AccessError, FrameworkError, MismatchError, PluginError, StorageError, told
 from framework.registry.builder import Builder
 from framework.registry.entry_points import discover
 from framework.trees import leaves_by_path
 
 T = TypeVar("T")
 
-FAULTS = (MemoryError, TypeError, AttributeError, NameError, ImportError, AssertionError, jax.errors.JaxRuntimeError)
-"""Errors of code, of the host's memory and of devices. Wrong bytes on a disk raise others."""
+MISTAKES = (TypeError, AttributeError, NameError, ImportError, AssertionError)
+"""Errors of code. Wrong bytes on a disk raise others."""
+
+FAULTS = (*MISTAKES, MemoryError, jax.errors.JaxRuntimeError)
+"""Errors of code, of the host's memory and of devices."""
 
 ELSEWHERE = frozenset(
     (
@@ -164,7 +167,8 @@ def restore(path: Path, like: PyTree, whole: bool = False, run: str = "") -> PyT
 
     Raises: MismatchError naming the leaves that are missing, or have another shape or dtype; StorageError, with the
       file and the reason, if the files are damaged; AccessError if what is wrong lies outside of them; ConfigError or
-      PluginError if the store is not installed. Errors of code and of memory (`FAULTS`) pass as they are.
+      PluginError if the store is not installed, or is one of a plugin that makes a mistake. Other errors of code and of
+      memory (`FAULTS`) pass as they are.
     """
     leaves = leaves_by_path(like)
     wanted = {name: as_stored(leaf) for name, leaf in leaves.items()}
@@ -276,7 +280,12 @@ def _arrays(
     def fetch(process: int, likes: Mapping[str, Any]) -> Mapping[str, Any]:
         file = shards.file_of(store.place, process)
         with _reading(path, file):
-            return store.read(path / file, likes)
+            try:
+                return store.read(path / file, likes)
+            except MISTAKES as error:
+                if store is FILES:
+                    raise
+                raise PluginError(f"store '{store.name}' failed to read checkpoint {path}: {told(error)}") from error
 
     def whole(names: Sequence[str]) -> dict[str, Any]:
         likes = {name: wanted[name] for name in names}

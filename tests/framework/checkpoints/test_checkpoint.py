@@ -24,7 +24,9 @@ from framework.checkpoints.checkpoint import commit, restore
 from framework.checkpoints.folder import steps
 from framework.checkpoints.npz import FILES
 from framework.checkpoints.snapshot import LocalShards, as_asked
-from framework.errors import AccessError, MismatchError, StorageError
+from framework.errors import AccessError, MismatchError, PluginError, StorageError
+from framework.registry.builder import Builder
+from framework.registry.entry_points import discover
 from framework.runs.resume import newest_state
 from framework.testing import assert_same_bits, message
 from framework.trees import data_by_path, leaves_by_path
@@ -390,6 +392,23 @@ def test_damage_sets_a_checkpoint_aside_and_a_fault_of_another_kind_does_not(tmp
         with pytest.raises(raised):
             newest_state(tmp_path, like)
         assert steps(tmp_path / "checkpoints") == [10, 20], "it may be sound"
+
+
+STORE = """
+from framework.api import Store
+def clumsy():
+    return Store("clumsy", "arrays", lambda path, arrays: path.touch(), lambda path, shapes: path.nothing)
+"""
+
+
+def test_a_store_that_makes_a_mistake_is_named_and_sets_no_checkpoint_aside(tmp_path, install):
+    install("acme", {"framework.stores": {"clumsy": "acme_store:clumsy"}}, {"acme_store.py": STORE})
+    state, store = train_state(), Builder(discover()).named("stores", {"name": "clumsy"}, "stores")
+    (tmp_path / "checkpoints").mkdir()
+    path = commit(tmp_path / "checkpoints", 7, data_by_path(state), store)
+    with pytest.raises(PluginError, match=rf"store 'clumsy' failed to read checkpoint {path}: AttributeError: "):
+        newest_state(tmp_path, jax.eval_shape(lambda: state))
+    assert steps(tmp_path / "checkpoints") == [7]
 
 
 @pytest.mark.parametrize(

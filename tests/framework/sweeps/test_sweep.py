@@ -150,7 +150,7 @@ def test_a_change_of_the_data_is_named_and_those_points_are_trained_again(swept,
     np.savez(tmp_path / "own.npz", inputs=inputs, targets=np.arange(64, dtype=np.int32) % 3)
     words = [*WORDS, "data=arrays", f"data.train={tmp_path}/own.npz", "~data.shape", "~data.examples", "~data.noise"]
     words = [word for word in words if not word.startswith(("data=syn", "data.shape", "data.ex", "data.noise", "~"))]
-    words += ["model.classes=3", "seed=0,1", f"sweep.dir={tmp_path}/sweep"]
+    words += ["model.classes=3", "seed=0,1", f"sweep.dir={tmp_path}/sweep", "launcher=turn"]
     assert testing.command("-m", *words).code == 0
     np.savez(tmp_path / "own.npz", inputs=inputs + 1, targets=np.arange(64, dtype=np.int32) % 3)
     done = testing.command("-m", *words)
