@@ -12,6 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from framework.config.settings import RunSettings
 from framework.config.sizes import bytes_of
+from framework.training.memory import CACHE_SETTINGS
 
 SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,  # JAX's default of 1 s would leave out nearly all of ours
@@ -43,13 +44,14 @@ def persistent_cache(run: RunSettings) -> Iterator[None]:
         yield
         return
     names = ("jax_compilation_cache_dir", *SETTINGS)
-    before = {name: getattr(jax.config, name) for name in names}
-    settings = {**SETTINGS, "jax_compilation_cache_dir": before["jax_compilation_cache_dir"] or str(cache_folder())}
-    _apply(settings)
+    with CACHE_SETTINGS:
+        before = {name: getattr(jax.config, name) for name in names}
+        _apply({**SETTINGS, "jax_compilation_cache_dir": before["jax_compilation_cache_dir"] or str(cache_folder())})
     try:
         yield
     finally:
-        _apply(before)
+        with CACHE_SETTINGS:
+            _apply(before)
         if not before["jax_compilation_cache_dir"]:
             sweep(cache_folder(), bytes_of(run.compilation_cache_size, "run.compilation_cache_size"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import resource
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ SPARED = 0.9
 UNTUNED = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
 """LLVM's `-O0`: a CPU's program is ready in half the time. Memory is planned before LLVM sees the program, which then
 is not cut into parts: that takes longer than two cores save."""
+
+CACHE_SETTINGS = threading.Lock()
+"""Held while the settings of the compilation cache are changed: they are those of all threads."""
 
 PLAIN = {**UNTUNED, "xla_cpu_use_fusion_emitters": False}
 """Kernels without MLIR, too, in half the time again, where XLA has that option; JAX 0.12 has it no more."""
@@ -56,12 +60,13 @@ def untuned(lowered: Any) -> Any:
 def _unsaved() -> Iterator[None]:
     """Keep programs that no run can use out of the compilation cache: to write a large one takes half a second."""
     shortest = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, shortest)
-    jax.config.update(shortest, math.inf)
-    try:
-        yield
-    finally:
-        jax.config.update(shortest, before)
+    with CACHE_SETTINGS:
+        before = getattr(jax.config, shortest)
+        jax.config.update(shortest, math.inf)
+        try:
+            yield
+        finally:
+            jax.config.update(shortest, before)
 
 
 def is_compiled(call: Callable[..., Any]) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -17,6 +19,7 @@ from framework.config.sizes import bytes_of
 from framework.errors import ConfigError
 from framework.runs.compilation_cache import KEPT, cache_folder, persistent_cache, sweep
 from framework.runs.python_api import run
+from framework.training.memory import untuned
 
 
 @pytest.mark.parametrize(("limit", "left"), [(1000, 10), (999, 7), (500, 4), (99, 0), (0, 0)])
@@ -31,6 +34,32 @@ def test_a_sweep_removes_what_was_not_used_for_longest(tmp_path, limit, left):
 
 def test_a_sweep_of_a_folder_that_is_not_there_is_none(tmp_path):
     sweep(tmp_path / "none", 0)
+
+
+def test_threads_that_compile_for_cost_leave_the_settings_to_each_other():
+    shortest = "jax_persistent_cache_min_compile_time_secs"
+    before, seen = getattr(jax.config, shortest), []
+    together = threading.Barrier(3)
+
+    def compile_for_cost(number):
+        for size in range(1, 4):
+            together.wait(60)
+            untuned(jax.jit(lambda x: jnp.sin(x * number).sum()).lower(jnp.ones(size)))
+
+    def train():
+        for _ in range(3):
+            together.wait(60)
+            with persistent_cache(RunSettings()):
+                seen.append(jax.config.jax_compilation_cache_dir)
+
+    threads = [threading.Thread(target=compile_for_cost, args=(number,)) for number in (2, 3)]
+    threads.append(threading.Thread(target=train))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(seen) == 3 and all(seen)
+    assert getattr(jax.config, shortest) == before < np.inf
 
 
 WORK = """
