@@ -20,6 +20,9 @@ Check = Callable[[Batch, Batch], tuple[int, str] | None]
 PIECE = 1024
 """Examples that are prepared and checked at a time."""
 
+FEW = 32
+"""Examples that tell the range of what is made of bytes, such as normalized pixels."""
+
 
 class Form(NamedTuple):
     """The spec of a batch beside its leaves, which are compared with those of every batch."""
@@ -90,15 +93,18 @@ def check_examples(data: DataPipeline, check: Check | None) -> frozenset[str]:
             raise DataError(
                 f"split '{split}': all of its {len(examples['weights'])} weights are 0, expected one above 0."
             )
-    if "train" not in checked and (memory := data.in_memory()) is not None:
+    if (memory := data.in_memory()) is not None:
+        count = min((len(leaf) for leaf in jax.tree.leaves(memory.arrays)), default=0)
+        if "train" not in checked:
+            _check_prepared(memory, check, count)
+        elif check is not None and _dtypes(memory.arrays) != _dtypes(memory.spec):
+            _check_prepared(memory, check, min(count, FEW))
         checked.add("train")
-        _check_prepared(memory, check)
     return frozenset(checked)
 
 
-def _check_prepared(memory: InMemory, check: Check | None) -> None:
-    """Check training examples of which `prepare` makes something else, some at a time."""
-    count = min((len(leaf) for leaf in jax.tree.leaves(memory.arrays)), default=0)
+def _check_prepared(memory: InMemory, check: Check | None, count: int) -> None:
+    """Check the first training examples of which `prepare` makes something else, some at a time."""
     for first in range(0, count, PIECE):
         piece = jax.tree.map(lambda leaf, first=first: leaf[first : min(first + PIECE, count)], memory.arrays)
         if (fault := _fault(check, memory.spec, memory.prepare(piece))) is not None:
@@ -316,6 +322,10 @@ COLUMN = "expected one number for each example, or for each position of a sequen
 def _is_column(weights: Any) -> bool:
     """Tell whether weights are a column, [N, 1], which would be spread over the examples of a batch."""
     return np.ndim(weights) > 1 and np.shape(weights)[-1] == 1
+
+
+def _dtypes(batch: Batch) -> list[Any]:
+    return [leaf.dtype for leaf in jax.tree.leaves(batch["inputs"])]
 
 
 def _counts(batch: Batch) -> bool:

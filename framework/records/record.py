@@ -247,12 +247,17 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
 
 
 def loss_warnings(record: RunRecord) -> list[str]:
-    """Return a line if the training loss of a run ends above that of its first step, or is no number."""
+    """Return a line if the training loss of a run ends above that of its first step, or is no number.
+
+    Losses of opponents, as those of a gan, have no direction, and may rise. An older record has no directions at all.
+    """
     last = (record.metrics or {}).get("train/loss")
     if record.first_loss is None or last is None or record.step is None or isinstance(last, Undefined):
         return []
     step, first = record.first_loss
     if record.step <= step or last <= first:
+        return []
+    if math.isfinite(last) and record.directions and "train/loss" not in record.directions:
         return []
     where = "above its start" if math.isfinite(last) else "not finite"
     return [

@@ -29,7 +29,7 @@ BLOCK = 256
 """Examples in a block of predictions, of data whose evaluations have batches of no size of their own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Part:
     """One of several trained models, as a function of its inputs [B, ...] in evaluation mode.
 
@@ -46,6 +46,9 @@ class Part:
     def __call__(self, inputs: PyTree) -> PyTree:
         """Apply the model; compiled once for each shape of the inputs."""
         return self._apply(inputs)
+
+    def __repr__(self) -> str:
+        return f"Part({sum(leaf.size for leaf in jax.tree.leaves(self.params)):,} parameters)"
 
     @cached_property
     def _apply(self) -> Callable[[PyTree], PyTree]:
@@ -147,8 +150,8 @@ class Trained:
 
     @property
     def is_preprocessed(self) -> bool:
-        """Tell whether the data name a preprocessor."""
-        return isinstance(self.facts.get("preprocess"), Mapping)
+        """Tell whether the data name a preprocessor, and the task takes what the data give: no noise in its place."""
+        return self.task.inputs is None and isinstance(self.facts.get("preprocess"), Mapping)
 
     @property
     def model(self) -> Model:

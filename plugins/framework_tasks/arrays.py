@@ -6,8 +6,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from framework.api import Array
+from framework.api import Array, Batch
 from framework.errors import ConfigError
 
 
@@ -43,6 +44,19 @@ def like(inputs: Array, outputs: Array, section: str) -> Array:
     return outputs.reshape(inputs.shape)
 
 
+def outside_unit(spec: Batch, examples: Batch) -> tuple[int, str] | None:
+    """Find the first example with a number outside [0, 1]: its row, and what was found and expected.
+
+    Bytes that a pipeline scales later are not looked at.
+    """
+    inputs = examples["inputs"]
+    if inputs.dtype != spec["inputs"].dtype:
+        return None
+    beyond = ~((inputs >= 0) & (inputs <= 1)).reshape(len(inputs), -1).all(axis=1)
+    text = "found a number outside [0, 1], expected pixels or other shares; for pixels, set data.normalize=false"
+    return (int(np.argmax(beyond)), text) if beyond.any() else None
+
+
 def pictures(arrays: Array, count: int = 32) -> Array:
     """Return up to `count` examples as images, clipped to [0, 1]: [N, H, W, C], C 1 or 3.
 
@@ -51,3 +65,9 @@ def pictures(arrays: Array, count: int = 32) -> Array:
     arrays = jnp.clip(arrays[:count].astype(jnp.float32), 0, 1)
     is_image = arrays.ndim == 4 and arrays.shape[-1] in (1, 3)
     return arrays if is_image else arrays.reshape(arrays.shape[0], -1)
+
+
+def above(inputs: Array, outputs: Array) -> Array:
+    """Return pictures of examples, each above that of its output; of rows [N, F], all of them above all outputs."""
+    upper, lower = pictures(inputs), pictures(outputs)
+    return jnp.concatenate([upper, lower], axis=1 if upper.ndim == 4 else 0)

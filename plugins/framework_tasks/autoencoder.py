@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import optax
 
 from framework.api import (
@@ -27,7 +26,7 @@ from framework.api import (
     measured,
 )
 from framework.errors import ConfigError
-from framework_tasks.arrays import like, noise, pictures
+from framework_tasks.arrays import above, like, noise
 
 
 def autoencoder(
@@ -83,7 +82,7 @@ def autoencoder(
 
     def show(nets: Networks, batch: Batch, key: Array) -> Array:
         inputs = batch["inputs"][:8]
-        return pictures(jnp.concatenate([inputs, predict(nets, inputs, None)]))
+        return above(inputs, predict(nets, inputs, None))
 
     return Learner(
         networks={"encoder": Network(encoder), "decoder": Network(decoder, lambda shapes: shapes["encoder"])},

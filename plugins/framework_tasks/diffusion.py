@@ -24,7 +24,7 @@ from framework.api import (
     Transform,
 )
 from framework.errors import ConfigError
-from framework_tasks.arrays import folded, like, noise, pictures, summed
+from framework_tasks.arrays import folded, like, noise, outside_unit, pictures, summed
 
 
 def diffusion(
@@ -89,14 +89,18 @@ def diffusion(
     def in_shape(shapes: Mapping[str, Shape]) -> Shape:
         return {"inputs": shapes["inputs"], "step": (-1,)}
 
-    return Learner(
-        networks={"model": Network(model, in_shape)},
-        objectives={"model": Objective(fit, ("model",), optimizer)},
-        transforms=transforms,
-        accumulate=accumulate,
-        predict=predict,
-        exhibits={"samples": Exhibit("image", samples)},
-    ).task()
+    return (
+        Learner(
+            networks={"model": Network(model, in_shape)},
+            objectives={"model": Objective(fit, ("model",), optimizer)},
+            transforms=transforms,
+            accumulate=accumulate,
+            predict=predict,
+            exhibits={"samples": Exhibit("image", samples)},
+        )
+        .task()
+        ._replace(check=outside_unit, inputs=lambda spec: spec["inputs"])
+    )
 
 
 def kept(steps: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from framework.api import (
     Transform,
 )
 from framework.errors import ConfigError
-from framework_tasks.arrays import folded, like, noise, pictures
+from framework_tasks.arrays import folded, like, noise, outside_unit, pictures
 
 
 def gan(
@@ -53,7 +53,8 @@ def gan(
       transforms: augmentations of real examples, in order.
       accumulate: number of parts that a batch is cut into.
 
-    Raises: ConfigError if a number is below 1, or the outputs of a network do not fit.
+    Raises: ConfigError if a number is below 1, or the outputs of a network do not fit. Examples outside [0, 1] are
+      refused before the run: of images, set `data.normalize=false`.
     """
     for name, number in {"latent": latent, "updates": updates}.items():
         if number < 1:
@@ -103,5 +104,5 @@ def gan(
             exhibits={"samples": Exhibit("image", samples)},
         )
         .task()
-        ._replace(inputs=lambda spec: jax.ShapeDtypeStruct((1, latent), jnp.float32))
+        ._replace(check=outside_unit, inputs=lambda spec: jax.ShapeDtypeStruct((1, latent), jnp.float32))
     )

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from framework.api import (
@@ -26,7 +25,7 @@ from framework.api import (
     nan_unless,
 )
 from framework.errors import ConfigError
-from framework_tasks.arrays import like, noise, pictures, summed
+from framework_tasks.arrays import above, like, noise, outside_unit, pictures, summed
 
 
 def vae(
@@ -77,7 +76,7 @@ def vae(
 
     def reconstructions(nets: Networks, batch: Batch, key: Array) -> Array:
         inputs = batch["inputs"][:8]
-        return pictures(jnp.concatenate([inputs, predict(nets, inputs, None)]))
+        return above(inputs, predict(nets, inputs, None))
 
     def samples(nets: Networks, batch: Batch, key: Array) -> Array:
         inputs = batch["inputs"][:32]
@@ -96,7 +95,7 @@ def vae(
             exhibits={"reconstructions": Exhibit("image", reconstructions), "samples": Exhibit("image", samples)},
         )
         .task()
-        ._replace(check=_check)
+        ._replace(check=outside_unit)
     )
 
 
@@ -117,16 +116,6 @@ def _code(shapes: Mapping[str, Shape]) -> Shape:
         text = f"its outputs have {outputs} numbers, expected means and log-variances: an even number; "
         raise ConfigError(f"{text}of an mlp, set encoder.classes={outputs + 1}.", key="encoder")
     return (*batch, outputs // 2)
-
-
-def _check(spec: Batch, examples: Batch) -> tuple[int, str] | None:
-    """Find the first example beyond [0, 1]; bytes that a pipeline scales later are not looked at."""
-    inputs = examples["inputs"]
-    if inputs.dtype != spec["inputs"].dtype:
-        return None
-    beyond = ~((inputs >= 0) & (inputs <= 1)).reshape(len(inputs), -1).all(axis=1)
-    text = "numbers outside [0, 1]; a vae takes probabilities: of images, set data.normalize=false"
-    return (int(np.argmax(beyond)), text) if beyond.any() else None
 
 
 def _per_example(outputs: Array, batch: Batch) -> Array:

@@ -9,13 +9,19 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import framework
 from framework import testing
-from framework.errors import ConfigError
+from framework.data.batches import check_examples
+from framework.errors import ConfigError, DataError
 from framework.registry.entry_points import discover
+from framework_data.pipeline import InMemoryPipeline
+from framework_tasks.arrays import above, outside_unit
 
 FLAT = ["data=synthetic", "data.shape=[6]", "data.examples=64", "data.batch_size=16", "data.eval_batch_size=16"]
 IMAGES = ["data=digits", "data.size=8", "data.normalize=false", "data.batch_size=16", "data.train_limit=64"]
@@ -144,3 +150,34 @@ def test_an_option_out_of_range_is_named_by_its_key(words, tmp_path):
     with pytest.raises(ConfigError) as caught:
         framework.run([*words, *data, f"run.dir={tmp_path}/run"])
     assert caught.value.key == words[-1].partition("=")[0]
+
+
+@pytest.mark.parametrize("task", ["vae", "gan", "diffusion"])
+def test_pixels_that_are_no_shares_are_refused(task, tmp_path):
+    with pytest.raises(DataError, match=r"found a number outside \[0, 1\].*set data\.normalize=false"):
+        framework.run([f"task={task}", "data=digits", f"run.dir={tmp_path}/run"])
+
+
+@pytest.mark.parametrize("largest", [255, 128])
+def test_bytes_are_checked_as_they_are_scaled(largest):
+    def scaled(batch):
+        return {**batch, "inputs": batch["inputs"].astype(np.float32) / np.float32(largest)}
+
+    examples = {"inputs": np.full((40, 3), 255, np.uint8), "targets": np.zeros(40, np.int32)}
+    data = InMemoryPipeline(examples, {"test": examples}, 4, 4, "bytes", prepare=scaled)
+    with pytest.raises(DataError, match="example 1 ") if largest < 255 else nullcontext():
+        check_examples(data, outside_unit)
+
+
+def test_a_trained_gan_takes_noise_and_no_raw_images(folder, tmp_path):
+    run = framework.run([*words("gan", folder), "train.steps=1", f"run.root={tmp_path}"])
+    gan, noise = framework.load(run.directory), np.ones((3, 4), np.float32)
+    np.testing.assert_allclose(gan.predict(noise), gan(noise), rtol=1e-6)
+    assert repr(gan.generator) == "Part(320 parameters)"
+
+
+def test_each_example_stands_above_its_output():
+    inputs, outputs = jnp.zeros((5, 4, 3, 1)), jnp.ones((5, 4, 3, 1))
+    assert above(inputs, outputs).shape == (5, 8, 3, 1)
+    assert above(inputs, outputs)[:, :4].sum() == 0
+    assert above(inputs[..., 0, 0], outputs[..., 0, 0]).shape == (10, 4)

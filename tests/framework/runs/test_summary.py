@@ -63,6 +63,12 @@ def test_what_is_told(first, step, last, told):
     assert [told in each for each in warnings] == ([] if told is None else [True])
 
 
+@pytest.mark.parametrize(("last", "told"), [(3.0, 0), (math.nan, 1)])
+def test_a_loss_without_a_direction_may_rise(last, told):
+    found = {"metrics": {"train/loss": last}, "directions": {"eval/spread": True}}
+    assert len(loss_warnings(RunRecord(config={}, first_loss=[1, 2.0], step=9, **found))) == told
+
+
 def test_each_learning_rate_of_the_task_is_named():
     record = RunRecord(config={"task": {"name": "gan"}}, first_loss=[1, 2.0], step=9, metrics={"train/loss": 3.0})
     named = "try a lower generator_optimizer.learning_rate or discriminator_optimizer.learning_rate."
