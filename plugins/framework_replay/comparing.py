@@ -71,7 +71,7 @@ def against(case: Case, path: Path, other: str) -> Comparison:
 
     Raises: FrameworkError, as `opened`; ConfigError if the two have no value in common.
     """
-    is_folder = Path(other).is_dir()
+    is_folder = "=" not in other or Path(other).is_dir()
     second = opened(Path(other)) if is_folder else opened(path, other.split())
     left, right = values(case), values(second)
     rows = [Row(key, left[key], right[key], _difference(left[key], right[key])) for key in left if key in right]

@@ -277,6 +277,12 @@ def test_modes_of_one_run_are_compared_on_a_page(sound, tmp_path, other, is_clos
     assert "src=" not in text and "href=" not in text
 
 
+def test_a_mistyped_run_to_compare_with_is_refused_with_the_nearest_one(sound):
+    done = command("replay", str(sound / "one"), "--against", str(sound / "oone"))
+    assert done.code == 5 and "oone is not a run folder: there is no such folder; " in done.err
+    assert f"such as {sound / 'one'}." in done.err
+
+
 def test_a_page_without_a_comparison_is_refused(sound, tmp_path):
     done = command("replay", str(sound / "one"), "--html", f"{tmp_path}/page.html")
     assert done.code == 2 and "--html: the page is that of a comparison; expected --against too." in done.err
