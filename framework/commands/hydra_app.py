@@ -11,10 +11,11 @@ from pathlib import Path
 
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from framework.config import search_path
 from framework.config import words as typed
+from framework.config.compose import whole
 from framework.config.origins import Origins
 from framework.config.overrides import rewrite
 from framework.errors import ConfigError
@@ -27,6 +28,12 @@ def show(words: list[str], config_dir: str | None, flags: list[str]) -> None:
 
     Raises: ConfigError.
     """
+    if flags in (["--cfg=job"], ["--cfg=job", "--resolve"]):
+        config = whole(words, config_dir)
+        with search_path.config_errors():  # of an interpolation that leads nowhere
+            text = OmegaConf.to_yaml(config, resolve="--resolve" in flags)
+        sys.stdout.write(text)
+        return
     shown = io.StringIO()  # of an error that comes later, nothing shall be seen
     with redirect_stdout(shown):
         _run(words, config_dir, flags, lambda config: None)

@@ -23,7 +23,7 @@ from framework.config.resolve import Settings, changed, check_names, extended, n
 from framework.config.safe_load import load_yaml
 from framework.errors import ConfigError
 from framework.keys import flat
-from framework.registry.kinds import GROUPS, OF_SWEEPS
+from framework.registry.kinds import GROUPS, MAPPINGS, OF_SWEEPS
 from framework.registry.sections import DEFAULT, is_of_tasks, names_of, taken_by
 
 CHOOSABLE = (*GROUPS, "debug")
@@ -106,9 +106,23 @@ def compose(words: Sequence[str] = (), config_dir: str | Path | None = None, kep
     with origins.locating():
         config, experiment = _composed(overrides, config_dir, origins.files, kept)
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OF_SWEEPS])
+        _keep_chosen(config, typed.read(overrides))
         found = _config(_without_defaults(extended(config), overrides, kept), _folder_name(experiment), origins)
         _check_rate(found)
         return found
+
+
+def whole(words: Sequence[str] = (), config_dir: str | Path | None = None) -> DictConfig:
+    """Compose all sections, those of a sweep too, with interpolations and additions as they are written.
+
+    Raises: ConfigError.
+    """
+    overrides = rewrite(words)
+    origins = Origins({}, tuple(overrides))
+    with origins.locating():
+        config, _ = _composed(overrides, config_dir, origins.files, {})
+        _keep_chosen(config, typed.read(overrides))
+        return config
 
 
 def of_sweep(words: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, Any], str]:
@@ -172,7 +186,7 @@ def _composed(
     """Return what Hydra composes without its own section, and the name of the experiment."""
     folder = None if config_dir is None else Path(config_dir).expanduser().resolve()
     if folder is not None and not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder.", key="config_dir")
+        raise ConfigError(f"{config_dir} is no folder.", key="config_dir")
     with search_path.config_errors():
         first, values = _in_two(typed.read(overrides))
         key = folder, tuple(str(override.input_line) for override in first)
@@ -220,6 +234,21 @@ def _is_value(override: Override) -> bool:
     if override.package is not None or "/" in key or policy.is_hydras(key):
         return False
     return key == "seed" or "." in key or (not override.is_delete() and isinstance(override.value(), dict))
+
+
+def _keep_chosen(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Let a list that words choose be the whole list: `probes=[]` leaves out those whose options an experiment sets."""
+    keys = [override.key_or_group for override in overrides]
+    for override in overrides:
+        section = override.key_or_group
+        held = config.get(section) if section in MAPPINGS and _is_choice(override) else None
+        if isinstance(held, DictConfig):
+            chosen: Any = override.value()
+            chosen = [chosen] if isinstance(chosen, str) else chosen
+            names = {name.rpartition(":")[2] for name in chosen}  # `acme:theirs` of two packages' is tagged `theirs`
+            names.update(key.split(".")[1] for key in keys if key.startswith(f"{section}."))
+            for name in [name for name in held if name not in names]:
+                held.pop(name)
 
 
 def _folder_name(experiment: str) -> str:

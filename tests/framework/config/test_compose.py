@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
+from framework.commands.hydra_app import show
 from framework.config.compose import compose
 from framework.errors import ConfigError
 from framework.testing import message
@@ -100,3 +102,22 @@ def test_a_section_that_the_task_does_not_take_is_refused(words, text):
     with pytest.raises(ConfigError) as raised:
         compose(words)
     assert message(raised).startswith(text)
+
+
+WHOLE_LISTS = [
+    (["callbacks=[progress]"], "callbacks", ["progress"]),
+    (["callbacks=progress"], "callbacks", ["progress"]),
+    (["callbacks=[progress]", "callbacks.views.every=5"], "callbacks", ["progress", "views"]),
+    (["probes=[]"], "probes", []),
+    (["probes=[norms]"], "probes", ["norms"]),
+    (["probes+=norms"], "probes", ["histograms", "norms"]),
+    (["probes.histograms.every=3"], "probes", ["histograms"]),
+]
+
+
+@pytest.mark.parametrize(("words", "section", "names"), WHOLE_LISTS, ids=str)
+def test_a_list_that_is_chosen_is_the_whole_list(words, section, names, capsys):
+    assert list(compose(["+experiment=mnist", *words]).values[section]) == names
+    if "+=" not in words[0]:
+        show(["+experiment=mnist", *words], None, ["--cfg=job"])
+        assert list(yaml.safe_load(capsys.readouterr().out)[section]) == names

@@ -30,7 +30,7 @@ WORDS = [
     ["train.steps=4", "freeze=[a]", "seed=5"],
     ["+variant=long", "train.log_every=2"],
     ["train.log_every=2", "+variant=long"],
-    ["metrics=[auc]", "metrics.auc.name=auc", "callbacks=[]"],
+    ["metrics=[auc]", "metrics.auc.name=auc", "callbacks=[views]"],
     ["~optimizer.learning_rate", "optimizer={name: sgd, momentum: 0.9}"],
     ["+train.accumulate=2", "++train.accumulate=3", "train.epochs=2"],
     ["debug=fast", "debug.limit=3", "hydra.verbose=true"],
