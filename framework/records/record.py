@@ -249,7 +249,8 @@ def run_facts(experiment: Experiment, record: RunRecord, history: MetricsFile, s
 def loss_warnings(record: RunRecord) -> list[str]:
     """Return a line if the training loss of a run ends above that of its first step, or is no number.
 
-    Losses of opponents, as those of a gan, have no direction, and may rise. An older record has no directions at all.
+    Losses of opponents, as those of a gan, have no direction, and may rise. So may that of a policy that acts, since it
+    is of what the policy meets. An older record has no directions at all.
     """
     last = (record.metrics or {}).get("train/loss")
     if record.first_loss is None or last is None or record.step is None or isinstance(last, Undefined):
@@ -257,7 +258,8 @@ def loss_warnings(record: RunRecord) -> list[str]:
     step, first = record.first_loss
     if record.step <= step or last <= first:
         return []
-    if math.isfinite(last) and record.directions and "train/loss" not in record.directions:
+    may_rise = "environment" in record.config or (record.directions and "train/loss" not in record.directions)
+    if may_rise and math.isfinite(last):
         return []
     where = "above its start" if math.isfinite(last) else "not finite"
     return [

@@ -46,7 +46,7 @@ class Found(NamedTuple):
       batch_size: the largest that fits.
       budget: bytes that one device may hold.
       budget_from: the source of that number, in words.
-      limited_by: "memory" or "training examples".
+      limited_by: "memory" or "training examples"; where a policy acts, the environments that the config has.
       rows: the sizes that were timed, the smallest first.
     """
 
@@ -71,6 +71,8 @@ class Candidates:
         train = experiment.settings.train
         self.unit = experiment.strategy.devices * train.accumulate
         self.most = max(experiment.data.steps_per_epoch * self.first // self.unit, 1) * self.unit
+        acts = "environment" in experiment.config
+        self.limit = "the config's own environments; begin with more" if acts else "training examples"
         self._calls = timing.steps_per_call(experiment, held)
         self._resident = is_resident(experiment)
         self.needs: dict[int, int] = {}
@@ -154,7 +156,7 @@ def find(config: Config, budget: int | None = None, seconds: float = 1.0, say: S
             say(f"timing batches of {size}")
             row = candidates.time(size, seconds)
             rows += [row] if row else []
-        limited = "training examples" if largest == candidates.most else "memory"
+        limited = candidates.limit if largest == candidates.most else "memory"
         best = max(row.batch_size for row in rows)
         return Found(config.name, device_in_words(experiment), best, given, origin, limited, tuple(rows))
 

@@ -92,7 +92,7 @@ class Largest(NamedTuple):
     Attributes:
       batch_size: number of examples, within 5 % of the largest; None if not even the smallest fits.
       bytes: need of its step on one device.
-      limited_by: "memory" or "training examples".
+      limited_by: "memory" or "training examples"; where a policy acts, the environments that the config has.
     """
 
     batch_size: int | None
@@ -112,7 +112,7 @@ def largest_batch(experiment: Experiment, budget: int) -> Largest:
         return Largest(None, None, "memory")
     by_examples = found * CLOSE >= candidates.most and candidates.fits(candidates.most)
     found = candidates.most if by_examples else found
-    return Largest(found, candidates.needs[found], "training examples" if by_examples else "memory")
+    return Largest(found, candidates.needs[found], candidates.limit if by_examples else "memory")
 
 
 def feed_of(experiment: Experiment) -> PyTree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 
 import jax
@@ -56,6 +57,8 @@ def test_an_evaluation_and_a_step_log_what_they_promise(run):
     assert (lengths <= 12).all() and (lengths >= 1).all()
     np.testing.assert_array_equal(testing.series(run, "eval/return"), lengths)  # reward 1 for each step
     np.testing.assert_array_equal(testing.series(run, "eval/loss"), -lengths)
+    told = testing.command("inspect", str(run.directory), "--memory", "1GiB", "--json")
+    assert "own environments" in json.loads(told.out)["largest"]["limited_by"], told.err
 
 
 @pytest.mark.parametrize(("task", "strategy"), [("ppo", "jit"), ("ppo", "vmapped"), ("policy_gradient", "jit")])

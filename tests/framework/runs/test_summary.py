@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -73,6 +74,12 @@ def test_each_learning_rate_of_the_task_is_named():
     record = RunRecord(config={"task": {"name": "gan"}}, first_loss=[1, 2.0], step=9, metrics={"train/loss": 3.0})
     named = "try a lower generator_optimizer.learning_rate or discriminator_optimizer.learning_rate."
     assert loss_warnings(record)[0].endswith(named)
+
+
+def test_a_policy_that_acts_may_end_with_a_larger_loss_but_not_with_none():
+    record = RunRecord(config={"environment": {}}, first_loss=[1, 2.0], step=9, metrics={"train/loss": 3.0})
+    assert loss_warnings(record) == []
+    assert "not finite" in loss_warnings(replace(record, metrics={"train/loss": math.nan}))[0]
 
 
 def test_a_summary_has_best_values_costs_and_ways_to_go_on(tmp_path, capfd):
