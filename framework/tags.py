@@ -31,11 +31,11 @@ PARTS = ("data", "compiling", "dispatch", "device", "logging", "evaluation", "ch
 """Parts of the time that the loop's thread spends.
 
 data: waiting for a batch, or making it where no thread does.
-compiling: calls of the train step that trace and compile it.
+compiling: calls of the train step that trace and compile it, and the compiler's time in all other parts.
 dispatch: handing further calls to the devices; where they compute in this thread, as CPUs may, their work too.
 device: waiting for results.
 logging: callbacks and files that take metrics.
-evaluation: evaluations, with their first call.
+evaluation: evaluations.
 checkpoints: callbacks that take states.
 other: the rest of the loop.
 """

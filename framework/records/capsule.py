@@ -79,7 +79,10 @@ def keep(experiment: Experiment, record: RunRecord, fault: Fault, metrics: Mappi
         except (FrameworkError, OSError) as error:
             LOGGER.warning(f"the step that is not finite cannot be kept: {error}")
             return None
-    place = shell_word(record.directory)
+    kept = place_of(record.directory, fault.step)
+    # A run folder stands for its first capsule.
+    is_first = not has_one(record.directory) or find(record.directory) == kept
+    place = shell_word(record.directory if is_first else kept)
     return f"`framework replay {place}` finds the layer, the operation and the examples in step {fault.step}"
 
 
@@ -88,7 +91,7 @@ def write(experiment: Experiment, record: RunRecord, fault: Fault, metrics: Mapp
 
     Raises: StorageError.
     """
-    target = record.directory / FOLDER / f"step-{fault.step}"
+    target = place_of(record.directory, fault.step)
     partial = target.with_name(f".{target.name}.partial")
     facts = Facts(
         fault.step,
@@ -114,6 +117,11 @@ def write(experiment: Experiment, record: RunRecord, fault: Fault, metrics: Mapp
         (partial / "capsule.json").write_text(json.dumps(facts._asdict(), indent=2) + "\n")
         put_in_place(partial, target)
     return target
+
+
+def place_of(directory: Path, step: int) -> Path:
+    """Return the place of a step's capsule in a run folder."""
+    return directory / FOLDER / f"step-{step}"
 
 
 def has_one(path: Path) -> bool:

@@ -127,7 +127,7 @@ def _fit(loop: Loop, run: Run, record: RunRecord, media: MediaFolder, initial: C
     """Initialise, train, and tell every callback that was started how it ended, also when it failed."""
     progress, began, status = loop.progress, time.perf_counter(), "failed"
     with ExitStack() as callbacks:
-        callbacks.enter_context(loop.compiles.counting())
+        callbacks.enter_context(loop.compiles.counting(lambda seconds: loop.times.compiled(seconds)))
         for each in loop.experiment.callbacks:
             given = run._replace(config=copy.deepcopy(run.config), media=ShownBy(media, each.label))
             given = given._replace(log=loop.log, now=loop.now, window=loop.window.saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -125,13 +126,20 @@ class Compiles:
         self._logged = 0, 0.0
 
     @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count inside the context."""
+    def counting(self, spent: Callable[[float], None] = lambda seconds: None) -> Iterator[None]:
+        """Count inside the context.
+
+        Args:
+          spent: told the seconds of each program that this thread has compiled.
+        """
+        owner = threading.get_ident()
 
         def note(event: str, duration_secs: float, **_: str | int) -> None:
             if event in (COMPILING, LOWERING):
                 self.seconds += duration_secs
                 self.programs += event == COMPILING
+                if threading.get_ident() == owner:
+                    spent(duration_secs)
 
         jax.monitoring.register_event_duration_secs_listener(note)
         try:

@@ -36,6 +36,15 @@ class Times:
         """Put the time since the last change to another part, which is known only afterwards."""
         self._part = part
 
+    def compiled(self, seconds: float) -> None:
+        """Put seconds that have just passed to compiling. A call of the train step is recast as a whole instead."""
+        if self._part not in ("compiling", "dispatch"):
+            now = time.perf_counter()
+            moved = min(seconds, now - self._since)
+            self.seconds[self._part] += now - self._since - moved
+            self.seconds["compiling"] += moved
+            self._since = now
+
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Put the time inside the context to a part, but for the parts within it."""

@@ -203,7 +203,7 @@ def test_a_resumed_run_remembers_what_it_left_out(train, policy):
         (
             "rollback",
             ["data.bad=[5,7,9,11]"],
-            "step 11 is not finite, after going back 3 times, for steps 5, 7, 9; `framework replay .*/run` finds ",
+            "step 11 is not finite, after going back 3 times, for steps 5, 7, 9; `framework replay .*/step-11` finds ",
         ),
         ("stop", ["data.bad=[7]"], "train/loss is nan at step 7"),
     ],
