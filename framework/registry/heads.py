@@ -70,6 +70,8 @@ def part(tree: PyTree, name: str | None, what: str) -> PyTree:
     """
     if name is None:
         return tree
+    if tree is None:
+        raise ConfigError(f"the data give no {what}: take other data, or a task that needs none.")
     if not isinstance(tree, Mapping):
         raise ConfigError(f"there are no several {what} to take '{name}' of; leave it out.")
     if name not in tree:

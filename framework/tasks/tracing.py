@@ -132,7 +132,7 @@ def named_values(values: Callable[..., Any], title: str, key: str) -> Callable[.
     @wraps(values)
     def call(outputs: PyTree, batch: Batch, **options: Any) -> Any:
         about = f"{title} on outputs {shapes_text(outputs)} and targets {shapes_text(batch.get('targets'))}"
-        with naming(about, key), below(key):
+        with naming(about, key, _advice(outputs, batch)), below(key):
             found = observed("outputs", values(observed("inputs", outputs), batch, **options))
         if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found)):
             text = f"{about} is complex; expected real numbers, such as those of jnp.abs of the outputs."
@@ -140,6 +140,14 @@ def named_values(values: Callable[..., Any], title: str, key: str) -> Callable[.
         return found
 
     return call
+
+
+def _advice(outputs: PyTree, batch: Batch) -> str:
+    """Return what most likely helps a loss or metric that fails, or ""."""
+    if "targets" not in batch:
+        return "; the data give no targets: take other data, or a task that needs none"
+    is_nested = isinstance(outputs, Mapping) or isinstance(batch["targets"], Mapping)
+    return "; take one of several outputs and targets by on_head and on_target" if is_nested else ""
 
 
 def named(function: Callable[..., Any], title: str) -> Callable[..., Any]:
@@ -166,7 +174,7 @@ def named_update(update: Callable[..., Any], title: str, section: str) -> Callab
 
 
 @contextmanager
-def naming(what: str, key: str = "") -> Iterator[None]:
+def naming(what: str, key: str = "", advice: str = "") -> Iterator[None]:
     """Name what fails while a step is traced, which costs a compiled call nothing.
 
     Raises: ConfigError with the reason; PluginError for a request to exit.
@@ -183,7 +191,7 @@ def naming(what: str, key: str = "") -> Iterator[None]:
             raise
         kind = ConfigError if isinstance(error, Exception) else PluginError
         reason = next(iter(told(error).splitlines()))
-        raise kind(f"{what} fails: {reason}", key=key) from error
+        raise kind(f"{what} fails: {reason}{advice}", key=key) from error
 
 
 def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:

@@ -97,6 +97,10 @@ def _decided_by(record: RunRecord) -> tuple[str, int]:
     """Return the tag that decides, and 1 where low values are good, -1 where high ones are."""
     options = (record.config.get("callbacks") or {}).get("checkpoint") or {}
     tag, mode = options.get("best"), options.get("mode", "auto")
+    if tag is None and record.directions and LOSS not in record.directions:
+        raise ConfigError(
+            f"'{LOSS}' of this task does not say which is best; name a step, or set callbacks.checkpoint.best."
+        )
     if tag is None:
         return LOSS, 1
     if mode != "auto":

@@ -9,6 +9,7 @@ import pytest
 import framework
 from framework import testing
 from framework.errors import ConfigError
+from framework.tasks.tracing import named_values
 from framework.testing import message
 
 EXPERIMENT = """# @package _global_
@@ -99,6 +100,8 @@ def test_an_example_without_one_target_counts_for_the_other(folder):
         (["metrics.accuracy.on_head=angle", "metrics.accuracy.on_target=angle"], "the targets are real numbers"),
         (["loss.losses.digit.on_head=angle"], "loss: expected outputs [B, ..., K] of K ≥ 2 classes, found [16, 1]"),
         (["loss.weights.digits=2"], "loss.weights.digits: there is no loss 'digits'. Did you mean 'digit'?"),
+        (["~loss.losses.digit.on_target"], "take one of several outputs and targets by on_head and on_target"),
+        (["~data.fields.targets"], "the data give no targets: take other data, or a task that needs none"),
         (["~data.fields.inputs.age"], "there is no input 'age': found image"),
         (["+data.fields.angle=angle"], "a batch is {inputs: [B, ...] or nested, targets:"),
     ],
@@ -113,3 +116,10 @@ def test_a_target_that_no_class_has_is_refused_before_the_run(folder):
     with pytest.raises(Exception, match=r"found the target 7, expected class numbers from 0 to 2") as caught:
         train(folder, data="wrong")
     message(caught)
+
+
+def test_a_loss_of_data_without_targets_says_so():
+    loss = named_values(lambda outputs, batch: outputs - batch["targets"], "loss 'mine' (acme 1.0)", "loss")
+    with pytest.raises(ConfigError, match=r"fails: KeyError: 'targets'; the data give no targets") as caught:
+        loss(np.zeros(3), {"inputs": np.zeros(3)})
+    assert caught.value.key == "loss"

@@ -174,6 +174,8 @@ def test_a_trained_gan_takes_noise_and_no_raw_images(folder, tmp_path):
     gan, noise = framework.load(run.directory), np.ones((3, 4), np.float32)
     np.testing.assert_allclose(gan.predict(noise), gan(noise), rtol=1e-6)
     assert repr(gan.generator) == "Part(320 parameters)"
+    with pytest.raises(ConfigError, match="'eval/loss' of this task does not say which"):
+        framework.load(f"{run.directory}@best")
 
 
 def test_each_example_stands_above_its_output():
