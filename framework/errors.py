@@ -200,6 +200,8 @@ LISTED = 16
 def nearest(word: str, known: Iterable[str]) -> str:
     """Suggest the known word that is meant, and list the known ones, as the tail of an error's line.
 
+    Initials mean a name of several words, such as `lr` for `learning_rate`, if they are those of one name alone.
+
     Args:
       word: as written.
       known: the words that are possible.
@@ -210,7 +212,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     folded = {name.lower(): name for name in names}
     cutoff = 0.6 if len(word) > 3 else 0.5  # of two letters, one is half
-    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=cutoff)
+    short = [name for name in folded if "_" in name and word.lower() == "".join(part[:1] for part in name.split("_"))]
+    close = short if len(short) == 1 else difflib.get_close_matches(word.lower(), folded, n=1, cutoff=cutoff)
     hint = f" Did you mean '{folded[close[0]]}'?" if close else ""
     if len(names) <= LISTED:
         return f"{hint} Known: {', '.join(names) or 'none'}."

@@ -121,11 +121,16 @@ def config_of(words: list[str], config_dir: str | None = None) -> Config:
 
     Raises: ConfigError; StorageError if the first word is taken for a run folder, and is none.
     """
-    from framework.config.compose import compose, recorded  # Hydra, for which help does not wait
+    from framework.commands.help import experiments
     from framework.records.neighbours import refusal
 
-    if words and is_run_folder(words[0]):
-        if not any((Path(words[0]) / name).exists() for name in ("config.yaml", "run.json")):
-            raise refusal(Path(words[0]))
+    is_recorded = bool(words) and is_run_folder(words[0])
+    if is_recorded and not any((Path(words[0]) / name).exists() for name in ("config.yaml", "run.json")):
+        if words[0] in experiments():
+            raise ConfigError(f"'{words[0]}' is an experiment, and no run folder; write +experiment={words[0]}.")
+        raise refusal(Path(words[0]))
+    from framework.config.compose import compose, recorded  # Hydra, for which no refusal waits
+
+    if is_recorded:
         return recorded(words[0], words[1:], config_dir)
     return compose(words, config_dir)

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from framework.commands import verbs
-from framework.commands.help import start, versions
+from framework.commands.help import experiments, start, versions
 from framework.config.overrides import is_word
 from framework.console.output import surviving
 from framework.console.terminal import painted
-from framework.errors import exit_code_of, line_of
+from framework.errors import ConfigError, exit_code_of, line_of
+from framework.registry.entry_points import discover
 
 SIGPIPE = 141
 """Exit code of a program whose reader went away, as shells give it: 128 + 13."""
@@ -58,6 +59,9 @@ def dispatch(words: list[str]) -> int | None:
     elif first in ("--help", "-h"):
         return verbs.find("framework:help")(words[1:])
     elif is_word(first):
+        if not discover().has("commands", first) and first in experiments():
+            text = f"'{first}' is an experiment, and no command; train it by +experiment={first}."
+            raise ConfigError(text, key="framework")
         return verbs.find(first)(words[1:])
     else:
         return verbs.find("framework:train")(words)

@@ -64,10 +64,14 @@ def Dense(
       W_init: initial weights [in_dim, out_dim], a name of `jax.nn.initializers`.
       b_init: initial bias [out_dim], likewise.
       bias: add a bias.
+
+    Raises: ConfigError if the inputs have no axis of features, such as [B].
     """
     make_W, make_b = initializer(W_init), initializer(b_init)
 
     def init(key: Array, in_shape: Shape) -> tuple[Shape, Linear]:
+        if in_shape in ((), (-1,)):  # -1 stands for the batch
+            raise ConfigError("Dense expects inputs [B, ..., features]; one number of an example is [B, 1].")
         W_key, b_key = jax.random.split(key)
         b = make_b(b_key, (out_dim,)) if bias else ()
         return (*in_shape[:-1], out_dim), Linear(make_W(W_key, (in_shape[-1], out_dim)), b)

@@ -24,6 +24,20 @@ def test_another_name_is_no_attribute():
         _ = framework.trian
 
 
+@pytest.mark.parametrize(
+    ("word", "known", "hint"),
+    [
+        ("lr", ["b1", "l2", "learning_rate"], " Did you mean 'learning_rate'? Known: b1, l2, learning_rate."),
+        ("WD", ["decay", "weight_decay"], " Did you mean 'weight_decay'? Known: decay, weight_decay."),
+        ("lr", ["learning_rate", "loss_ratio"], " Known: learning_rate, loss_ratio."),
+        ("r", ["rate_of", "seed"], " Known: rate_of, seed."),
+        ("stepz", ["steps", "s"], " Did you mean 'steps'? Known: s, steps."),
+    ],
+)
+def test_a_word_is_answered_by_the_nearest_name_or_by_that_of_its_initials(word, known, hint):
+    assert errors.nearest(word, known) == hint
+
+
 def test_the_error_and_the_version_import_no_jax():
     program = "import sys, framework; framework.FrameworkError, framework.__version__; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -225,6 +225,11 @@ FAILURES = {
         (-1, 7),
         "layer 1_Conv cannot take inputs of shape (-1, 3): Conv with a window (5, 5) expects inputs [B, H, W, C]",
     ),
+    "one number": (
+        [Dense(3)],
+        (-1,),
+        "layer 0_Dense cannot take inputs of shape (-1,): Dense expects inputs [B, ..., features]; one number of an",
+    ),
     "stock": ([stax.Conv(3, (3, 3))], (-1, 7), "layer 0_GeneralConv cannot take inputs of shape (-1, 7): IndexError: "),
     "nested": (
         [stax.FanOut(2), parallel(stax.Identity, serial(stax.Relu, MaxPool((9, 9)))), stax.FanInSum],

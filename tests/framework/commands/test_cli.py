@@ -413,6 +413,8 @@ sys.exit(f"imported {heavy}" if heavy else code)
         (["--version"], 0, "framework ", ""),
         ([], 0, "To start:", ""),
         (["trian"], 2, "", "error[config]: framework: no command is named 'trian'."),
+        (["mnist"], 2, "", "error[config]: framework: 'mnist' is an experiment, and no command; train it by +experi"),
+        (["train", "mnist"], 2, "", "error[config]: 'mnist' is an experiment, and no run folder; write +experiment="),
         (["--cfg", "job", "+experiment=mnist"], 0, "model:\n  name: cnn", ""),
         (["train.stepz=3"], 2, "", "error[config]: train.stepz: section 'train' has no option 'stepz'."),
         (["run.dir=held"], 5, "", "error[storage]: run.dir: held holds a run already"),
