@@ -133,7 +133,8 @@ def _data() -> Iterator[Finding]:
             yield Finding("", "bad", f"$FRAMEWORK_DATA names {folder}, which is no folder", "correct it, or unset it")
     names = ("mnist", "fashion_mnist")
     for name in names:
-        places = [folder / name for folder in (*named, cache) if (folder / name).is_dir()]
+        # A download that failed leaves the folder alone.
+        places = [folder / name for folder in (*named, cache) if any((folder / name).glob("train-images*"))]
         if places:
             yield Finding("", "ok", f"{name} in {places[0]}")
         else:

@@ -63,3 +63,12 @@ def test_settings_that_change_numbers_are_told_only_where_they_are_changed():
     assert not [finding for finding in by_topic("environment") if finding.text.startswith("jax_")]
     with jax.enable_x64(True):
         assert "jax_enable_x64 is True, not False" in [finding.text for finding in by_topic("environment")]
+
+
+def test_data_are_here_once_their_files_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("FRAMEWORK_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "mnist").mkdir()  # as a download leaves it that has failed
+    assert [finding.state for finding in by_topic("data") if finding.text.startswith("mnist")] == ["note"]
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").touch()
+    assert [f"mnist in {tmp_path}/mnist"] == [each.text for each in by_topic("data") if each.text.startswith("mnist")]
