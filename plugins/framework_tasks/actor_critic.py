@@ -133,10 +133,15 @@ def actor_critic(
         return {"loss": -scores, "return": scores, "length": lengths.astype(jnp.float32)}
 
     def start(nets: Networks, key: Array, spec: Batch) -> PyTree:
+        if not jnp.issubdtype(getattr(spec["inputs"], "dtype", jnp.float32), jnp.integer):
+            found = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", spec["inputs"])
+            raise ConfigError(f"inputs are {found}, expected numbers of environments; take data=episodes.", key="data")
         return jax.vmap(partial(begin, world))(example_keys(key, spec["inputs"].shape[0]))
 
     def predict(nets: Networks, inputs: PyTree, key: Array | None) -> PyTree:
-        return _outputs(nets, "policy", inputs, over.size)
+        # A trained model is given plain tuples, as they are recorded.
+        observations = jax.tree.unflatten(jax.tree.structure(environment.observation), jax.tree.leaves(inputs))
+        return _outputs(nets, "policy", observations, over.size)
 
     shape = jax.tree.map(lambda leaf: (-1, *leaf.shape), environment.observation)
     objective = Objective(fit, ("policy", "value"), optimizer)

@@ -139,6 +139,11 @@ def test_what_does_not_fit_is_refused_in_one_line(words, message, tmp_path):
     testing.message(caught)
 
 
+def test_data_that_count_no_environments_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data: inputs are float32\[8, 6\], expected numbers .*data=episodes"):
+        framework.run(["task=ppo", "data=synthetic", "data.shape=[6]", "data.batch_size=8", f"run.dir={tmp_path}/run"])
+
+
 def _adam():
     """Adam as optax has it, which counts on dtypes that promote."""
     adam = optax.adam(0.005)
