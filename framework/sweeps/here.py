@@ -45,7 +45,7 @@ class Hereabouts:
     def train_together(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Train a group as one program. Raises: InterruptError after a signal."""
         self._begin(jobs)
-        return work_together(self.sweep, jobs, self._known, self._built.pop(tuple(jobs), None))
+        return work_together(self.sweep, jobs, self._known, self.say, self._built.pop(tuple(jobs), None))
 
     def pays_together(self, jobs: Sequence[Job]) -> tuple[bool, str]:
         """Measure whether a group is faster as one program, and say the reason."""

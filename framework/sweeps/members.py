@@ -110,6 +110,7 @@ class Together(Callback):
         settings = read_settings(facts["settings"])
         self.goals, self.watches, self.timeout = metrics_of(settings), bool(facts.get("watches")), settings.timeout
         self.waiting, self.members = list(zip(jobs, configs, strict=True)), list[Member]()
+        self.claims: list[tuple[int, str]] = []  # numbers of points, and owners of their leases
         lengths = {"train.steps": experiment.total_steps, "train.eval_every": experiment.eval_every}
         self.settled = [config.with_values(lengths) for config in configs]
         # Periods are the same for all points, since only numbers of the step differ.
@@ -126,6 +127,14 @@ class Together(Callback):
     def on_start(self, run: Run) -> None:
         """Begin every point: its lease, its folder, its record and its callbacks."""
         run_folders.mark_part(run.directory, self.sweep)
+        try:
+            self._begin_all(run)
+        except BaseException:  # such as of one point's callback: each is open for an attempt of its own
+            for number, owner in self.claims:
+                self.ledger.finish(number, owner, "preempted", exit_code=1, reason="its program failed")
+            raise
+
+    def _begin_all(self, run: Run) -> None:
         first: tuple[RunRecord, Run] | None = None
         for index, (job, config) in enumerate(self.waiting):
             owner = folders.owner()
@@ -133,6 +142,7 @@ class Together(Callback):
             if point is None:
                 self.outcomes.append(Outcome(job.number, job.attempt, "ended", 0, ""))
                 continue
+            self.claims.append((job.number, owner))
             lease = self.stack.enter_context(Lease(self.sweep, job.number, owner, False).held())
             member = Member(index, job, config, Reporting(self.ledger, point, lease, self.watches, self.timeout), owner)
             member.reporting.last_step = run.total_steps

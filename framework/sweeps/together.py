@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,10 +63,13 @@ def grouped(jobs: Sequence[Job], config_dir: str | None) -> list[tuple[Job, ...]
     return [tuple(group) for group in groups.values()]
 
 
-def work_together(sweep: Path, jobs: Sequence[Job], watch: Watch, built: Built | None = None) -> Iterator[Outcome]:
+def work_together(
+    sweep: Path, jobs: Sequence[Job], watch: Watch, say: Callable[[str], None], built: Built | None = None
+) -> Iterator[Outcome]:
     """Train jobs as one program, or, where they turn out not to fit, in smaller groups and in turn.
 
     Args:
+      say: is told why a program that was to fit has failed.
       watch: is given each experiment that was built, and returns the one that is run.
       built: their program, where there is one already.
 
@@ -86,7 +89,10 @@ def work_together(sweep: Path, jobs: Sequence[Job], watch: Watch, built: Built |
     except ConfigError as error:
         key = error.key.removeprefix("strategy.members.")
         column = _columns(configs).get(key)
-    except FrameworkError:
+    except UnfitError:
+        column = None
+    except FrameworkError as error:
+        say(f"points are trained in turn, since their program failed: {error}")
         column = None
     open_jobs = _open(sweep, jobs)
     if column is None:
@@ -98,7 +104,7 @@ def work_together(sweep: Path, jobs: Sequence[Job], watch: Watch, built: Built |
         if job in open_jobs:
             parts.setdefault(value, []).append(job)
     for part in parts.values():
-        yield from work_together(sweep, part, watch)
+        yield from work_together(sweep, part, watch, say)
 
 
 def _trained(

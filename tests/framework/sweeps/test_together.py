@@ -223,3 +223,26 @@ def test_a_whole_number_beside_real_ones_is_one_of_them(tmp_path):
     assert [len(group) for group in grouped(probed, None)] == [1, 1, 1]
     layers = [job._replace(words=(*base, f"model.hidden=[{8 * job.number}]")) for job in jobs]
     assert [len(group) for group in grouped(layers, None)] == [1, 1, 1]
+
+
+FUSSY = """
+from framework.api import Callback
+
+class Fussy(Callback):
+    def on_start(self, run):
+        if run.config["seed"] == 1:
+            raise ValueError("no seed 1")
+
+def fussy() -> Callback:
+    return Fussy()
+"""
+
+
+def test_a_program_that_cannot_begin_leaves_each_point_to_itself(tmp_path, install):
+    install("acme", {"framework.callbacks": {"fussy": "acme_fussy:fussy"}}, {"acme_fussy.py": FUSSY})
+    words = [*WORDS, "callbacks=[fussy]", "seed=0,1,2", "launcher=vmapped", f"sweep.dir={tmp_path}/sweep"]
+    done = testing.command("-m", *words)
+    assert done.code == 3, done.err
+    assert "trained in turn, since their program failed" in done.err and "no seed 1" in done.err
+    with Ledger(ledger_of(tmp_path / "sweep")) as ledger:
+        assert [(point.state, point.step) for point in ledger.points()] == [("done", 12), ("failed", 0), ("done", 12)]
