@@ -237,18 +237,19 @@ def _is_value(override: Override) -> bool:
 
 
 def _keep_chosen(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Let a list that words choose be the whole list: `probes=[]` leaves out those whose options an experiment sets."""
-    keys = [override.key_or_group for override in overrides]
-    for override in overrides:
-        section = override.key_or_group
-        held = config.get(section) if section in MAPPINGS and _is_choice(override) else None
-        if isinstance(held, DictConfig):
-            chosen: Any = override.value()
-            chosen = [chosen] if isinstance(chosen, str) else chosen
-            names = {name.rpartition(":")[2] for name in chosen}  # `acme:theirs` of two packages' is tagged `theirs`
-            names.update(key.split(".")[1] for key in keys if key.startswith(f"{section}."))
-            for name in [name for name in held if name not in names]:
-                held.pop(name)
+    """Let a list that words choose be the whole list: `probes=[]` leaves out those whose options an experiment sets.
+
+    Of several lists for one section, the last counts.
+    """
+    lists = {each.key_or_group: each.value() for each in overrides if _is_choice(each)}
+    for section in MAPPINGS.keys() & lists.keys():
+        chosen: Any = [lists[section]] if isinstance(lists[section], str) else lists[section]
+        names = {name.rpartition(":")[2] for name in chosen}  # `acme:theirs` of two packages' is tagged `theirs`
+        keys = [each.key_or_group for each in overrides if each.key_or_group.startswith(f"{section}.")]
+        names.update(key.split(".")[1] for key in keys)
+        held = config.get(section)
+        for name in [name for name in held or () if name not in names]:
+            held.pop(name)
 
 
 def _folder_name(experiment: str) -> str:

@@ -108,6 +108,7 @@ WHOLE_LISTS = [
     (["callbacks=[progress]"], "callbacks", ["progress"]),
     (["callbacks=progress"], "callbacks", ["progress"]),
     (["callbacks=[progress]", "callbacks.views.every=5"], "callbacks", ["progress", "views"]),
+    (["callbacks=[]", "callbacks=[checkpoint]"], "callbacks", ["checkpoint"]),
     (["probes=[]"], "probes", []),
     (["probes=[norms]"], "probes", ["norms"]),
     (["probes+=norms"], "probes", ["histograms", "norms"]),
