@@ -106,7 +106,6 @@ def compose(words: Sequence[str] = (), config_dir: str | Path | None = None, kep
     with origins.locating():
         config, experiment = _composed(overrides, config_dir, origins.files, kept)
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OF_SWEEPS])
-        _keep_chosen(config, typed.read(overrides))
         found = _config(_without_defaults(extended(config), overrides, kept), _folder_name(experiment), origins)
         _check_rate(found)
         return found
@@ -120,9 +119,7 @@ def whole(words: Sequence[str] = (), config_dir: str | Path | None = None) -> Di
     overrides = rewrite(words)
     origins = Origins({}, tuple(overrides))
     with origins.locating():
-        config, _ = _composed(overrides, config_dir, origins.files, {})
-        _keep_chosen(config, typed.read(overrides))
-        return config
+        return _composed(overrides, config_dir, origins.files, {})[0]
 
 
 def of_sweep(words: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, Any], str]:
@@ -188,7 +185,8 @@ def _composed(
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"{config_dir} is no folder.", key="config_dir")
     with search_path.config_errors():
-        first, values = _in_two(typed.read(overrides))
+        parsed = typed.read(overrides)
+        first, values = _in_two(parsed)
         key = folder, tuple(str(override.input_line) for override in first)
         if (base := kept.get(key)) is None or not base.is_fresh:
             base = kept[key] = _base(key[1], folder, read)
@@ -197,6 +195,7 @@ def _composed(
         OmegaConf.set_struct(config, True)  # as Hydra does: a key that is not there needs a plus
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         OmegaConf.set_struct(config, None)
+        _keep_chosen(config, parsed)
         return config, base.experiment
 
 
