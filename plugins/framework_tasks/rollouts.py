@@ -16,7 +16,7 @@ SMALL = 1024
 
 
 class Player(NamedTuple):
-    """What plays environments.
+    """Player of environments: the chance in its actions, and the actions.
 
     Attributes:
       draw: `draw(key) -> noise`, the chance in one action. All of a roll-out are drawn at once, which is much quicker
